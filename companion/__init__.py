@@ -1,0 +1,8 @@
+"""Kernels, attacks on them, their features and dynamics: the package behind the book.
+
+Modules, lowest floor first: `neural_tangents`, `data`, `results`; `architectures`, `kernels`,
+`empirical`; `regression`, `training`; and, for the book's pages, `plots` and `interactive`.
+Import the ones you need: `from companion import data, kernels, regression`.
+"""
+
+__version__ = "0.1.0"
