@@ -1,0 +1,55 @@
+/* What the pages need beyond the theme and the widget player. Nothing here draws or computes.
+
+   1. The theme's FontAwesome would swap the Play widget's <i> for <svg> and break its links: let it
+      convert the icons that are in the page at load, and leave later ones alone. */
+if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
+
+(() => {
+  "use strict";
+  const set = (element, name, value) => {
+    // Writing only what differs keeps the observer below from waking itself for ever.
+    if (element && value && element.getAttribute(name) !== value) element.setAttribute(name, value);
+  };
+
+  /* 2. Names for screen readers: the widgets draw sliders and buttons without any, and say a slider's
+        position in the list of values where the reader sees the value. */
+  const PLAY = ["Play or pause", "Back to the start", "Repeat"];
+  const nameControls = () => {
+    for (const slider of document.querySelectorAll(".widget-hslider, .widget-vslider")) {
+      const handle = slider.querySelector(".noUi-handle");
+      const readout = slider.querySelector(".widget-readout");
+      set(handle, "aria-label", slider.querySelector(".widget-label")?.textContent.trim() || "slider");
+      set(handle, "aria-valuetext", readout?.textContent.trim());
+      // A list of values has nothing to type into; the widget lets one, and ignores what is typed.
+      set(readout, "contenteditable", slider.closest(".companion-player") && "false");
+    }
+    for (const play of document.querySelectorAll(".widget-play"))
+      play.querySelectorAll("button").forEach((button, i) => {
+        set(button, "aria-label", PLAY[i]);
+        set(button, "title", PLAY[i]);
+      });
+  };
+
+  /* 3. The widgets ask MathJax 2 to set their labels, and the page has MathJax 3: they find nobody and stop
+        with an error. The labels are plain text. (On load this runs before the player, which comes later.) */
+  window.addEventListener("load", () => {
+    if (window.MathJax && !window.MathJax.Hub) window.MathJax.Hub = { Queue() {} };
+  });
+
+  document.addEventListener("DOMContentLoaded", () => {
+    /* 4. The search button's label hides the keys that it shows ("Search Ctrl+K"): let its text name it. */
+    for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");
+
+    /* 5. A player's still picture is for pages without JavaScript: close the room kept for it. */
+    for (const still of document.querySelectorAll(".cell_output .text_html > noscript"))
+      still.parentElement.style.display = "none";
+
+    new MutationObserver(nameControls).observe(document.body, {
+      childList: true,
+      subtree: true,
+      attributes: true,
+      attributeFilter: ["aria-valuetext", "contenteditable"],
+    });
+    nameControls();
+  });
+})();
