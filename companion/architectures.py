@@ -1,0 +1,168 @@
+"""Network families: from one specification, the finite network and its infinite-width kernel.
+
+All are in the NTK parameterization of Jacot et al. (2018), arXiv 1806.07572: a layer computes
+z = W a · w_std/√fan_in + b · b_std with every entry of W and b drawn from N(0, 1).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from companion._checks import count, number
+from companion.neural_tangents import stax
+
+Activation = Literal["relu", "erf"]
+_ACTIVATIONS = {"relu": stax.Relu, "erf": stax.Erf}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network family of given depth, finite at any `width` and infinite as a kernel.
+
+    Attributes:
+        name: short label for figures, such as "FC-2 relu".
+        width: hidden units (channels) of the finite network; the kernel does not depend on it.
+        n_outputs: outputs of the finite network.
+        input_rank: 2 where images are flattened to (n, d), 4 where they stay (n, h, w, c).
+        init: `init(key, x.shape) -> params`.
+        apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
+        kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
+            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
+    """
+
+    name: str
+    width: int
+    n_outputs: int
+    input_rank: Literal[2, 4]
+    init: Callable[..., Any]
+    apply: Callable[..., Float[Any, "n k"]]
+    kernel: Callable[..., Any]
+
+
+def fc(
+    depth: int = 1,
+    *,
+    width: int = 512,
+    n_outputs: int = 1,
+    activation: Activation = "relu",
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+) -> Architecture:
+    """Fully connected network with `depth` hidden layers.
+
+    Inputs of any rank are flattened to (n, d), so the kernel needs x1 x2ᵀ only.
+
+    Args:
+        depth: hidden layers, ≥ 1.
+        width: units in each hidden layer, ≥ 1.
+        n_outputs: outputs, ≥ 1.
+        activation: "relu" or "erf".
+        w_std: standard deviation of the weights before the 1/√fan_in factor, > 0. √2 keeps the
+            size of a ReLU layer's signal (Tsilivis & Kempe 2022 use √2 and 0.1).
+        b_std: standard deviation of the biases, ≥ 0.
+
+    Returns:
+        The family; its kernel costs O(n1 n2 (d + depth)).
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    >>> fc(2).kernel(jnp.eye(3), jnp.eye(3)).shape
+    (3, 3)
+    """
+    layers = [*_hidden(stax.Dense, depth, width, activation, w_std, b_std), _readout(n_outputs, w_std, b_std)]
+    return _build(f"FC-{depth} {activation}", stax.serial(*layers), width, n_outputs, input_rank=2)
+
+
+def conv(
+    depth: int = 1,
+    *,
+    width: int = 64,
+    n_outputs: int = 1,
+    activation: Activation = "relu",
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+    pool: bool = False,
+) -> Architecture:
+    """Convolutional network: `depth` layers of 3×3 SAME convolutions, then flatten (or average), then dense.
+
+    Args:
+        depth: convolutional layers, ≥ 1.
+        width: channels of each, ≥ 1.
+        n_outputs: outputs, ≥ 1.
+        activation: "relu" or "erf".
+        w_std: standard deviation of the weights before the 1/√fan_in factor, > 0.
+        b_std: standard deviation of the biases, ≥ 0.
+        pool: average over all pixels instead of flattening. The kernel then correlates every pixel
+            with every other (CNTK with pooling, Arora et al. 2019, arXiv 1904.11955): h·w times the
+            time and memory.
+
+    Returns:
+        The family; its kernel costs O(n1 n2 h w (c + depth)) with flattening.
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    >>> conv(1).kernel(jnp.ones((2, 8, 8, 1)), jnp.ones((3, 8, 8, 1))).shape
+    (2, 3)
+    """
+
+    def layer(width: int, w_std: float, b_std: float) -> Any:
+        return stax.Conv(width, (3, 3), padding="SAME", W_std=w_std, b_std=b_std)
+
+    layers = _hidden(layer, depth, width, activation, w_std, b_std)
+    layers += [stax.GlobalAvgPool() if pool else stax.Flatten(), _readout(n_outputs, w_std, b_std)]
+    name = f"Conv-{depth} {activation}" + (" pooled" if pool else "")
+    return _build(name, stax.serial(*layers), width, n_outputs, input_rank=4)
+
+
+def _hidden(layer: Any, depth: int, width: int, activation: str, w_std: float, b_std: float) -> list:
+    count("depth", depth)
+    count("width", width)
+    number("w_std", w_std, open_end=True)
+    number("b_std", b_std)
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
+    return [part for _ in range(depth) for part in (layer(width, w_std, b_std), _ACTIVATIONS[activation]())]
+
+
+def _readout(n_outputs: int, w_std: float, b_std: float) -> Any:
+    return stax.Dense(count("n_outputs", n_outputs), W_std=w_std, b_std=b_std)
+
+
+def _build(
+    name: str, network: tuple, width: int, n_outputs: int, *, input_rank: Literal[2, 4]
+) -> Architecture:
+    init_fn, apply_fn, kernel_fn = network
+
+    def prepare(argument: str, x: Any) -> Float[Any, "n ..."]:
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"{argument} must be floating point, got {x.dtype}: scale pixels to [0, 1] first")
+        if input_rank == 4 and x.ndim != 4:
+            raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {x.shape}")
+        if x.ndim < 2:
+            raise ValueError(f"{argument} must be a batch (n, ...), got shape {x.shape}")
+        return x.reshape(len(x), -1) if input_rank == 2 else x
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> Any:
+        # One example decides the shape of the parameters; the batch size does not.
+        return init_fn(key, jax.eval_shape(lambda: prepare("shape", jnp.zeros((1, *shape[1:])))).shape)[1]
+
+    def apply(params: Any, x: Float[Any, "n ..."], **options: Any) -> Float[Any, "n k"]:
+        return apply_fn(params, prepare("x", x), **options)
+
+    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
+        x1 = prepare("x1", x1)
+        x2 = None if x2 is None else prepare("x2", x2)
+        if x2 is not None and x1.shape[1:] != x2.shape[1:]:
+            raise ValueError(
+                f"x1 and x2 must hold inputs of one shape, got {x1.shape[1:]} and {x2.shape[1:]}"
+            )
+        return kernel_fn(x1, x2, get)
+
+    return Architecture(name, width, n_outputs, input_rank, init, apply, kernel)

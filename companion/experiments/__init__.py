@@ -1,0 +1,53 @@
+"""Recorded experiments, one module each: `python -m companion.experiments.<name> --profile quick`.
+
+A module has a frozen `Config`, its `PROFILES` and `run(config) -> dict of arrays`. Chapters run the quick
+profile and show a recorded larger one beside it.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from companion import results
+
+
+def main(
+    name: str,
+    profiles: Mapping[str, Any],
+    run: Callable[..., dict[str, Any]],
+    *,
+    dataset: str,
+    seeds: Callable[[Any], range],
+    arguments: list[str] | None = None,
+) -> None:
+    """Run one profile from the command line and record it under book/results.
+
+    Args:
+        name: of the experiment, as in `results.load`.
+        profiles: configurations by name.
+        run: the experiment, `run(config, progress=True) -> arrays`.
+        dataset: the data set, as captions name it.
+        seeds: which seeds a configuration uses.
+        arguments: the command line; None means the real one.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m companion.experiments.{name}")
+    parser.add_argument("--profile", choices=sorted(profiles), default="quick")
+    parser.add_argument("--folder", help="where to write (default: book/results of this checkout)")
+    chosen = parser.parse_args(arguments)
+    config = profiles[chosen.profile]
+    start = time.perf_counter()
+    arrays = run(config, progress=True)
+    path = results.record(
+        name,
+        chosen.profile,
+        values={},
+        arrays=arrays,
+        config=dataclasses.asdict(config),
+        dataset=dataset,
+        seeds=seeds(config),
+        seconds=time.perf_counter() - start,
+        folder=chosen.folder,
+    )
+    print(f"recorded {path}")

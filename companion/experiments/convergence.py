@@ -1,0 +1,135 @@
+"""How fast finite networks approach their kernel as the width grows (chapter 1).
+
+Two measurements on real digits: the empirical kernel at initialization against the analytic one, and
+the outputs of a trained network against f_t of kernel regression. Theory expects both to fall as
+width^(−1/2): Jacot et al. (2018), arXiv 1806.07572; Lee et al. (2019), arXiv 1902.06720.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from companion import data, regression
+from companion.architectures import fc
+from companion.empirical import empirical_ntk
+from companion.experiments import main
+from companion.kernels import gram
+from companion.training import gradient_descent
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one profile.
+
+    Attributes:
+        depth: hidden layers.
+        widths: hidden units of the networks at initialization.
+        seeds: networks of each width at initialization.
+        n_images: digits on which the kernels are compared.
+        trained_widths: hidden units of the trained networks.
+        trained_seeds: networks of each width that are trained.
+        n_train: digits of the pair (4, 9) to train on.
+        n_test: digits on which outputs are compared.
+        record: numbers of gradient steps after which outputs are compared.
+        step: learning rate in units of 1/λ_max of the training kernel.
+    """
+
+    depth: int = 2
+    widths: tuple[int, ...] = tuple(2**i for i in range(5, 13))
+    seeds: int = 8
+    n_images: int = 20
+    trained_widths: tuple[int, ...] = tuple(2**i for i in range(5, 11))
+    trained_seeds: int = 5
+    n_train: int = 60
+    n_test: int = 100
+    record: tuple[int, ...] = (0, 1, 3, 10, 30, 100, 200)
+    step: float = 0.5
+
+
+PROFILES = {
+    "quick": Config(),
+    "full": Config(
+        widths=tuple(2**i for i in range(5, 14)),
+        seeds=20,
+        trained_widths=tuple(2**i for i in range(5, 13)),
+        trained_seeds=10,
+    ),
+}
+
+
+def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+    """Measure both distances for every width and seed.
+
+    Args:
+        config: sizes.
+        progress: show tqdm bars.
+
+    Returns:
+        Arrays: `widths` (w,), `kernel_error` (seeds, w), relative in Frobenius norm; `kernel` (n, n), the
+        analytic one; `kernels` (w, n, n), the empirical ones of seed 0; `labels` (n,), ascending;
+        `trained_widths` (v,); `times` (r,), of the gradient flow; `deviation` (seeds, v, r), root mean
+        square over the test digits; `size` (r,), that of the kernel predictor itself.
+    """
+    return _at_initialization(config, progress) | _trained(config, progress)
+
+
+def _at_initialization(config: Config, progress: bool) -> dict[str, np.ndarray]:
+    digits = data.load("mnist5k", n_train=config.n_images)
+    order = np.argsort(digits.y_train, kind="stable")
+    x = digits.x_train[order]
+    exact = gram(fc(config.depth), x)
+    errors = np.empty((config.seeds, len(config.widths)))
+    examples = []
+    for column, width in enumerate(tqdm(config.widths, desc="kernels", disable=not progress)):
+        network = fc(config.depth, width=width)
+        init = jax.jit(network.init, static_argnums=1)
+        for seed in range(config.seeds):
+            kernel = empirical_ntk(network.apply, init(jax.random.key(seed), x.shape), x)
+            errors[seed, column] = np.linalg.norm(kernel - exact) / np.linalg.norm(exact)
+            if seed == 0:
+                examples.append(kernel)
+    return {
+        "widths": np.array(config.widths),
+        "kernel_error": errors,
+        "kernel": exact,
+        "kernels": np.stack(examples),
+        "labels": digits.y_train[order],
+    }
+
+
+def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
+    digits = data.load("mnist5k", classes=(4, 9), n_train=config.n_train, n_test=config.n_test)
+    x, z, y = digits.x_train, digits.x_test, data.targets(digits.y_train, 2).astype(np.float32)
+    fitted = regression.fit(gram(fc(config.depth), x), y)
+    rate = config.step / float(fitted.eigenvalues[0])
+    times = rate * np.array(config.record)
+    cross = gram(fc(config.depth), z, x)
+    expected = np.stack([regression.predict(fitted, cross, t=t) for t in times])
+    deviation = np.empty((config.trained_seeds, len(config.trained_widths), len(times)))
+    for column, width in enumerate(tqdm(config.trained_widths, desc="training", disable=not progress)):
+        network = fc(config.depth, width=width)
+        init = jax.jit(network.init, static_argnums=1)
+        for seed in range(config.trained_seeds):
+            params = init(jax.random.key(seed), x.shape)
+            outputs = gradient_descent(
+                network.apply, params, x, y, z, learning_rate=rate, record=config.record
+            )
+            deviation[seed, column] = np.sqrt(((outputs - expected) ** 2).mean(axis=(1, 2)))
+    return {
+        "trained_widths": np.array(config.trained_widths),
+        "times": times,
+        "deviation": deviation,
+        "size": np.sqrt((expected**2).mean(axis=(1, 2))),
+    }
+
+
+if __name__ == "__main__":
+    main(
+        "convergence",
+        PROFILES,
+        run,
+        dataset="mnist5k",
+        seeds=lambda config: range(max(config.seeds, config.trained_seeds)),
+    )

@@ -1,0 +1,116 @@
+"""Estimates with their intervals: no number in the book stands without one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from companion._checks import finite
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its confidence interval; formats as "0.912 [0.893, 0.928]".
+
+    Attributes:
+        value: the estimate.
+        low: lower end of the interval.
+        high: upper end.
+        level: coverage of the interval, such as 0.95.
+        n: how many observations it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    n: int
+
+    def __format__(self, spec: str) -> str:
+        """Value and interval, each in the given number format (three decimals by default)."""
+        spec = spec or ".3f"
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def __str__(self) -> str:
+        """The default format."""
+        return format(self)
+
+
+def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float = 0.95) -> Estimate:
+    """Share of correct predictions with its Wilson interval.
+
+    One output column means two classes, predicted by sign (label 1 where the output is positive);
+    more columns predict by argmax.
+
+    Args:
+        outputs: (n, 1) or (n, k), finite.
+        labels: (n,) integers, 0 or 1 for one column, in [0, k) otherwise.
+        level: coverage, in (0, 1).
+
+    Returns:
+        The estimate, in [0, 1].
+
+    Raises:
+        ValueError: shapes that do not fit, NaN, labels out of range, level outside (0, 1).
+
+    Source: Wilson (1927), Journal of the American Statistical Association 22.
+
+    >>> print(accuracy(np.array([[1.0], [-1.0], [2.0], [1.0]]), np.array([1, 0, 1, 0])))
+    0.750 [0.301, 0.954]
+    """
+    outputs, labels = np.asarray(outputs), np.asarray(labels)
+    if outputs.ndim != 2 or not len(outputs) or labels.shape != outputs.shape[:1]:
+        raise ValueError(
+            f"outputs must be (n, k) and labels (n,) with n ≥ 1, got {outputs.shape} and {labels.shape}"
+        )
+    finite("outputs", outputs)
+    n_classes = max(2, outputs.shape[1])
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"labels must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+    correct, n = int((predicted == labels).sum()), len(labels)
+    interval = scipy.stats.binomtest(correct, n).proportion_ci(level, method="wilson")
+    return Estimate(correct / n, float(interval.low), float(interval.high), level, n)
+
+
+def power_law(
+    x: Float[Any, " m"], samples: Float[Any, "seeds m"], *, level: float = 0.95
+) -> tuple[Estimate, float]:
+    """Exponent a and prefactor c of samples ≈ c xᵃ, by least squares on the logarithms.
+
+    Each seed gives one slope; the estimate is their mean with Student's interval over the seeds, so
+    points of one seed need not be independent of each other.
+
+    Args:
+        x: (m,) positive, at least two different values.
+        samples: (seeds, m) positive, at least two seeds.
+        level: coverage of the interval, in (0, 1).
+
+    Returns:
+        The exponent as an `Estimate` with n = seeds, and the prefactor c.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are not positive, fewer than two seeds or points.
+
+    >>> x = np.array([1.0, 2.0, 4.0])
+    >>> exponent, c = power_law(x, np.stack([3 * x**-0.5, 3 * x**-0.5]))
+    >>> round(exponent.value, 6), round(c, 6)
+    (-0.5, 3.0)
+    """
+    x, samples = np.asarray(x, float), np.asarray(samples, float)
+    if samples.ndim != 2 or samples.shape[1:] != x.shape or len(samples) < 2 or len(np.unique(x)) < 2:
+        raise ValueError(
+            "power_law wants x (m,) with two different values and samples (seeds, m) of two seeds or more, "
+            f"got {x.shape} and {samples.shape}"
+        )
+    if not (x > 0).all() or not (samples > 0).all():
+        raise ValueError("x and samples must be positive to have a power law")
+    slopes, intercepts = np.polyfit(np.log(x), np.log(samples).T, 1)
+    half = scipy.stats.t.ppf((1 + level) / 2, len(slopes) - 1) * scipy.stats.sem(slopes)
+    mean = float(slopes.mean())
+    exponent = Estimate(mean, float(mean - half), float(mean + half), level, len(slopes))
+    return exponent, float(np.exp(intercepts.mean()))

@@ -1,0 +1,94 @@
+"""Training of finite networks. So far: full-batch gradient descent, for the lazy regime."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from companion._checks import batch, count, finite, number
+
+
+def gradient_descent(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    x: Float[Any, "n ..."],
+    y: Float[Any, "n k"],
+    x_probe: Float[Any, "m ..."],
+    *,
+    learning_rate: float,
+    record: Sequence[int],
+    centre: bool = True,
+) -> Float[np.ndarray, "r m k"]:
+    """Train on ½ Σ_i ‖f(x_i) − y_i‖² by full-batch gradient descent; return the outputs on a probe set.
+
+    θ ← θ − η ∂_θ L. After s steps the flow's time is t = η s, so the outputs can be held against
+    `regression.predict(..., t=η s)`.
+
+    Args:
+        apply_fn: the network, `apply_fn(params, x) -> (n, k)`.
+        params: the initial parameters θ₀.
+        x: training inputs (n, ...), finite.
+        y: targets (n, k).
+        x_probe: inputs (m, ...) on which the outputs are recorded.
+        learning_rate: η > 0. Below 2/λ_max of the NTK, or training diverges.
+        record: numbers of steps, increasing, from 0.
+        centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
+
+    Returns:
+        Outputs (len(record), m, k), float32 (float64 for float64 parameters).
+
+    Raises:
+        TypeError, ValueError: for arguments of the wrong kind, shape or range.
+        FloatingPointError: when training diverged; the message says what to change.
+
+    Cost: max(record) forward and backward passes; memory of one.
+    Source: linearised dynamics of Lee et al. (2019), arXiv 1902.06720, section 2.2.
+
+    >>> x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
+    >>> w = jnp.zeros((2, 1))
+    >>> gradient_descent(lambda w, x: x @ w, w, x, y, x, learning_rate=0.5, record=[0, 1])[:, 0, 0]
+    array([0. , 0.5], dtype=float32)
+    """
+    x, y, x_probe = batch("x", x), batch("y", y), batch("x_probe", x_probe)
+    number("learning_rate", learning_rate, open_end=True)
+    marks = [count("record", step, least=0) for step in record]
+    if not marks or any(b <= a for a, b in itertools.pairwise(marks)):
+        raise ValueError(f"record must hold increasing numbers of steps, got {marks[:8]}")
+    outputs, advance = _compiled(apply_fn)
+    shape = jax.eval_shape(apply_fn, params, x).shape
+    if shape != y.shape:
+        raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
+    start, offset = (outputs(params, x), outputs(params, x_probe)) if centre else (0.0, 0.0)
+    done, trajectory = 0, []
+    for mark in marks:
+        params = advance(params, x, y + start, learning_rate, mark - done)
+        done = mark
+        trajectory.append(np.asarray(outputs(params, x_probe) - offset))
+    if not np.isfinite(trajectory[-1]).all():
+        raise FloatingPointError(
+            f"training diverged within {done} steps at learning_rate={learning_rate}: "
+            "keep it below 2/λ_max of the neural tangent kernel on x"
+        )
+    return finite("trajectory", np.stack(trajectory))
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(apply_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        return 0.5 * jnp.sum((apply_fn(params, x) - y) ** 2)
+
+    @jax.jit
+    def advance(params: Any, x: Any, y: Any, learning_rate: Any, steps: Any) -> Any:
+        def step(_: Any, params: Any) -> Any:
+            gradient = jax.grad(loss)(params, x, y)
+            # The rate in the parameters' own precision, or float64 arithmetic would creep in.
+            return jax.tree.map(lambda p, g: p - jnp.asarray(learning_rate, p.dtype) * g, params, gradient)
+
+        return jax.lax.fori_loop(0, steps, step, params)
+
+    return jax.jit(apply_fn), advance

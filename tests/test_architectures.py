@@ -1,0 +1,147 @@
+"""Networks and kernels of one specification, against recursions written from their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from companion.architectures import conv, fc
+
+
+def relu_fc_ntk(x1, x2, depth, w_std, b_std):
+    """Θ of a ReLU network, float64, from the covariance recursion: Σ' and Θ' layer by layer."""
+    d = x1.shape[1]
+    cov = w_std**2 * x1 @ x2.T / d + b_std**2
+    q1 = w_std**2 * (x1**2).sum(1) / d + b_std**2
+    q2 = w_std**2 * (x2**2).sum(1) / d + b_std**2
+    ntk = cov
+    for _ in range(depth):
+        norm = np.sqrt(np.outer(q1, q2))
+        cos = np.clip(cov / norm, -1, 1)
+        angle = np.arccos(cos)
+        expected = norm * (np.sin(angle) + (np.pi - angle) * cos) / (2 * np.pi)
+        slope = (np.pi - angle) / (2 * np.pi)
+        cov = w_std**2 * expected + b_std**2
+        ntk = cov + w_std**2 * slope * ntk
+        q1, q2 = w_std**2 * q1 / 2 + b_std**2, w_std**2 * q2 / 2 + b_std**2
+    return cov, ntk
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.usefixtures("x64")
+def test_fc_kernel_is_the_arc_cosine_recursion(depth):
+    rng = np.random.default_rng(depth)
+    x1, x2 = rng.normal(size=(5, 7)), rng.normal(size=(4, 7))
+    nngp, ntk = relu_fc_ntk(x1, x2, depth, 1.3, 0.2)
+    architecture = fc(depth, w_std=1.3, b_std=0.2)
+    np.testing.assert_allclose(architecture.kernel(x1, x2, "ntk"), ntk, rtol=1e-10)
+    np.testing.assert_allclose(architecture.kernel(x1, x2, "nngp"), nngp, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_fc_sees_images_as_flat_vectors():
+    images = np.random.default_rng(0).uniform(size=(3, 4, 4, 2))
+    flat = images.reshape(3, -1)
+    net = fc(2, width=8)
+    np.testing.assert_array_equal(net.kernel(images), net.kernel(flat))
+    params = net.init(jax.random.key(0), images.shape)
+    np.testing.assert_array_equal(net.apply(params, images), net.apply(params, flat))
+
+
+def relu_conv_ntk(x1, x2, depth, w_std, b_std):
+    """Θ of (Conv3×3 SAME + ReLU)×depth + Flatten + Dense pixel by pixel (Arora et al. 2019)."""
+
+    def recursion(x1, x2):
+        def patch_mean(field):
+            # 3×3 sums with zero padding, over the fan-in of nine positions.
+            padded = np.pad(field, 1)
+            h, w = field.shape
+            return sum(padded[i : i + h, j : j + w] for i in range(3) for j in range(3)) / 9
+
+        def conv(field):
+            return w_std**2 * patch_mean(field) + b_std**2
+
+        c12, c11, c22 = (conv((a * b).mean(-1)) for a, b in ((x1, x2), (x1, x1), (x2, x2)))
+        ntk = c12
+        for layer in range(depth):
+            norm = np.sqrt(c11 * c22)
+            cos = np.clip(c12 / norm, -1, 1)
+            angle = np.arccos(cos)
+            c12 = norm * (np.sin(angle) + (np.pi - angle) * cos) / (2 * np.pi)
+            ntk = ntk * (np.pi - angle) / (2 * np.pi)
+            c11, c22 = c11 / 2, c22 / 2
+            if layer < depth - 1:
+                ntk = conv(c12) + w_std**2 * patch_mean(ntk)
+                c12, c11, c22 = conv(c12), conv(c11), conv(c22)
+        return w_std**2 * (c12 + ntk).mean() + b_std**2
+
+    return np.array([[recursion(a, b) for b in x2] for a in x1])
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.usefixtures("x64")
+def test_conv_kernel_is_the_pixelwise_recursion(depth):
+    rng = np.random.default_rng(depth)
+    x1, x2 = rng.uniform(size=(2, 5, 6, 3)), rng.uniform(size=(3, 5, 6, 3))
+    architecture = conv(depth, w_std=1.4, b_std=0.1)
+    expected = relu_conv_ntk(x1, x2, depth, 1.4, 0.1)
+    np.testing.assert_allclose(architecture.kernel(x1, x2), expected, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_pooling_averages_over_all_pixels():
+    # A pooled network does not see a cyclic shift of an image that is zero near its border.
+    image = np.zeros((1, 9, 9, 1))
+    image[0, 3:5, 3:5] = np.random.default_rng(0).uniform(size=(2, 2, 1))
+    shifted = np.roll(image, 1, axis=2)
+    pooled, flat = conv(1, pool=True), conv(1)
+    np.testing.assert_allclose(pooled.kernel(image, shifted), pooled.kernel(image, image), rtol=1e-12)
+    assert abs(float((flat.kernel(image, shifted) - flat.kernel(image, image))[0, 0])) > 1e-3
+
+
+@pytest.mark.parametrize("build", [fc, conv])
+def test_output_covariance_of_many_networks_is_the_nngp_kernel(build):
+    # E f(x) f(x') = 𝒦(x, x') only as the width grows; 4,000 independent outputs bound the Monte Carlo error.
+    net = build(1, width=256, n_outputs=4000)
+    x = np.random.default_rng(1).uniform(size=(2, 4, 4, 1)).astype(np.float32)
+    expected = np.asarray(net.kernel(x, None, "nngp"))
+    samples = []
+    for seed in range(8):
+        outputs = net.apply(net.init(jax.random.key(seed), x.shape), x)
+        samples.append(np.asarray(outputs) @ np.asarray(outputs).T / 4000)
+    error = np.std(samples, axis=0, ddof=1) / np.sqrt(8)
+    assert (np.abs(np.mean(samples, axis=0) - expected) < 5 * error + 1e-3).all()
+
+
+def test_parameters_do_not_depend_on_the_batch_size():
+    net = conv(1, width=3)
+    shapes = [jax.tree.map(jnp.shape, net.init(jax.random.key(0), (n, 4, 4, 1))) for n in (1, 50)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: fc(0), ValueError, "depth must be at least 1, got 0"),
+        (lambda: fc(1.5), TypeError, "depth must be an integer"),
+        (lambda: fc(width=0), ValueError, "width"),
+        (lambda: fc(n_outputs=0), ValueError, "n_outputs"),
+        (lambda: fc(w_std=0.0), ValueError, "w_std must be more than 0"),
+        (lambda: fc(b_std=-1.0), ValueError, "b_std must be at least 0"),
+        (lambda: fc(activation="gelu"), ValueError, "activation must be one of"),
+        (
+            lambda: conv().kernel(np.ones((2, 9))),
+            ValueError,
+            r"wants x1 as images \(n, h, w, c\), got shape \(2, 9\)",
+        ),
+        (lambda: fc().kernel(np.ones((2, 3)), np.ones((2, 4))), ValueError, "one shape"),
+        (lambda: fc().kernel(np.ones((2, 3), np.uint8)), TypeError, "x1 must be floating point, got uint8"),
+        (lambda: fc().kernel(np.ones(3)), ValueError, "x1 must be a batch"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_wrong_arguments_are_named(call, error, message):
+    with pytest.raises(Exception, match=message) as caught:
+        call()
+    # In tests a wrong type may be caught first by the annotations' checker.
+    assert isinstance(caught.value, error)

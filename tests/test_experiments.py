@@ -1,0 +1,82 @@
+"""Experiments at toy size, through the same code and command line as the recorded ones."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from companion import results
+from companion.experiments import convergence, main
+
+TINY = convergence.Config(
+    widths=(16, 256),
+    seeds=2,
+    n_images=10,
+    trained_widths=(16, 256),
+    trained_seeds=2,
+    n_train=20,
+    n_test=20,
+    record=(0, 5, 20),
+)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return convergence.run(TINY)
+
+
+def test_convergence_measures_every_width_and_seed(measured):
+    shapes = {name: array.shape for name, array in measured.items()}
+    assert shapes == {
+        "widths": (2,),
+        "kernel_error": (2, 2),
+        "kernel": (10, 10),
+        "kernels": (2, 10, 10),
+        "labels": (10,),
+        "trained_widths": (2,),
+        "times": (3,),
+        "deviation": (2, 2, 3),
+        "size": (3,),
+    }
+    assert (np.diff(measured["labels"]) >= 0).all()
+
+
+def test_convergence_reports_the_distance_of_the_kernels_it_returns(measured):
+    exact = measured["kernel"]
+    distance = np.linalg.norm(measured["kernels"] - exact, axis=(1, 2)) / np.linalg.norm(exact)
+    np.testing.assert_allclose(measured["kernel_error"][0], distance, rtol=1e-5)
+    assert measured["kernel_error"][:, 1].mean() < measured["kernel_error"][:, 0].mean()
+
+
+def test_convergence_starts_at_zero_and_wide_networks_stay_closer(measured):
+    assert not measured["deviation"][:, :, 0].any()
+    assert not measured["size"][0]
+    assert (measured["deviation"][:, 1, -1] < measured["deviation"][:, 0, -1]).all()
+
+
+def test_the_command_line_records_a_result_that_loads(tmp_path, capsys):
+    arguments = ["--profile", "quick", "--folder", str(tmp_path)]
+    main(
+        "convergence",
+        {"quick": TINY},
+        lambda config, **_: {"seeds": np.arange(config.seeds)},
+        dataset="mnist5k",
+        seeds=lambda config: range(config.seeds),
+        arguments=arguments,
+    )
+    assert "recorded" in capsys.readouterr().out
+    loaded = results.load("convergence", "quick", folder=tmp_path)
+    np.testing.assert_array_equal(loaded.arrays["seeds"], [0, 1])
+    assert loaded.provenance["config"]["widths"] == [16, 256]
+
+
+def test_every_profile_has_three_seeds_or_more():
+    for config in convergence.PROFILES.values():
+        assert min(config.seeds, config.trained_seeds) >= 3
+        assert dataclasses.asdict(config)["record"][0] == 0
+
+
+def test_an_unknown_profile_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        main("x", {"quick": TINY}, convergence.run, dataset="", seeds=range, arguments=["--profile", "huge"])
+    assert "quick" in capsys.readouterr().err

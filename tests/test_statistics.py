@@ -1,0 +1,72 @@
+"""Intervals: their formulas, and that they cover as often as they say."""
+
+import numpy as np
+import pytest
+
+from companion.statistics import Estimate, accuracy, power_law
+
+ONES = np.ones((4, 1))
+
+
+def wilson(k, n, z=1.959963984540054):
+    centre = (k + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
+    return centre - half, centre + half
+
+
+@pytest.mark.parametrize("correct", [0, 3, 10])
+def test_the_interval_is_wilsons(correct):
+    labels = np.array([1] * correct + [0] * (10 - correct))
+    estimate = accuracy(np.ones((10, 1)), labels)
+    np.testing.assert_allclose((estimate.low, estimate.high), wilson(correct, 10), atol=1e-12)
+    assert (estimate.value, estimate.n) == (correct / 10, 10)
+
+
+def test_columns_decide_between_sign_and_argmax():
+    outputs = np.array([[0.2, 0.1, 0.0], [0.0, -1.0, 3.0]])
+    assert accuracy(outputs, np.array([0, 2])).value == 1.0
+    assert accuracy(np.array([[-0.5], [0.5]]), np.array([0, 1])).value == 1.0
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    labels = rng.random((2000, 50)) < 0.8
+    covered = [
+        e.low <= 0.8 <= e.high for e in (accuracy(np.ones((50, 1)), row.astype(int)) for row in labels)
+    ]
+    assert 0.93 < np.mean(covered) < 0.975
+
+
+def test_power_law_recovers_exponent_and_covers_it():
+    rng, x = np.random.default_rng(1), 2.0 ** np.arange(5, 13)
+    covered = []
+    for _ in range(400):
+        samples = 3 * x**-0.5 * np.exp(0.2 * rng.normal(size=(6, 8)))
+        exponent, prefactor = power_law(x, samples)
+        covered.append(exponent.low <= -0.5 <= exponent.high)
+        assert prefactor == pytest.approx(3, rel=0.7)
+    assert 0.91 < np.mean(covered) < 0.99
+
+
+def test_estimates_print_their_interval():
+    estimate = Estimate(0.5, 0.25, 0.75, 0.95, 10)
+    assert f"{estimate}" == str(estimate) == "0.500 [0.250, 0.750]"
+    assert f"{estimate:.1f}" == "0.5 [0.2, 0.8]"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: accuracy(ONES, np.array([0, 1, 2, 0])), r"labels must lie in \[0, 2\), got 0 to 2"),
+        (lambda: accuracy(ONES, np.array([0, 1])), r"got \(4, 1\) and \(2,\)"),
+        (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
+        (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
+        (lambda: power_law(np.ones(3), np.ones((2, 3))), "two different values"),
+        (lambda: power_law(np.array([1.0, 2.0]), np.ones((1, 2))), "two seeds"),
+        (lambda: power_law(np.array([1.0, 2.0]), -np.ones((2, 2))), "must be positive"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
