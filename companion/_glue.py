@@ -1,5 +1,7 @@
 """Numbers that the text of a page quotes; chapters find `glue` in `companion.interactive`."""
 
+import os
+import re
 from typing import Any
 
 
@@ -7,7 +9,8 @@ def glue(**values: Any) -> None:
     """Print values computed by a cell, and hand them to the page's text.
 
     A page quotes one as {glue:text}`name`, so no number in the book is typed. In a notebook the printed
-    lines stand for it. The page needs nothing but the displayed output: Colab has no myst-nb.
+    lines stand for it; while the page is built (COMPANION_PAGE is set) they would only repeat the text.
+    The page needs nothing but the displayed output: Colab has no myst-nb.
 
     Args:
         values: each with the text to print, by name; other objects are formatted with `str`.
@@ -15,11 +18,19 @@ def glue(**values: Any) -> None:
     from IPython.display import display
 
     for name, value in values.items():
-        text = str(value)
-        print(f"{name} = {text}")
-        # myst-nb's convention for a stored value that is not shown.
+        text = _typeset(str(value))
+        if not os.environ.get("COMPANION_PAGE"):
+            print(f"{name} = {text}")
+        # myst-nb's convention for a stored value that is not shown; it reads the text as a Python literal.
         display(
-            {"application/papermill.record/text/plain": text},
+            {"application/papermill.record/text/plain": repr(text)},
             raw=True,
             metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}},
         )
+
+
+def _typeset(text: str) -> str:
+    """Write minus signs and powers of ten as a book does: −0.49, 3.4×10⁻⁴."""
+    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda match: "×10" + str(int(match[1])).translate(raised), text)

@@ -45,11 +45,13 @@ def load() -> types.ModuleType:
         with _lent_names():
             nt = importlib.import_module("neural_tangents")
         _nt_repairs.repair()
-    except Exception as error:
+    except BaseException as error:
         # Leave no half of the library behind, or the next attempt fails for another reason than this one.
         for name in [m for m in sys.modules if m.partition(".")[0] == "neural_tangents"]:
             del sys.modules[name]
-        raise _import_error(error) from error
+        if isinstance(error, Exception):
+            raise _import_error(error) from error
+        raise
     setattr(nt, _MARK, True)
     return nt
 
@@ -66,7 +68,9 @@ def _check_installed() -> None:
 
 def _import_error(error: Exception) -> ImportError:
     name = (getattr(error, "name", None) or "").partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and name not in ("jax", "neural_tangents"):
+    if isinstance(error, ModuleNotFoundError) and name == "neural_tangents":
+        return ImportError(f"neural-tangents is installed only in part. Install it again with\n{INSTALL}")
+    if isinstance(error, ModuleNotFoundError) and name != "jax":
         return ImportError(f"neural-tangents needs the package {name}. Install it with\npip install {name}")
     return ImportError(
         f"neural-tangents {VERSION} does not work on jax {jax.__version__}: {type(error).__name__}: {error}. "

@@ -1,11 +1,10 @@
-"""What `companion` replaces inside neural-tangents 0.6.5, and why: private, and the only place that patches it.
+"""What `companion` replaces inside neural-tangents 0.6.5, and why: private, the only place that patches it.
 
 Each replacement is written on public JAX API where there is one. JAX itself is not touched: a file of the
 library that must see other names gets an overlay of the module instead.
 """
 
 import contextlib
-import contextvars
 import functools
 import math
 import types
@@ -30,12 +29,9 @@ def _overlay(module: types.ModuleType, **overrides: Any) -> types.ModuleType:
 
 def repair() -> None:
     """Replace what fails on current JAX and SciPy. A name that is not there stops the import."""
-    from neural_tangents import predict as public_predict
     from neural_tangents._src import empirical, predict
-    from neural_tangents._src.stax import linear
 
-    mse = _usable_under_tracing(predict.gradient_descent_mse)
-    compile_time = _overlay(jax.core, eval_context=jax.ensure_compile_time_eval)
+    eager = _overlay(jax.core, eval_context=jax.ensure_compile_time_eval)
     replacements = [
         (empirical, "_get_primals_out_and_pullback", functools.partial(_linear_pullback, empirical)),
         (empirical, "_eqn_vjp_fn", _transpose_equation),
@@ -46,12 +42,10 @@ def repair() -> None:
         (empirical, "core", _overlay(jax.core, DShapedArray=None)),
         # Both deprecated on arrays that have no values.
         (empirical, "jnp", _overlay(jnp, dtype=jnp.result_type, size=lambda x: math.prod(jnp.shape(x)))),
-        # jax.core.eval_context lets tracers leak since JAX 0.4.36; on static shapes compile-time is right.
-        (linear, "jax", _overlay(jax, core=compile_time)),
-        (predict, "jax", _overlay(jax, core=_overlay(jax.core, eval_context=_eval_context))),
+        # A kernel with values is factored at once, even inside jit, as the library means it. Since JAX 0.4.36
+        # eval_context leaves the trace for a traced kernel too, and its tracers leak.
+        (predict, "jax", _overlay(jax, core=eager)),
         (predict, "sp", _overlay(predict.sp, linalg=_overlay(scipy.linalg, eigvalsh=_eigvalsh))),
-        (predict, "gradient_descent_mse", mse),
-        (public_predict, "gradient_descent_mse", mse),
     ]
     for module, name, value in replacements:
         if not hasattr(module, name):
@@ -135,32 +129,3 @@ def _flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
 def _eigvalsh(a: Any, eigvals: Any = None) -> Any:
     """For max_learning_rate: SciPy 1.14 removed the name `eigvals` for `subset_by_index`."""
     return scipy.linalg.eigvalsh(a, subset_by_index=eigvals)
-
-
-_kernel_is_traced = contextvars.ContextVar("companion_kernel_is_traced", default=False)
-
-
-def _eval_context() -> contextlib.AbstractContextManager:
-    """Where `predict` factors the kernel: outside any trace if the kernel has values, else inside it."""
-    return contextlib.nullcontext() if _kernel_is_traced.get() else jax.ensure_compile_time_eval()
-
-
-def _usable_under_tracing(make: Callable) -> Callable:
-    """For gradient_descent_mse: tell `_eval_context` whether the kernel of this call is traced."""
-
-    @functools.wraps(make)
-    def wrapped(*args: Any, **kwargs: Any) -> Callable:
-        predict_fn = make(*args, **kwargs)
-        traced = any(isinstance(x, jax.core.Tracer) for x in tree_util.tree_leaves((args, kwargs)))
-
-        @functools.wraps(predict_fn)
-        def predict(*args: Any, **kwargs: Any) -> Any:
-            token = _kernel_is_traced.set(traced)
-            try:
-                return predict_fn(*args, **kwargs)
-            finally:
-                _kernel_is_traced.reset(token)
-
-        return predict
-
-    return wrapped

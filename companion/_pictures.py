@@ -30,8 +30,8 @@ def heatmap(
         boundaries: rows (and columns) at which a new class begins, ascending, in 1 ... n − 1.
         names: the classes' names, one more than `boundaries`.
         symmetric: a diverging map that is white at zero, for values of both signs.
-        limit: the largest value of the colour scale (±limit if symmetric); the data's where absent.
-            Give one limit to pictures that are compared.
+        limit: the largest value of the colour scale (±limit if symmetric; else the scale begins at 0);
+            the data's ends where absent. Give one limit to pictures that are compared.
 
     Returns:
         `ax`.
@@ -50,8 +50,9 @@ def heatmap(
         top = _limit(limit, matrix)
         drawn = ax.imshow(matrix, cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
     else:
-        top = None if limit is None else _limit(limit, matrix)
-        drawn = ax.imshow(matrix, cmap="viridis", vmax=top, interpolation="nearest")
+        # One limit makes pictures comparable only if both ends of their scales agree.
+        ends = {} if limit is None else {"vmin": min(0.0, matrix.min()), "vmax": _limit(limit, matrix)}
+        drawn = ax.imshow(matrix, cmap="viridis", interpolation="nearest", **ends)
     for edge in edges:
         for line in (ax.axhline, ax.axvline):
             # White on black: seen on every colour of either map.

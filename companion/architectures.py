@@ -4,6 +4,8 @@ All are in the NTK parameterization of Jacot et al. (2018), arXiv 1806.07572: a 
 z = W a · w_std/√fan_in + b · b_std with every entry of W and b drawn from N(0, 1).
 """
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from companion._checks import count, number
+from companion._checks import count, number, same_inputs
+from companion._compile import immutable
 from companion.neural_tangents import stax
 
 Activation = Literal["relu", "erf"]
@@ -27,7 +30,8 @@ class Architecture:
         name: short label for figures, such as "FC-2 relu".
         width: hidden units (channels) of the finite network; the kernel does not depend on it.
         n_outputs: outputs of the finite network.
-        input_rank: 2 where images are flattened to (n, d), 4 where they stay (n, h, w, c).
+        pixel_power: 0 where images are flattened, 1 where the kernel works on every pixel, 2 where it
+            works on every pair of pixels: memory of a kernel entry is pixels to this power.
         init: `init(key, x.shape) -> params`.
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
         kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
@@ -37,7 +41,7 @@ class Architecture:
     name: str
     width: int
     n_outputs: int
-    input_rank: Literal[2, 4]
+    pixel_power: Literal[0, 1, 2]
     init: Callable[..., Any]
     apply: Callable[..., Float[Any, "n k"]]
     kernel: Callable[..., Any]
@@ -74,8 +78,7 @@ def fc(
     >>> fc(2).kernel(jnp.eye(3), jnp.eye(3)).shape
     (3, 3)
     """
-    layers = [*_hidden(stax.Dense, depth, width, activation, w_std, b_std), _readout(n_outputs, w_std, b_std)]
-    return _build(f"FC-{depth} {activation}", stax.serial(*layers), width, n_outputs, input_rank=2)
+    return _fc(*_checked(depth, width, n_outputs, activation, w_std, b_std))
 
 
 def conv(
@@ -110,59 +113,91 @@ def conv(
     >>> conv(1).kernel(jnp.ones((2, 8, 8, 1)), jnp.ones((3, 8, 8, 1))).shape
     (2, 3)
     """
+    if not isinstance(pool, bool):
+        raise TypeError(f"pool must be True or False, got {pool!r}")
+    return _conv(*_checked(depth, width, n_outputs, activation, w_std, b_std), pool)
 
-    def layer(width: int, w_std: float, b_std: float) -> Any:
-        return stax.Conv(width, (3, 3), padding="SAME", W_std=w_std, b_std=b_std)
 
-    layers = _hidden(layer, depth, width, activation, w_std, b_std)
-    layers += [stax.GlobalAvgPool() if pool else stax.Flatten(), _readout(n_outputs, w_std, b_std)]
+# Equal specifications give the same object, whose compiled kernel is kept.
+@functools.lru_cache(maxsize=256)
+def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float) -> Architecture:
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = [
+        part for _ in range(depth) for part in (stax.Dense(width, **scales), _ACTIVATIONS[activation]())
+    ]
+    network = stax.serial(*layers, stax.Dense(n_outputs, **scales))
+    return _build(f"FC-{depth} {activation}", network, width, n_outputs, pixel_power=0)
+
+
+@functools.lru_cache(maxsize=256)
+def _conv(
+    depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float, pool: bool
+) -> Architecture:
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = [
+        part
+        for _ in range(depth)
+        for part in (stax.Conv(width, (3, 3), padding="SAME", **scales), _ACTIVATIONS[activation]())
+    ]
+    end = stax.GlobalAvgPool() if pool else stax.Flatten()
+    network = stax.serial(*layers, end, stax.Dense(n_outputs, **scales))
     name = f"Conv-{depth} {activation}" + (" pooled" if pool else "")
-    return _build(name, stax.serial(*layers), width, n_outputs, input_rank=4)
+    return _build(name, network, width, n_outputs, pixel_power=2 if pool else 1)
 
 
-def _hidden(layer: Any, depth: int, width: int, activation: str, w_std: float, b_std: float) -> list:
-    count("depth", depth)
-    count("width", width)
-    number("w_std", w_std, open_end=True)
-    number("b_std", b_std)
-    if activation not in _ACTIVATIONS:
+def _checked(
+    depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float
+) -> tuple[int, int, int, str, float, float]:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
-    return [part for _ in range(depth) for part in (layer(width, w_std, b_std), _ACTIVATIONS[activation]())]
-
-
-def _readout(n_outputs: int, w_std: float, b_std: float) -> Any:
-    return stax.Dense(count("n_outputs", n_outputs), W_std=w_std, b_std=b_std)
+    sizes = count("depth", depth), count("width", width), count("n_outputs", n_outputs)
+    return *sizes, activation, number("w_std", w_std, open_end=True), number("b_std", b_std)
 
 
 def _build(
-    name: str, network: tuple, width: int, n_outputs: int, *, input_rank: Literal[2, 4]
+    name: str, network: tuple, width: int, n_outputs: int, *, pixel_power: Literal[0, 1, 2]
 ) -> Architecture:
     init_fn, apply_fn, kernel_fn = network
+
+    def flat(argument: str, shape: Any) -> tuple[int, ...]:
+        shape = tuple(shape)
+        if pixel_power and len(shape) != 4:
+            raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {shape}")
+        if len(shape) < 2 or 0 in shape:
+            raise ValueError(
+                f"{argument} must be a batch (n, ...) of at least one example, got shape {shape}"
+            )
+        return shape if pixel_power else (shape[0], math.prod(shape[1:]))
 
     def prepare(argument: str, x: Any) -> Float[Any, "n ..."]:
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"{argument} must be floating point, got {x.dtype}: scale pixels to [0, 1] first")
-        if input_rank == 4 and x.ndim != 4:
-            raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {x.shape}")
-        if x.ndim < 2:
-            raise ValueError(f"{argument} must be a batch (n, ...), got shape {x.shape}")
-        return x.reshape(len(x), -1) if input_rank == 2 else x
+        return x.reshape(flat(argument, x.shape))
 
     def init(key: jax.Array, shape: tuple[int, ...]) -> Any:
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(f"shape must be the inputs' shape, as x.shape, got {type(shape).__name__}")
+        if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) and getattr(
+            key, "shape", None
+        ) != (2,):
+            raise TypeError(f"key must be a JAX random key such as jax.random.key(0), got {key!r}")
         # One example decides the shape of the parameters; the batch size does not.
-        return init_fn(key, jax.eval_shape(lambda: prepare("shape", jnp.zeros((1, *shape[1:])))).shape)[1]
+        return init_fn(key, (1, *flat("shape", shape)[1:]))[1]
 
+    @immutable
     def apply(params: Any, x: Float[Any, "n ..."], **options: Any) -> Float[Any, "n k"]:
         return apply_fn(params, prepare("x", x), **options)
 
+    @immutable
     def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
         x1 = prepare("x1", x1)
         x2 = None if x2 is None else prepare("x2", x2)
-        if x2 is not None and x1.shape[1:] != x2.shape[1:]:
-            raise ValueError(
-                f"x1 and x2 must hold inputs of one shape, got {x1.shape[1:]} and {x2.shape[1:]}"
-            )
+        if x2 is not None:
+            same_inputs("x1", x1, "x2", x2)
+        wanted = {get} if isinstance(get, str) else set(get)
+        if not wanted <= {"ntk", "nngp"}:
+            raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
         return kernel_fn(x1, x2, get)
 
-    return Architecture(name, width, n_outputs, input_rank, init, apply, kernel)
+    return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)

@@ -1,6 +1,6 @@
 """The library neural-tangents 0.6.5 on current JAX, without TensorFlow.
 
-`nt` is the library and `stax` its layers; everything else in this package takes them from here:
+`nt` is the library and `stax` its layers; everything else in this package takes them from here::
 
     from companion.neural_tangents import nt, stax
 
@@ -8,7 +8,7 @@ The release is of December 2023. It does not import on JAX newer than 0.6, and i
 TensorFlow. Importing this module lends JAX the names it lost, only while the library is being imported,
 leaves `experimental` out, and replaces a few of the library's private helpers. JAX itself is unchanged
 afterwards. `companion/_nt_import.py` does the import; `companion/_nt_repairs.py` says why each repair is
-there. Install the library with
+there. Install the library with::
 
     pip install --no-deps neural-tangents==0.6.5
 
@@ -33,9 +33,10 @@ Likely to break next, with a new JAX:
     * names that the library still takes from `jax.core` (`ShapedArray`, `AbstractValue`, `Value`), and
       `jax.extend.linear_util`: the import would fail, and the error says which.
     * `jax.pmap`, which `nt.batch` uses where there are several devices.
-    * `jax.ensure_compile_time_eval`, on which `nt.predict` depends through our repair.
+    * `jax.ensure_compile_time_eval` and `jax.core.eval_context`, for `nt.predict` and attention layers.
 
-Doctest:
+Example:
+    >>> import numpy as np
     >>> _, _, kernel_fn = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))
     >>> kernel_fn(np.ones((2, 3)), None, "ntk").shape
     (2, 2)

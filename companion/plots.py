@@ -230,7 +230,9 @@ def power_law(
     ax.loglog(ends, fit, color=_color(color), label=f"{label}, {number}" if label else number, **settings)
     if len(places) <= 10:
         # Widths and sizes are often powers of two, between which matplotlib's decades say little.
-        ax.set_xticks(places, [f"{place:g}" for place in places])
+        # More than six numbers would run into each other in half a column.
+        skip = 1 if len(places) <= 6 else 2
+        ax.set_xticks(places, [f"{place:g}" if i % skip == 0 else "" for i, place in enumerate(places)])
         ax.set_xticks([], minor=True)
     return ax
 

@@ -19,7 +19,7 @@ class PrecisionWarning(UserWarning):
     """The kernel's rounding error is as large as its smallest eigenvalues: digits are lost at late times."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KernelRegression:
     """A training kernel, decomposed in float64, with its targets.
 
@@ -27,8 +27,9 @@ class KernelRegression:
         eigenvalues: λ_i of Θ(X, X) + ridge · I, descending, (n,).
         eigenvectors: v_i in the columns, (n, n).
         projections: v_iᵀ Y, (n, k).
-        resolution: size of the rounding error of Θ(X, X), in the units of λ: eigenvalues below it
-            carry no digits.
+        resolution: estimate of the rounding error of Θ(X, X), in the units of λ: the larger of ε λ_max and
+            √ε times the largest diagonal entry, for the machine precision ε of the kernel as it came. The
+            second is what an arccosine near 1 costs the diagonal of a ReLU kernel.
     """
 
     eigenvalues: Float[np.ndarray, " n"]
@@ -52,38 +53,43 @@ def fit(
 
     Raises:
         ValueError: NaN or infinity, a matrix that is not square or not symmetric, rows that do not
-            match, a negative ridge.
+            match, a negative ridge, a matrix that is not positive semi-definite.
 
     Warns:
         PrecisionWarning: when the smallest eigenvalue is below the kernel's rounding error.
 
-    Cost: O(n³) time, about 10 n³ operations; 3 n² float64 of memory.
+    Cost: O(n³) time, about 10 n³ operations; about 5 n² float64 of memory.
     Source: Jacot et al. (2018), arXiv 1806.07572, section 5; Lee et al. (2019), arXiv 1902.06720, eq. 10.
 
     >>> float(condition_number(fit(np.diag([4.0, 1.0]), np.ones((2, 1)))))
     4.0
     """
-    kernel, targets = np.asarray(k_train_train), np.asarray(targets, np.float64)
+    kernel, targets = _real("k_train_train", k_train_train), _real("targets", targets).astype(np.float64)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
         raise ValueError(f"k_train_train must be square (n, n), got shape {kernel.shape}")
     if targets.ndim != 2 or len(targets) != len(kernel):
         raise ValueError(f"targets must have shape ({len(kernel)}, k), got {targets.shape}")
     finite("k_train_train", kernel)
     finite("targets", targets)
-    number("ridge", ridge)
     epsilon = np.finfo(kernel.dtype).eps
     asymmetry = float(np.abs(kernel - kernel.T).max())
     if asymmetry > 1e3 * epsilon * np.abs(kernel).max():
         raise ValueError(
             f"k_train_train must be symmetric, entries differ from their mirror by {asymmetry:.3g}"
         )
-    values, vectors = scipy.linalg.eigh(kernel.astype(np.float64) + ridge * np.eye(len(kernel)), driver="evd")
+    shifted = kernel.astype(np.float64)
+    shifted.flat[:: len(kernel) + 1] += number("ridge", ridge)
+    values, vectors = scipy.linalg.eigh(shifted, driver="evd", overwrite_a=True)
     values, vectors = values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1])
-    resolution = float(epsilon * np.abs(values).max())
+    resolution = float(max(epsilon * np.abs(values).max(), epsilon**0.5 * np.abs(np.diag(kernel)).max()))
+    if values[-1] < -10 * resolution:
+        raise ValueError(
+            f"k_train_train must be positive semi-definite, its smallest eigenvalue is {values[-1]:.3g}"
+        )
     if values[-1] <= resolution:
         warnings.warn(
-            f"the smallest eigenvalue of k_train_train, {values[-1]:.2g}, is below the rounding error "
-            f"{resolution:.2g} of its {kernel.dtype}: late predictions lose digits. Add a ridge, stop early, "
+            f"the smallest eigenvalue of k_train_train, {values[-1]:.2g}, is below the rounding error, about "
+            f"{resolution:.2g} in {kernel.dtype}: late predictions lose digits. Add a ridge, stop early, "
             "or compute the kernel in float64.",
             PrecisionWarning,
             stacklevel=2,
@@ -94,8 +100,8 @@ def fit(
 def coefficients(regression: KernelRegression, *, t: float = math.inf) -> Float[np.ndarray, "n k"]:
     """α_t = Σ_i v_i (1 − e^{−λ_i t}) / λ_i · v_iᵀ Y, so that f_t(x) = Θ(x, X) α_t.
 
-    Modes whose eigenvalue is not positive (rounding) count as λ = 0, and are left out at t = ∞: there
-    the result is the pseudo-inverse's.
+    Eigenvalues below n ε λ_max, with ε of float64, are rounding: they count as λ = 0, and at t = ∞ their
+    modes are left out, as in a pseudo-inverse.
 
     Args:
         regression: from `fit`.
@@ -110,8 +116,7 @@ def coefficients(regression: KernelRegression, *, t: float = math.inf) -> Float[
     >>> coefficients(fit(np.eye(2), np.ones((2, 1)))).ravel()
     array([1., 1.])
     """
-    t = number("t", t)
-    values = np.clip(regression.eigenvalues, 0.0, None)
+    values, t = _positive(regression), number("t", t, infinite=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = -np.expm1(-values * t) / values
     # The limit of (1 − e^{−λt})/λ as λ → 0 is t; at t = ∞ such a mode is never learned.
@@ -140,11 +145,11 @@ def predict(
     >>> predict(fit(np.eye(2), np.ones((2, 1))), np.eye(2), t=math.log(2)).ravel()
     array([0.5, 0.5])
     """
-    kernel = np.asarray(k_test_train, np.float64)
-    n = len(regression.eigenvalues)
+    alpha = coefficients(regression, t=t)
+    kernel, n = _real("k_test_train", k_test_train).astype(np.float64), len(alpha)
     if kernel.ndim != 2 or kernel.shape[1] != n:
         raise ValueError(f"k_test_train must have shape (m, {n}), got {kernel.shape}")
-    return finite("k_test_train", kernel) @ coefficients(regression, t=t)
+    return finite("k_test_train", kernel) @ alpha
 
 
 def learned_fraction(regression: KernelRegression, *, t: float) -> Float[np.ndarray, " n"]:
@@ -160,9 +165,9 @@ def learned_fraction(regression: KernelRegression, *, t: float) -> Float[np.ndar
     >>> learned_fraction(fit(np.eye(2), np.ones((2, 1))), t=0.0)
     array([0., 0.])
     """
-    values = np.clip(regression.eigenvalues, 0.0, None)
+    values, t = _positive(regression), number("t", t, infinite=True)
     with np.errstate(invalid="ignore"):
-        return np.where(values > 0, -np.expm1(-values * number("t", t)), 0.0)
+        return np.where(values > 0, -np.expm1(-values * t), 0.0)
 
 
 def target_energy(regression: KernelRegression) -> Float[np.ndarray, " n"]:
@@ -181,10 +186,28 @@ def target_energy(regression: KernelRegression) -> Float[np.ndarray, " n"]:
 
 
 def condition_number(regression: KernelRegression) -> float:
-    """λ_max / λ_min of the decomposed kernel; infinite when the smallest eigenvalue is not positive.
+    """λ_max / λ_min of the decomposed kernel; infinite when the smallest eigenvalue is only rounding.
 
     >>> condition_number(fit(np.diag([4.0, 1.0]), np.ones((2, 1))))
     4.0
     """
-    smallest = float(regression.eigenvalues[-1])
-    return float(regression.eigenvalues[0]) / smallest if smallest > 0 else math.inf
+    values = _positive(regression)
+    return float(values[0] / values[-1]) if values[-1] > 0 else math.inf
+
+
+def _positive(regression: KernelRegression) -> np.ndarray:
+    """The eigenvalues, with zero for those that are float64 rounding."""
+    if not isinstance(regression, KernelRegression):
+        raise TypeError(f"regression must come from regression.fit, got {type(regression).__name__}")
+    values = regression.eigenvalues
+    return np.where(values > len(values) * np.finfo(np.float64).eps * values[0], values, 0.0)
+
+
+def _real(name: str, value: object) -> np.ndarray:
+    """A real array in float32 or float64; integers become float64."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
+    return array

@@ -53,6 +53,7 @@ def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float
         The estimate, in [0, 1].
 
     Raises:
+        TypeError: labels that are no integers.
         ValueError: shapes that do not fit, NaN, labels out of range, level outside (0, 1).
 
     Source: Wilson (1927), Journal of the American Statistical Association 22.
@@ -65,12 +66,13 @@ def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float
         raise ValueError(
             f"outputs must be (n, k) and labels (n,) with n ≥ 1, got {outputs.shape} and {labels.shape}"
         )
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
     finite("outputs", outputs)
     n_classes = max(2, outputs.shape[1])
     if labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError(f"labels must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
+    _check_level(level)
     predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
     correct, n = int((predicted == labels).sum()), len(labels)
     interval = scipy.stats.binomtest(correct, n).proportion_ci(level, method="wilson")
@@ -107,6 +109,9 @@ def power_law(
             "power_law wants x (m,) with two different values and samples (seeds, m) of two seeds or more, "
             f"got {x.shape} and {samples.shape}"
         )
+    _check_level(level)
+    finite("x", x)
+    finite("samples", samples)
     if not (x > 0).all() or not (samples > 0).all():
         raise ValueError("x and samples must be positive to have a power law")
     slopes, intercepts = np.polyfit(np.log(x), np.log(samples).T, 1)
@@ -114,3 +119,8 @@ def power_law(
     mean = float(slopes.mean())
     exponent = Estimate(mean, float(mean - half), float(mean + half), level, len(slopes))
     return exponent, float(np.exp(intercepts.mean()))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")

@@ -1,6 +1,5 @@
 """Training of finite networks. So far: full-batch gradient descent, for the lazy regime."""
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from companion._checks import batch, count, finite, number
+from companion._checks import batch, count, network, number, same_inputs
+from companion._compile import double, keep_compiled
 
 
 def gradient_descent(
@@ -31,7 +31,8 @@ def gradient_descent(
 
     Args:
         apply_fn: the network, `apply_fn(params, x) -> (n, k)`.
-        params: the initial parameters θ₀.
+        params: the initial parameters θ₀, float32 or float64; training runs in their precision, with
+            "highest" matmul precision (no silent TF32 on GPUs).
         x: training inputs (n, ...), finite.
         y: targets (n, k).
         x_probe: inputs (m, ...) on which the outputs are recorded.
@@ -40,7 +41,7 @@ def gradient_descent(
         centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
 
     Returns:
-        Outputs (len(record), m, k), float32 (float64 for float64 parameters).
+        Outputs (len(record), m, k), in the parameters' precision.
 
     Raises:
         TypeError, ValueError: for arguments of the wrong kind, shape or range.
@@ -56,28 +57,47 @@ def gradient_descent(
     """
     x, y, x_probe = batch("x", x), batch("y", y), batch("x_probe", x_probe)
     number("learning_rate", learning_rate, open_end=True)
-    marks = [count("record", step, least=0) for step in record]
+    try:
+        marks = [count("record", step, least=0) for step in record]
+    except TypeError:
+        raise TypeError(f"record must be a sequence of integers, got {record!r}") from None
     if not marks or any(b <= a for a, b in itertools.pairwise(marks)):
         raise ValueError(f"record must hold increasing numbers of steps, got {marks[:8]}")
+    same_inputs("x", x, "x_probe", x_probe)
+    with double(params):
+        if (shape := network("apply_fn", apply_fn, params, x)) != y.shape:
+            raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
+        return _trajectory(apply_fn, params, x, y, x_probe, learning_rate, marks, centre)
+
+
+def _trajectory(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    x_probe: np.ndarray,
+    learning_rate: float,
+    marks: list[int],
+    centre: bool,
+) -> np.ndarray:
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    x, y, x_probe, learning_rate = (jnp.asarray(a, dtype) for a in (x, y, x_probe, learning_rate))
     outputs, advance = _compiled(apply_fn)
-    shape = jax.eval_shape(apply_fn, params, x).shape
-    if shape != y.shape:
-        raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
     start, offset = (outputs(params, x), outputs(params, x_probe)) if centre else (0.0, 0.0)
     done, trajectory = 0, []
     for mark in marks:
         params = advance(params, x, y + start, learning_rate, mark - done)
         done = mark
         trajectory.append(np.asarray(outputs(params, x_probe) - offset))
-    if not np.isfinite(trajectory[-1]).all():
-        raise FloatingPointError(
-            f"training diverged within {done} steps at learning_rate={learning_rate}: "
-            "keep it below 2/λ_max of the neural tangent kernel on x"
-        )
-    return finite("trajectory", np.stack(trajectory))
+        if not np.isfinite(trajectory[-1]).all():
+            raise FloatingPointError(
+                f"training diverged within {done} steps at learning_rate={float(learning_rate):g}: "
+                "keep it below 2/λ_max of the neural tangent kernel on x"
+            )
+    return np.stack(trajectory)
 
 
-@functools.lru_cache(maxsize=32)
+@keep_compiled
 def _compiled(apply_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def loss(params: Any, x: Any, y: Any) -> Any:
         return 0.5 * jnp.sum((apply_fn(params, x) - y) ** 2)
@@ -85,10 +105,14 @@ def _compiled(apply_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callabl
     @jax.jit
     def advance(params: Any, x: Any, y: Any, learning_rate: Any, steps: Any) -> Any:
         def step(_: Any, params: Any) -> Any:
-            gradient = jax.grad(loss)(params, x, y)
-            # The rate in the parameters' own precision, or float64 arithmetic would creep in.
-            return jax.tree.map(lambda p, g: p - jnp.asarray(learning_rate, p.dtype) * g, params, gradient)
+            return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(loss)(params, x, y))
 
-        return jax.lax.fori_loop(0, steps, step, params)
+        with jax.default_matmul_precision("highest"):
+            return jax.lax.fori_loop(0, steps, step, params)
 
-    return jax.jit(apply_fn), advance
+    @jax.jit
+    def outputs(params: Any, x: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return apply_fn(params, x)
+
+    return outputs, advance

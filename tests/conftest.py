@@ -30,7 +30,7 @@ def as_users_run():
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):  # noqa: ARG001
+def pytest_runtest_makereport(item, call):
     """With REQUIRE_ALL=1, as in .ci/run, make a check that did not run a failure."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("REQUIRE_ALL") == "1":
@@ -40,7 +40,7 @@ def pytest_runtest_makereport(item, call):  # noqa: ARG001
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector):  # noqa: ARG001
+def pytest_make_collect_report(collector):
     """Do the same for a whole file that skips itself."""
     report = yield
     if report.outcome == "skipped" and os.environ.get("REQUIRE_ALL") == "1":

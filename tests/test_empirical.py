@@ -68,13 +68,48 @@ def test_a_wide_network_has_the_analytic_kernel():
     assert errors[0] / errors[1] > 4  # expected √64 = 8
 
 
+def test_a_function_that_reads_a_changing_variable_is_not_stale():
+    scale = [1.0]
+
+    def net(w, x):
+        return scale[0] * (x @ w)
+
+    w, x = np.ones((36, 1), np.float32), X1.reshape(4, -1).astype(np.float32)
+    first = empirical_ntk(net, w, x)
+    scale[0] = 2.0
+    np.testing.assert_allclose(empirical_ntk(net, w, x), 4 * first, rtol=1e-6)
+
+
+def test_float64_parameters_are_computed_in_float64_whatever_jax_is_set_to():
+    w, x = rng.normal(size=(36, 1)), X1.reshape(4, -1)
+    kernel = empirical_ntk(lambda w, x: x @ w, w, x)
+    assert kernel.dtype == np.float64
+    np.testing.assert_allclose(kernel, x @ x.T, rtol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda f, p: empirical_ntk(f, p, X1, reduce="sum"), ValueError, "reduce must be 'trace' or 'full'"),
         (lambda f, p: empirical_ntk(f, p, X1 * np.nan), ValueError, "x1 has 144 NaN"),
-        (lambda f, p: empirical_ntk(f, p, np.ones((2, 3), int)), TypeError, "x1 must be floating point"),
+        (lambda f, p: empirical_ntk(f, p, np.ones((2, 3), int)), TypeError, "x1 must be float32 or float64"),
         (lambda f, p: empirical_ntk(lambda p, x: f(p, x).sum(), p, X1), ValueError, "must return one array"),
+        (
+            lambda f, p: empirical_ntk(f, p, X1, X2[:, :3]),
+            ValueError,
+            "x1 and x2 must hold inputs of one shape",
+        ),
+        (lambda f, p: empirical_ntk(3, p, X1), TypeError, "apply_fn must be a function"),
+        (
+            lambda f, p: empirical_ntk(f, 1, X1),
+            TypeError,
+            "params must be floating point, got a leaf of int32",
+        ),
+        (
+            lambda f, p: empirical_ntk(lambda p, x: f(p, x - x.mean(axis=0)), p, X1),
+            ValueError,
+            "apply_fn mixes examples",
+        ),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")

@@ -1,12 +1,37 @@
 """Values glued into a page: what a page needs is the displayed output."""
 
+import pytest
+
+from companion import _glue
 from companion.interactive import glue
 
 
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [
+        ("-0.49 [-0.57, -0.40]", "−0.49 [−0.57, −0.40]"),
+        ("3.4e-04", "3.4×10⁻⁴"),
+        ("1e+12 of 2e3", "1×10¹² of 2e3"),
+        ("FC-2, mnist-5 · 2026-11-22", "FC-2, mnist-5 · 2026-11-22"),
+        ("commit 65e-4a", "commit 65e-4a"),
+    ],
+)
+def test_numbers_are_typeset(given, printed):
+    assert _glue._typeset(given) == printed
+
+
 def test_values_are_printed_and_stored(monkeypatch, capsys):
+    monkeypatch.delenv("COMPANION_PAGE", raising=False)
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
     glue(slope="-0.50", count=3)
-    assert capsys.readouterr().out == "slope = -0.50\ncount = 3\n"
+    assert capsys.readouterr().out == "slope = −0.50\ncount = 3\n"
     assert [k["metadata"]["scrapbook"]["name"] for _, k in shown] == ["slope", "count"]
-    assert shown[1][0][0] == {"application/papermill.record/text/plain": "3"}
+    assert shown[1][0][0] == {"application/papermill.record/text/plain": "'3'"}
+
+
+def test_a_page_does_not_repeat_what_its_text_says(monkeypatch, capsys):
+    monkeypatch.setenv("COMPANION_PAGE", "1")
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    glue(slope="-0.50")
+    assert capsys.readouterr().out == ""

@@ -227,7 +227,7 @@ def test_thirty_frames_of_lines_stay_light():
         ({"parameters": {"t": range(6), "eps": range(6)}}, r"got 36 frames \(t: 6 x eps: 6\)"),
         ({"parameters": {"t": [1], "eps": [1, 2]}}, "parameters: got t: 1 x eps: 2; want two values or more"),
         ({"parameters": {"t": [1, 2], "a": [1, 2], "b": [1, 2]}}, "parameters: got 3"),
-        ({"alt": lambda t: " "}, "alt: got ' ' at {'t': 1}"),  # noqa: ARG005
+        ({"alt": lambda t: " "}, "alt: got ' ' at {'t': 1}"),
         ({"labels": {"time": "t"}}, r"labels: got \['time'\]"),
         ({"start": {"time": 1}}, r"start: got \['time'\]"),
         ({"start": {"t": 9}}, r"start: got t = 9; want one of \[1, 2, 3\]"),
@@ -256,7 +256,7 @@ def test_figures_of_several_sizes_are_refused():
 
 def test_draw_must_return_a_figure():
     with pytest.raises(TypeError, match=r"draw: got NoneType at {'t': 1}"):
-        interactive.explore(lambda t: None, {"t": [1, 2]}, alt=say)  # noqa: ARG005
+        interactive.explore(lambda t: None, {"t": [1, 2]}, alt=say)
 
 
 def test_import_loads_no_other_floor():

@@ -1,8 +1,11 @@
 """Tiled Gram matrices: equal to one call of the library, whatever the tiles; exactly symmetric."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from companion import kernels
 from companion.architectures import conv, fc
 from companion.kernels import gram
 from companion.neural_tangents import stax
@@ -84,7 +87,62 @@ def test_wrong_arguments_are_named(arguments, options, message):
         gram(fc(1), *arguments, **options)
 
 
+def scaled(factor):
+    def kernel(x1, x2, get):
+        return factor["value"] * (x1.reshape(len(x1), -1) @ x2.reshape(len(x2), -1).T)
+
+    return kernel
+
+
+def test_a_function_that_reads_a_changing_variable_is_not_stale():
+    factor = {"value": 1.0}
+    kernel = scaled(factor)
+    first = gram(kernel, X1, X2)
+    factor["value"] = 3.0
+    np.testing.assert_allclose(gram(kernel, X1, X2), 3 * first, rtol=1e-6)
+
+
+def test_equal_architectures_share_one_compiled_kernel():
+    assert fc(2) is fc(depth=2)
+    assert kernels._compiled(fc(2).kernel, "ntk") is kernels._compiled(fc(2).kernel, "ntk")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "side"),
+    [
+        (fc(1), (9, 32, 32, 3), 512),
+        (conv(1), (9, 32, 32, 3), 362),  # 362² entries of 1024 pixels: 2^27
+        (conv(1, pool=True), (9, 32, 32, 3), 11),
+        (lambda a, b, get: None, (9, 3072), 512),
+    ],
+    ids=["FC", "Conv", "pooled", "function"],
+)
+def test_the_default_tile_keeps_an_intermediate_near_half_a_gigabyte(architecture, shape, side):
+    assert kernels._default_tile(architecture, np.zeros(shape)) == side
+
+
 @pytest.mark.usefixtures("as_users_run")
-def test_integer_pixels_are_refused():
-    with pytest.raises(TypeError, match="x1 must be floating point, got uint8"):
-        gram(fc(1), np.ones((2, 3), np.uint8))
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: gram(fc(1), np.ones((2, 3), np.uint8)),
+            TypeError,
+            "x1 must be float32 or float64, got uint8",
+        ),
+        (lambda: gram(fc(1), np.ones((2, 3), np.float16)), TypeError, "got float16"),
+        (lambda: gram(5, X1), TypeError, "kernel must be an Architecture or a function"),
+        (lambda: gram(lambda a, b, get: a.sum(), X1), ValueError, r"kernel must return shape \(13, 13\)"),
+        (lambda: gram(fc(1), np.float32(1e25) * X1), ValueError, "the kernel matrix has .* NaN or infinite"),
+        (
+            lambda: gram(lambda a, b, get: jnp.arange(13.0)[:, None] * jnp.ones(13), X1),
+            ValueError,
+            "symmetric",
+        ),
+        (lambda: jax.jit(lambda x: gram(fc(1), x))(X1), TypeError, "x1 is being traced"),
+        (lambda: fc(1).kernel(X1, get="cntk"), ValueError, "get must be 'ntk', 'nngp' or a tuple"),
+    ],
+)
+def test_wrong_kinds_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

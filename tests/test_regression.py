@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
@@ -89,6 +90,38 @@ def test_a_duplicated_point_counts_as_the_pseudo_inverse_says():
     np.testing.assert_allclose(kr.predict(fitted, rbf(Z, twice)), K_TEST @ np.linalg.solve(K, Y), rtol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_kernel_of_low_rank_gives_the_pseudo_inverse(seed):
+    # Five points on a plane: three eigenvalues are rounding, of either sign.
+    factor, targets = (
+        np.random.default_rng(seed).random((5, 2)),
+        np.random.default_rng(seed + 9).random((5, 1)),
+    )
+    with pytest.warns(kr.PrecisionWarning):
+        fitted = kr.fit(factor @ factor.T, targets)
+    np.testing.assert_allclose(
+        kr.coefficients(fitted), np.linalg.pinv(factor @ factor.T) @ targets, rtol=1e-8
+    )
+    assert kr.condition_number(fitted) == math.inf
+
+
+def test_the_warning_knows_what_float32_does_to_a_relu_kernel():
+    # Two images that nearly agree: the float32 diagonal is off by more than the smallest eigenvalue.
+    x = np.random.default_rng(3).uniform(size=(6, 40))
+    x[1] = x[0] + 1e-4 * np.random.default_rng(4).normal(size=40)
+    single, double = gram(fc(2), x.astype(np.float32)), gram(fc(2), x)
+    targets = np.sign(np.arange(6) % 2 - 0.5)[:, None]
+    assert np.abs(single - double).max() > np.linalg.eigvalsh(double)[0]
+    with pytest.warns(kr.PrecisionWarning, match="in float32"):
+        assert kr.fit(single, targets).resolution > np.abs(single - double).max() / 10
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_integers_and_jax_scalars_are_numbers():
+    fitted = kr.fit(np.array([[2, 0], [0, 1]]), np.array([[1], [0]]), ridge=jnp.float32(0.5))
+    np.testing.assert_allclose(kr.predict(fitted, np.eye(2), t=np.array(np.inf)), [[0.4], [0.0]])
+
+
 def test_spectrum_is_descending_and_rebuilds_the_kernel():
     fitted = kr.fit(K, Y)
     assert (np.diff(fitted.eigenvalues) <= 0).all()
@@ -141,9 +174,17 @@ def test_a_singular_kernel_has_infinite_condition_number():
         (lambda: kr.predict(kr.fit(K, Y), K_TEST, t=-1.0), "t must be at least 0"),
         (lambda: kr.predict(kr.fit(K, Y), K_TEST, t=math.nan), "t must be at least 0"),
         (lambda: kr.target_energy(kr.fit(K, 0 * Y)), "targets are all zero"),
+        (lambda: kr.fit(-K, Y), "k_train_train must be positive semi-definite"),
+        (
+            lambda: kr.fit(np.diag([1.0, -5.0]), Y[:2]),
+            "positive semi-definite, its smallest eigenvalue is -5",
+        ),
+        (lambda: kr.fit(K, Y, ridge=math.inf), "ridge must be finite"),
+        (lambda: kr.fit(K + 0j, Y), "k_train_train must be float32 or float64, got complex128"),
+        (lambda: kr.predict(K, K_TEST), "regression must come from regression.fit, got ndarray"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")
 def test_wrong_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

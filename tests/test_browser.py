@@ -1,0 +1,229 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import browse  # noqa: E402
+import check_browser  # noqa: E402
+from vendor_js import AXE  # noqa: E402
+
+pytestmark = pytest.mark.browser
+
+PAGES = browse.toc_pages() if (ROOT / "_toc.yml").exists() else []
+SITE = browse.SITE
+HEAD = (
+    '<!doctype html><html lang="en"><head><title>t</title><link rel="icon" href="data:,"></head><body><main>'
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = browse.find_browser()
+    if executable is None:
+        pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
+    with browse.open_browser(executable) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def axe():
+    script = AXE.target / AXE.proof
+    if not script.exists():
+        pytest.skip("axe-core was not fetched (npm is missing): accessibility was not checked")
+    return script
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
+def page(request):
+    if not SITE.exists():
+        pytest.skip("no built book in _build/html: make book builds it")
+    return request.param
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_page_is_complete_silent_and_accessible(browser, axe, page, theme):
+    assert check_browser.check_page(browser, page, theme=theme, axe=axe) == []
+
+
+def test_a_page_fits_a_phone(browser, page):
+    assert check_browser.check_width(browser, page) == []
+
+
+def test_players_show_a_picture_without_javascript_and_their_sliders_move_it(browser, page):
+    if players := browse.count_players(page):
+        assert check_browser.check_without_javascript(browser, page) == []
+        moved, wrong = check_browser.check_sliders(browser, page)
+        assert wrong == []
+        assert moved >= players
+
+
+# From here on: the checks themselves, on small pages with one fault each.
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(body):
+        path = tmp_path / "page.html"
+        path.write_text(f"{HEAD}<h1>t</h1>{body}</main></body></html>", encoding="utf8")
+        return path
+
+    return make
+
+
+def test_a_faultless_page_passes(browser, axe, write):
+    path = write("<p>Nothing is wrong here.</p>")
+    for theme in ("light", "dark"):
+        assert check_browser.check_page(browser, path, theme=theme, axe=axe) == []
+    assert check_browser.check_width(browser, path) == []
+    assert check_browser.check_without_javascript(browser, path) == []
+    assert check_browser.check_sliders(browser, path) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('<img alt="a" src="https://example.org/a.png">', "remote request: https://example.org/a.png"),
+        (
+            '<script>fetch("http://example.org/x").catch(() => 0)</script>',
+            "remote request: http://example.org/x",
+        ),
+        ("<script>console.error('broken')</script>", "console: broken"),
+        ("<script>throw new Error('thrown')</script>", "script error: thrown"),
+        ('<img alt="a" src="missing.png">', "missing.png"),
+        ("<button></button>", "axe, light: button-name"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">', "axe, light: image-alt"),
+        ('<p style="color:#bbb;background:#fff">pale</p>', "axe, light: color-contrast"),
+        ('<script>document.documentElement.dataset.theme = "dark"</script>', "theme: the page is dark"),
+        (f'<script type="{browse.VIEW}">{{}}</script>', "widgets: not all of them"),
+    ],
+)
+def test_each_fault_of_a_page_is_found(browser, axe, write, monkeypatch, body, message):
+    monkeypatch.setattr(browse, "PATIENCE", 1000)
+    found = check_browser.check_page(browser, write(body), axe=axe)
+    assert any(message in line for line in found), found
+
+
+def test_a_fault_in_the_dark_theme_only_is_found(browser, axe, write):
+    rule = "@media (prefers-color-scheme: dark) { p { color: #333; background: #000 } }"
+    body = f"<style>{rule}</style><p>dim</p>"
+    assert check_browser.check_page(browser, write(body), axe=axe) == []
+    (found,) = check_browser.check_page(browser, write(body), theme="dark", axe=axe)
+    assert "axe, dark: color-contrast" in found
+
+
+def test_overflow_is_found_and_a_box_that_scrolls_is_none(browser, write):
+    wide = '<div class="wide" style="width:600px">t</div>'
+    (found,) = check_browser.check_width(browser, write(wide))
+    assert "px too wide at 375 px: div.wide" in found
+    assert check_browser.check_width(browser, write(f'<div style="overflow-x:auto">{wide}</div>')) == []
+
+
+def test_a_player_without_a_still_is_found(browser, write):
+    script = f'<script type="{browse.VIEW}">{{}}</script>'
+    assert check_browser.check_without_javascript(browser, write(script)) == [
+        "no script: 0 of 1 players show a picture"
+    ]
+
+
+FAKE = """<div class="companion-player"><div class="widget-hslider"><div class="slider"><div class="noUi-base"
+  style="width:200px;height:20px"><div class="noUi-handle" tabindex="0" role="slider" aria-label="{name}"
+  aria-valuenow="0" aria-valuemax="2" aria-valuetext="0" style="width:20px;height:20px"></div></div></div>
+  <div class="widget-readout">0</div></div>
+  <div class="widget-play"><button>play</button></div><img alt="{alt}" width="9" height="9" src="a.svg"></div>
+  <script>
+    const frames = ["a.svg", "b.svg", "c.svg"], img = document.querySelector("img");
+    const handle = document.querySelector(".noUi-handle");
+    const readout = document.querySelector(".widget-readout");
+    let at = 0, running = false;
+    const show = (i) => {{
+      at = (i + 3) % 3;
+      if ({works}) img.src = frames[at];
+      readout.textContent = at;
+      if ({speaks}) handle.setAttribute("aria-valuetext", at);
+    }};
+    handle.addEventListener("keydown", (event) => event.key === "ArrowRight" && show(at + 1));
+    const drop = () => addEventListener("mouseup", () => show(at + 1), {{once: true}});
+    handle.addEventListener("mousedown", drop);
+    document.querySelector("button").addEventListener("click", () => {{ running = !running; }});
+    setInterval(() => running && show(at + 1), 200);
+  </script>"""
+
+
+def fake(write, **changes):
+    for name in "abc":
+        picture = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
+        (write("").parent / f"{name}.svg").write_text(picture)
+    values = {"name": "time", "alt": "a wave", "works": "true", "speaks": "true"} | changes
+    return write(
+        FAKE.format(**values).replace("<button>", '<button aria-label="Play">', 1 - ("play" in changes))
+    )
+
+
+def test_a_good_player_passes(browser, write):
+    assert check_browser.check_sliders(browser, fake(write)) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "a slider without a name"),
+        ({"speaks": "false"}, "screen readers hear another value than '1'"),
+        ({"alt": ""}, "shows 1 pictures with the alt texts ['']"),
+        ({"play": ""}, "a button of Play without a name"),
+    ],
+)
+def test_each_fault_of_a_player_is_found(browser, write, changes, message):
+    moved, found = check_browser.check_sliders(browser, fake(write, **changes))
+    assert moved == 1
+    assert any(message in line for line in found), found
+
+
+def test_a_picture_that_stays_is_found_by_key_by_mouse_and_by_play(browser, write, monkeypatch):
+    monkeypatch.setattr(check_browser, "SWITCH", 500)
+    same = "leaves the picture as it was"
+    assert check_browser.check_sliders(browser, fake(write, works="false")) == (
+        1,
+        [
+            f"player 1: slider 'time': an arrow key {same}",
+            f"player 1: slider 'time': dragging {same}",
+            f"player 1: slider 'time': dragging {same}",
+            f"player 1: Play {same}",
+        ],
+    )
+
+
+def test_a_slider_outside_a_player_is_not_overlooked(browser, write):
+    path = write('<div class="widget-hslider">stray</div>')
+    assert check_browser.check_sliders(browser, path) == (0, ["1 sliders are in no player"])
+
+
+def test_screenshots_of_every_view_are_written(browser, write, tmp_path):
+    page = write("<p>t</p>")
+    written = check_browser.screenshots(browser, [page], tmp_path / "shots")
+    views = ["wide", "narrow", "dark"]
+    assert [path.name for path in written] == [f"{page.parent.name}-page-{view}.png" for view in views]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_pages_come_from_the_whole_toc(tmp_path):
+    toc = "root: book/index\nparts:\n- chapters:\n  - file: a\n    sections:\n    - file: b.md\n  - url: http://x\n"
+    (tmp_path / "_toc.yml").write_text(toc)
+    pages = browse.toc_pages(tmp_path, Path("site"))
+    assert [path.as_posix() for path in pages] == ["site/book/index.html", "site/a.html", "site/b.html"]
+
+
+def test_the_browser_is_looked_for_where_told(monkeypatch, tmp_path):
+    program = tmp_path / "chrome"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("CHROMIUM", str(program))
+    assert browse.find_browser() == str(program)
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "nothing"))
+    assert browse.find_browser() is None
+    monkeypatch.delenv("CHROMIUM")
+    monkeypatch.setenv("PATH", "")
+    assert browse.find_browser() is None

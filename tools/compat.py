@@ -1,0 +1,205 @@
+"""Run the tests on the oldest and the newest JAX that the project supports, each in its own environment.
+
+Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--quick] [--notebooks] [--strict]
+
+Each row of the table below gets .cache/compat/<jax>-py<python>, made by pip with the versions of
+requirements.lock except where the row says otherwise, and reused while these stay. companion is imported
+from this folder. Prints one line for each row, also for one that could not run, and exits with 1 when a
+test failed or fewer rows ran than asked. Stdlib only; --notebooks needs nbclient in the row's environment.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from compat_environments import PYTHONS, environment, find_pythons, locked, run
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = (
+    "tests/test_neural_tangents.py",
+    "tests/test_architectures.py",
+    "tests/test_kernels.py",
+    "tests/test_empirical.py",
+    "tests/test_regression.py",
+    "tests/test_training.py",
+    "tests/test_interactive.py",
+)
+QUICK = TESTS[:1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One environment: a version of jax, the Pythons it may use (best first), what differs from the lock."""
+
+    jax: str
+    pythons: tuple[tuple[int, int], ...] = PYTHONS
+    pins: str = ""
+    # Flags for pytest that let a warning of somebody else's code pass on this row only; printed as notes.
+    relaxed: tuple[str, ...] = ()
+
+
+ROWS = (
+    # Colab's of August 2026.
+    Row(
+        "0.7.2",
+        ((3, 13), (3, 12), (3, 11)),
+        "numpy==2.1.3 ipywidgets==7.7.1 widgetsnbextension==3.6.10 flax==0.12.0 mlxtend==0.23.4",
+    ),
+    Row("0.10.2"),
+    Row("0.11.2", ((3, 12), (3, 13))),
+    Row("0.12.0.1", ((3, 13), (3, 12))),
+)
+
+
+def dotted(version: tuple[int, int]) -> str:
+    """Return a version as people write it."""
+    return ".".join(map(str, version))
+
+
+def versions_in(executable: Path) -> list[str]:
+    """Return what is really installed there: jax, numpy, python, ipywidgets."""
+    code = (
+        "import importlib.metadata as m, platform; print(m.version('jax'), m.version('numpy'), "
+        "platform.python_version(), m.version('ipywidgets'))"
+    )
+    return run([executable, "-I", "-c", code]).stdout.split()
+
+
+def run_tests(executable: Path, row: Row, tests: list[str], quick: bool) -> tuple[dict[str, int], bool]:
+    """Run pytest; return the counts, and whether it was green and ran something. A red run is printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        flags = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", *row.relaxed]
+        done = run([executable, "-m", "pytest", *flags, *(["-m", "not slow"] if quick else []), *tests])
+        suite = ElementTree.parse(report).getroot().find("testsuite").attrib if report.exists() else {}
+    total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+    failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    counts = {"passed": total - failed - skipped, "failed": failed, "skipped": skipped}
+    green = done.returncode == 0 and counts["passed"] > 0
+    if not green:
+        print(done.stdout)
+    return counts, green
+
+
+def run_notebooks(executable: Path) -> tuple[dict[str, int], bool]:
+    """Run each book/*.ipynb in a fresh kernel of that environment, without its install cell."""
+    notebooks = sorted((ROOT / "book").glob("*.ipynb"))
+    failed = 0
+    for path in notebooks:
+        started = time.time()
+        done = run([executable, Path(__file__), "--run-notebook", path])
+        failed += done.returncode != 0
+        state = "failed" if done.returncode else "passed"
+        print(f"  {path.name}: {state} in {time.time() - started:.0f} s", flush=True)
+        if done.returncode:
+            print(done.stdout[-6000:])
+    if not notebooks:
+        print("  no notebooks in book/: `make notebooks` writes them")
+    counts = {"passed": len(notebooks) - failed, "failed": failed, "skipped": 0}
+    return counts, bool(notebooks) and not failed
+
+
+def run_one_notebook(path: Path) -> None:
+    """Inside the row's environment: run every code cell but the install cell, away from the repository."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
+    with tempfile.TemporaryDirectory() as folder:
+        # On Colab the notebook is alone in its folder: a path into the repository must fail here too.
+        client = nbclient.NotebookClient(
+            notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": folder}}
+        )
+        client.execute()
+
+
+def chosen_rows(versions: list[str] | None, newest: bool, pythons: dict) -> list[Row]:
+    """Return the asked rows; `newest` is Colab's, the lock's and the newest with a Python here."""
+    rows = {row.jax: row for row in ROWS}
+    lock = locked()["jax"]
+    rows.setdefault(lock, Row(lock))  # where the lock has moved on before this table
+    if newest:
+        able = [row.jax for row in ROWS if any(p in pythons for p in row.pythons)]
+        if able[-1:] != [ROWS[-1].jax]:
+            print(f"jax {ROWS[-1].jax} cannot run here: its oldest Python is {dotted(min(ROWS[-1].pythons))}")
+        versions = [ROWS[0].jax, lock, *able[-1:]]
+    unknown = set(versions or ()) - set(rows)
+    if unknown:
+        sys.exit(f"--versions {' '.join(sorted(unknown))}: known are {', '.join(rows)}")
+    return [rows[name] for name in dict.fromkeys(versions or rows)]
+
+
+def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[str], str]:
+    """Run one row; return its cells and "passed", "failed" or "not run"."""
+    version = next((p for p in row.pythons if p in pythons), None)
+    if version is None:
+        return [row.jax, f"not run: needs Python >= {dotted(min(row.pythons))}, none found"], "not run"
+    started = time.time()
+    print(f"jax {row.jax} on Python {dotted(version)}", flush=True)
+    try:
+        executable = environment(row.jax, row.pins, pythons[version], version)
+    except RuntimeError as error:
+        print(error)
+        return [row.jax, "failed: the environment could not be made"], "failed"
+    if options.notebooks:
+        counts, green = run_notebooks(executable)
+    else:
+        counts, green = run_tests(executable, row, options.tests, options.quick)
+    notes = "; ".join(row.relaxed)
+    cells = [*versions_in(executable), *map(str, counts.values()), f"{time.time() - started:.0f}", notes]
+    return cells, "passed" if green else "failed"
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--versions", nargs="+", metavar="JAX", help="only these rows (default: all)")
+    parser.add_argument("--newest", action="store_true", help="Colab's, the lock's, the newest possible")
+    parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help=f"default: {' '.join(TESTS)}")
+    parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
+    parser.add_argument("--require", type=int, default=1, metavar="N", help="fail when fewer rows ran")
+    parser.add_argument("--strict", action="store_true", help="fail when any asked row did not run")
+    parser.add_argument("--run-notebook", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.tests = options.tests or list(QUICK if options.quick else TESTS)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen rows and print the table."""
+    options = parse(arguments)
+    if options.run_notebook:
+        run_one_notebook(options.run_notebook)
+        return 0
+    missing = [name for name in options.tests if not (ROOT / name.split("::")[0]).exists()]
+    if missing:
+        sys.exit(f"no such test file: {' '.join(missing)}")
+    pythons = find_pythons()
+    versions = options.versions or ([ROWS[0].jax] if options.notebooks else None)
+    rows = chosen_rows(versions, options.newest, pythons)
+    lines = [["jax", "numpy", "python", "ipywidgets", "passed", "failed", "skipped", "seconds", "notes"]]
+    states = []
+    for row in rows:
+        cells, state = one_row(row, pythons, options)
+        lines.append(cells)
+        states.append(state)
+    print()
+    for cells in lines:
+        width = 11 if len(cells) > 2 else 0
+        print("".join(f"{cell:<{width}} " for cell in cells).rstrip())
+    ran = len(states) - states.count("not run")
+    print(f"{states.count('passed')} passed, {states.count('failed')} failed, {len(states) - ran} skipped")
+    wanted = len(rows) if options.strict else options.require
+    if ran < wanted:
+        print(f"only {ran} of the {wanted} rows asked for could run")
+    return int("failed" in states or ran < wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
