@@ -1,0 +1,79 @@
+# make book, make test: everything happens in this folder (.venv, .cache, _build). See `make help`.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+PORT ?= 8000
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+CACHE := $(CURDIR)/.cache
+
+# Settings of other tools stay out, and their caches come here.
+unexport PYTHONPATH PYTHONHOME JUPYTER_PATH JUPYTER_CONFIG_PATH
+export PYTHONNOUSERSITE := 1
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+export IPYTHONDIR := $(CACHE)/ipython
+export JUPYTER_CONFIG_DIR := $(CACHE)/jupyter/config
+export JUPYTER_DATA_DIR := $(CACHE)/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env js book serve test notebooks compat nt-suite address clean distclean
+
+help:
+	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
+	@echo "make serve       show the built book on localhost (PORT=8000)"
+	@echo "make test        lint, tests, doctests, notebooks in fresh kernels, site and browser checks"
+	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
+	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
+	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
+	@echo "make address     put another repository's address everywhere (REPO=owner/name)"
+	@echo "make clean       remove what was built; make distclean: .venv and .cache too"
+	@echo "Another Python: make PYTHON=python3.13 book"
+
+env:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "There is no $(PYTHON) here: make PYTHON=... with a Python 3.11 to 3.13"; exit 1; }
+	@"$(PYTHON)" tools/make_venv.py "$(VENV)"
+
+js: env
+	@$(RUN) tools/vendor_js.py
+
+book: js
+	@$(RUN) tools/build_book.py
+
+serve:
+	@[ -e _build/html/index.html ] || $(MAKE) book
+	@$(RUN) tools/serve.py $(PORT)
+
+test: book
+	@status=0; \
+	step() { echo "==> $$1"; shift; "$$@" || status=1; }; \
+	step "Lint (seconds)" $(RUN) -m ruff check .; \
+	step "Format (seconds)" $(RUN) -m ruff format --check .; \
+	step "The notebooks are what the chapters say (seconds)" $(RUN) tools/export_notebooks.py --check; \
+	step "One repository address (seconds)" $(RUN) tools/repository.py --check; \
+	step "Tests, doctests, notebooks, site and browser (minutes)" \
+	  $(RUN) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules tests companion $(ARGS); \
+	exit $$status
+
+notebooks: env
+	@$(RUN) tools/export_notebooks.py
+
+compat: env
+	@$(RUN) tools/compat.py $(ARGS)
+
+nt-suite: env
+	@$(RUN) tools/nt_suite.py $(ARGS)
+
+address: env
+	@[ -n "$(REPO)" ] || { echo "make address REPO=owner/name"; exit 1; }
+	@$(RUN) tools/repository.py --write "$(REPO)"
+
+clean:
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find book companion tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf "$(VENV)" .cache
