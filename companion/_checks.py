@@ -1,14 +1,14 @@
 """Argument checks shared by the modules: each error names the argument, what came and what is wanted."""
 
+import sys
 from typing import Any
 
-import jax
 import numpy as np
 
 
 def batch(name: str, value: Any) -> np.ndarray:
     """A NumPy batch (n, ...) of float32 or float64, n ≥ 1, all finite; or an error."""
-    if isinstance(value, jax.core.Tracer):
+    if _is_traced(value):
         raise TypeError(
             f"{name} is being traced by jax.jit, grad or vmap, and this function computes on concrete "
             "arrays: call it outside; inside, use the architecture's own `kernel` or `apply`"
@@ -53,19 +53,6 @@ def number(
     return float(value)
 
 
-def network(name: str, apply_fn: Any, params: Any, x: np.ndarray) -> tuple[int, int]:
-    """The output shape (n, k) of a network on a batch, without running it; or an error."""
-    if not callable(apply_fn):
-        raise TypeError(f"{name} must be a function apply(params, x), got {apply_fn!r}")
-    for leaf in jax.tree.leaves(params):
-        if not jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.numpy.floating):
-            raise TypeError(f"params must be floating point, got a leaf of {jax.numpy.result_type(leaf)}")
-    outputs = jax.eval_shape(apply_fn, params, x)
-    if getattr(outputs, "ndim", None) != 2 or outputs.shape[0] != len(x):
-        raise ValueError(f"{name}(params, x) must return one array (n, k), got {outputs}")
-    return outputs.shape
-
-
 def same_inputs(first: str, x1: Any, second: str, x2: Any) -> None:
     """Refuse two batches whose examples differ in shape."""
     if x1.shape[1:] != x2.shape[1:]:
@@ -76,6 +63,12 @@ def same_inputs(first: str, x1: Any, second: str, x2: Any) -> None:
 
 def _scalar(value: Any) -> Any:
     """A Python number from a NumPy or JAX scalar; anything else as it is."""
-    if getattr(value, "ndim", None) == 0 and not isinstance(value, jax.core.Tracer):
+    if getattr(value, "ndim", None) == 0 and not _is_traced(value):
         return value.item()
     return value
+
+
+def _is_traced(value: Any) -> bool:
+    """Whether JAX is tracing the value; modules without networks do not load JAX for this question."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)

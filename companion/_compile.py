@@ -1,4 +1,4 @@
-"""How the package compiles: which functions may be kept compiled, and in which precision they run."""
+"""Functions given by the user: checked, compiled, kept compiled where that is safe, in which precision."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -41,3 +42,16 @@ def double(*trees: Any) -> contextlib.AbstractContextManager:
     from jax.experimental import enable_x64
 
     return enable_x64()
+
+
+def network(name: str, apply_fn: Any, params: Any, x: np.ndarray) -> tuple[int, int]:
+    """The output shape (n, k) of a network on a batch, without running it; or an error."""
+    if not callable(apply_fn):
+        raise TypeError(f"{name} must be a function apply(params, x), got {apply_fn!r}")
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"params must be floating point, got a leaf of {jnp.result_type(leaf)}")
+    outputs = jax.eval_shape(apply_fn, params, x)
+    if getattr(outputs, "ndim", None) != 2 or outputs.shape[0] != len(x):
+        raise ValueError(f"{name}(params, x) must return one array (n, k), got {outputs}")
+    return outputs.shape

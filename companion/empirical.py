@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from companion._checks import batch, finite, network, same_inputs
-from companion._compile import double, keep_compiled
+from companion._checks import batch, finite, same_inputs
+from companion._compile import double, keep_compiled, network
 from companion.neural_tangents import nt
 
 Reduce = Literal["trace", "full"]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from companion._checks import batch, count, network, number, same_inputs
-from companion._compile import double, keep_compiled
+from companion._checks import batch, count, number, same_inputs
+from companion._compile import double, keep_compiled, network
 
 
 def gradient_descent(
