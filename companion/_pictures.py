@@ -41,7 +41,10 @@ def heatmap(
             number of names, a limit that is not positive.
     """
     matrix = finite_array("matrix", matrix, (2,))
-    edges = [] if boundaries is None else [int(edge) for edge in boundaries]
+    edges = [] if boundaries is None else list(boundaries)
+    if any(edge != int(edge) for edge in edges):
+        raise ValueError(f"boundaries: got {edges}; want whole rows")
+    edges = [int(edge) for edge in edges]
     if edges != sorted(set(edges)) or (edges and not 1 <= edges[0] <= edges[-1] < min(matrix.shape)):
         raise ValueError(f"boundaries: got {edges}; want ascending rows in 1 ... {min(matrix.shape) - 1}")
     if names is not None and len(names) != len(edges) + 1:

@@ -41,7 +41,7 @@ class Player:
     @property
     def nbytes(self) -> int:
         """The weight of the frames in the page, in bytes before compression."""
-        return sum(len(frame.html()) for frame in self.frames)
+        return sum(len(frame.html().encode()) for frame in self.frames)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the widget's view, with the poster as the picture for those who cannot show it."""
@@ -97,12 +97,18 @@ def explore(
     Raises:
         ValueError: no parameter or more than two, too many frames, frames of several sizes or too heavy,
             an empty alt text, a start that is no value of its parameter.
-        TypeError: `draw` returns no Figure.
+        TypeError: `draw` returns no Figure; `draw` or `alt` is no function; `parameters` is no mapping.
 
     Cost: one call of `draw` and about 0.1 s per frame; the page grows by the frames' weight.
     """
+    for name, function in (("draw", draw), ("alt", alt)):
+        if not callable(function):
+            raise TypeError(f"{name}: got {function!r}; want a function of the parameters")
+    if interval <= 0:
+        raise ValueError(f"interval: got {interval}; want milliseconds, more than 0")
     values = _grid(parameters)
     _known("labels", labels, values)
+    _known("fmt", fmt if isinstance(fmt, Mapping) else None, values)
     _known("start", start, values)
     names = {name: (labels or {}).get(name, name) for name in values}
     texts = {name: _texts(name, values[name], fmt) for name in values}
@@ -127,6 +133,8 @@ def explore(
 
 def _grid(parameters: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     """Return the values of each parameter, or say what is wrong before anything is drawn."""
+    if not isinstance(parameters, Mapping) or not all(isinstance(v, Iterable) for v in parameters.values()):
+        raise TypeError(f"parameters: got {parameters!r}; want a mapping from each name to its values")
     values = {name: list(column) for name, column in parameters.items()}
     sizes = " x ".join(f"{name}: {len(column)}" for name, column in values.items())
     if len(values) not in (1, 2):

@@ -221,6 +221,8 @@ def power_law(
             raise ValueError(f"{name}: got a least value of {array.min():g}; want all positive")
     if len(places := np.unique(x)) < 2:
         raise ValueError(f"x: got {len(places)} places; want two or more")
+    if exponent is not None and not np.isfinite(exponent):
+        raise ValueError(f"exponent: got {exponent}; want a finite number")
     log_x, log_y = np.log(x), np.log(y)
     slope = np.polyfit(log_x, log_y, 1)[0] if exponent is None else exponent
     ends = np.array([x.min(), x.max()])
@@ -238,7 +240,9 @@ def power_law(
 
 
 def _color(name: str) -> str:
-    """Return a concept's colour; any other name is matplotlib's to know or refuse."""
+    """Return a concept's colour, or any colour that matplotlib knows."""
+    if name not in COLORS and not mpl.colors.is_color_like(name):
+        raise ValueError(f"color: got {name!r}; want one of {sorted(COLORS)} or a colour of matplotlib's")
     return COLORS.get(name, name)
 
 

@@ -75,6 +75,8 @@ def record(
         TypeError: an entry that JSON or npz cannot hold.
     """
     target = _target(experiment, profile, folder)
+    if not isinstance(seeds, Iterable) or not (seeds := list(seeds)):
+        raise ValueError(f"seeds must be the seeds that the result is over, one or more, got {seeds!r}")
     content = {
         "values": settings("values", values),
         "provenance": provenance(

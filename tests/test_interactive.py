@@ -254,6 +254,24 @@ def test_figures_of_several_sizes_are_refused():
         interactive.explore(lambda t: Figure(figsize=(t, 1)), {"t": [1, 2]}, alt=say)
 
 
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"alt": "a line"}, TypeError, "alt: got 'a line'; want a function"),
+        ({"draw": 3}, TypeError, "draw: got 3; want a function"),
+        ({"parameters": [("t", [1, 2])]}, TypeError, "parameters: got .* want a mapping"),
+        ({"parameters": {"t": 5}}, TypeError, "parameters: got .* want a mapping"),
+        ({"fmt": {"tt": str}}, ValueError, r"fmt: got \['tt'\]"),
+        ({"interval": 0}, ValueError, "interval: got 0; want milliseconds, more than 0"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(changed, error, message):
+    arguments = {"draw": lambda t: None, "parameters": {"t": [1, 2]}, "alt": say} | changed
+    with pytest.raises(error, match=message):
+        interactive.explore(arguments.pop("draw"), arguments.pop("parameters"), **arguments)
+
+
 def test_draw_must_return_a_figure():
     with pytest.raises(TypeError, match=r"draw: got NoneType at {'t': 1}"):
         interactive.explore(lambda t: None, {"t": [1, 2]}, alt=say)

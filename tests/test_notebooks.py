@@ -207,7 +207,7 @@ def text_of(root):
         "<summary>More</summary>\n\nFolded.",
         "**Table 2.1 (Symbols)**\n\n| a | b |\n| --- | --- |\n| $x$ | y |",
         "> **Exercise 2.1 (Do it)**\n>\n> Do.",
-        "**Solution to Exercise 2.1**\n\nSo:",
+        "<details>\n<summary>Solution to Exercise 2.1</summary>\n\nSo:\n\n</details>",
         "<details>\n<summary>Solution to Exercise 2.2</summary>\n\nBy Exercise 2.1.\n\n</details>",
     ],
 )

@@ -250,3 +250,18 @@ NAMED = {"label": "a", "color": "clean"}
 def test_bad_input_is_named(ax, call, message):
     with pytest.raises(ValueError, match=message):
         call(ax)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda ax: plots.band(ax, [1, 2], np.ones((2, 2)), label="", color="adverserial"), "color: got"),
+        (lambda ax: plots.power_law(ax, [1, 2], [1, 2], exponent=np.nan), "exponent: got nan"),
+        (lambda ax: plots.heatmap(ax, np.eye(4), label="", boundaries=[1.7]), r"boundaries: got \[1.7\]"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_values_that_would_draw_something_else_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(plt.figure().subplots())
+    plt.close("all")

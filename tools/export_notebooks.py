@@ -124,7 +124,8 @@ def cells(path: Path, root: Path = ROOT) -> list[nbformat.NotebookNode]:
         for name in names:
             solution = {"solution-start": True, "solution-end": False}.get(name, solution)
         if text := plain_markdown.translate(cell.source, book):
-            made.append(markdown(text))
+            unclosed = text.count("<details>") - text.count("</details>")
+            made.append(markdown(text + "\n\n</details>" * unclosed))
     first, rest = heading(made[0].source, book)
     install = nbformat.v4.new_code_cell(
         INSTALL.format(neural_tangents=NEURAL_TANGENTS, repo=book.repo, folder=book.repo.rpartition("/")[2])

@@ -85,8 +85,11 @@ def directive(part: Block, book: Book) -> str:
         return inner
     if name == "tab-item":
         return f"**{inline(part.argument, book)}**\n\n{inner}"
-    if name in ("exercise-start", "solution-start"):
+    if name == "exercise-start":
         return f"{bold(headline(part, book))}\n\n{inner}"
+    if name == "solution-start":
+        # The text up to the end of its cell belongs to it; the exporter closes the fold there.
+        return f"<details>\n<summary>{headline(part, book)}</summary>\n\n{inner}".rstrip()
     if name in FOLDED or "dropdown" in str(part.options.get("class", "")):
         summary = re.sub(r"\$|\*\*|`", "", headline(part, book))
         return f"<details>\n<summary>{summary}</summary>\n\n{inner}\n\n</details>"
