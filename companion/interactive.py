@@ -5,7 +5,6 @@ works offline; in a running notebook, Colab's included, the same call gives the 
 """
 
 import itertools
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import ipywidgets as widgets
 
 from companion._frames import Frame, draw_frame
 from companion._glue import glue
+from companion._parameters import MAX_FRAMES, grid, known, start_index, texts
 
 __all__ = ["MAX_BYTES", "MAX_FRAMES", "Player", "explore", "glue"]
 
-MAX_FRAMES = 30
 MAX_BYTES = 1_000_000
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
@@ -106,13 +105,13 @@ def explore(
             raise TypeError(f"{name}: got {function!r}; want a function of the parameters")
     if interval <= 0:
         raise ValueError(f"interval: got {interval}; want milliseconds, more than 0")
-    values = _grid(parameters)
-    _known("labels", labels, values)
-    _known("fmt", fmt if isinstance(fmt, Mapping) else None, values)
-    _known("start", start, values)
+    values = grid(parameters)
+    known("labels", labels, values)
+    known("fmt", fmt if isinstance(fmt, Mapping) else None, values)
+    known("start", start, values)
     names = {name: (labels or {}).get(name, name) for name in values}
-    texts = {name: _texts(name, values[name], fmt) for name in values}
-    first = tuple(_start_index(name, column, start or {}) for name, column in values.items())
+    written = {name: texts(name, values[name], fmt) for name in values}
+    first = tuple(start_index(name, column, start or {}) for name, column in values.items())
     frames = []
     for point in itertools.product(*values.values()):
         point_values = dict(zip(values, point, strict=True))
@@ -121,7 +120,7 @@ def explore(
             sizes = f"{frames[-1].size} at {point_values}, {frames[0].size} before"
             raise ValueError(f"draw: got frames of several sizes in pixels, {sizes}; want one figure size")
     shape = tuple(len(column) for column in values.values())
-    player = _assemble(frames, shape, first, names, texts, interval)
+    player = _assemble(frames, shape, first, names, written, interval)
     if player.nbytes > max_bytes:
         raise ValueError(
             f"parameters: got {len(frames)} frames of {player.nbytes:,} bytes together, the largest "
@@ -129,52 +128,6 @@ def explore(
             "draw fewer, smaller or plainer frames, or raise max_bytes"
         )
     return player
-
-
-def _grid(parameters: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
-    """Return the values of each parameter, or say what is wrong before anything is drawn."""
-    if not isinstance(parameters, Mapping) or not all(isinstance(v, Iterable) for v in parameters.values()):
-        raise TypeError(f"parameters: got {parameters!r}; want a mapping from each name to its values")
-    values = {name: list(column) for name, column in parameters.items()}
-    sizes = " x ".join(f"{name}: {len(column)}" for name, column in values.items())
-    if len(values) not in (1, 2):
-        raise ValueError(f"parameters: got {len(values)} ({sizes}); want one or two")
-    if min(len(column) for column in values.values()) < 2:
-        raise ValueError(f"parameters: got {sizes}; want two values or more for each")
-    if (total := math.prod(len(column) for column in values.values())) > MAX_FRAMES:
-        raise ValueError(f"parameters: got {total} frames ({sizes}); want at most {MAX_FRAMES}")
-    return values
-
-
-def _known(argument: str, given: Mapping[str, Any] | None, values: Mapping[str, Any]) -> None:
-    """Refuse a name that is no parameter, which is a slip of the pen otherwise never noticed."""
-    if extra := sorted(set(given or {}) - set(values)):
-        raise ValueError(f"{argument}: got {extra}; want only names of parameters, {sorted(values)}")
-
-
-def _texts(name: str, values: Sequence[Any], fmt: Any) -> list[str]:
-    """Return how each value is written beside its slider."""
-    if isinstance(fmt, Mapping):
-        fmt = fmt.get(name)
-    texts = [(fmt or _plain)(value) for value in values]
-    if len(set(texts)) < len(texts):
-        raise ValueError(f"fmt: got the same text for several values of {name}: {texts}; want each to differ")
-    return texts
-
-
-def _plain(value: Any) -> str:
-    """Write a number with up to six digits, and anything else as it prints."""
-    try:
-        return f"{value:g}"
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _start_index(name: str, values: Sequence[Any], start: Mapping[str, Any]) -> int:
-    """Return the place of the value shown first."""
-    if start.get(name, values[0]) not in values:
-        raise ValueError(f"start: got {name} = {start[name]!r}; want one of {values}")
-    return values.index(start.get(name, values[0]))
 
 
 def _assemble(

@@ -128,7 +128,7 @@ def interval(
     color: str,
     **line: Any,
 ) -> Axes:
-    """Draw estimates as points with their intervals as bars; all of shape (m,), low ≤ estimate ≤ high.
+    """Draw estimates as points with intervals as bars; all of shape (m,), low ≤ estimate ≤ high.
 
     Args:
         ax: where to draw.
@@ -216,7 +216,7 @@ def power_law(
     """
     x, y = finite_array("x", x, (1,)), finite_array("y", y, (1,))
     _same("y", y.shape, x.shape)
-    for name, array in (("x", x), ("y", y)):
+    for name, array in {"x": x, "y": y}.items():
         if (array <= 0).any():
             raise ValueError(f"{name}: got a least value of {array.min():g}; want all positive")
     if len(places := np.unique(x)) < 2:
@@ -231,8 +231,7 @@ def power_law(
     settings = {"linestyle": "--", "linewidth": 1.2} | line
     ax.loglog(ends, fit, color=_color(color), label=f"{label}, {number}" if label else number, **settings)
     if len(places) <= 10:
-        # Widths and sizes are often powers of two, between which matplotlib's decades say little.
-        # More than six numbers would run into each other in half a column.
+        # Places are often powers of two, not decades; more than six numbers would run into each other.
         skip = 1 if len(places) <= 6 else 2
         ax.set_xticks(places, [f"{place:g}" if i % skip == 0 else "" for i, place in enumerate(places)])
         ax.set_xticks([], minor=True)

@@ -283,5 +283,5 @@ def test_import_loads_no_other_floor():
         "print(sorted(m for m in sys.modules if m.startswith('companion.')), 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    mine = ["_checks", "_frames", "_glue", "_pictures", "interactive", "plots"]
+    mine = ["_checks", "_frames", "_glue", "_parameters", "_pictures", "interactive", "plots"]
     assert done.stdout.strip() == f"{[f'companion.{name}' for name in mine]} False"
