@@ -73,7 +73,7 @@ def run_tests(executable: Path, row: Row, tests: list[str], quick: bool) -> tupl
     """Run pytest; return the counts, and whether it was green and ran something. A red run is printed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        flags = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", *row.relaxed]
+        flags = ["-q", "-n", "2", "-p", "no:cacheprovider", f"--junitxml={report}", *row.relaxed]
         done = run([executable, "-m", "pytest", *flags, *(["-m", "not slow"] if quick else []), *tests])
         suite = ElementTree.parse(report).getroot().find("testsuite").attrib if report.exists() else {}
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
