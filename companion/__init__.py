@@ -1,7 +1,7 @@
-"""Kernels, attacks on them, their features and dynamics: the package behind the book.
+"""Neural tangent kernels, what they learn and when: the package behind the book.
 
-Modules, lowest floor first: `neural_tangents`, `data`, `results`; `architectures`, `kernels`,
-`empirical`; `regression`, `training`; and, for the book's pages, `plots` and `interactive`.
+Modules, lowest floor first: `neural_tangents`, `data`, `results`, `statistics`; `architectures`, `kernels`,
+`empirical`; `regression`, `training`; `experiments`; and, for the book's pages, `plots` and `interactive`.
 Import the ones you need: `from companion import data, kernels, regression`.
 """
 

@@ -48,7 +48,7 @@ def test_pip_section_resolves_with_dependencies(tmp_path):
     # All is installed already, so this needs no network: pip checks that no pin excludes another and that
     # no dependency, TensorFlow least of all, is left out of the list.
     if any(installed(name) != pin for name, pin in PINS.items()):
-        pytest.skip("the installed versions are not the lock's (make compat runs here too)")
+        pytest.skip("the installed versions are not the lock's")
     listed = tmp_path / "requirements.txt"
     listed.write_text("\n".join(pip_section()))
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "-r", str(listed)]

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("jax", "jaxlib", "neural-tangents", "flax", "optax", "numpy", "scipy", "matplotlib", "ipywidgets")
+PACKAGES = ("jax", "jaxlib", "neural-tangents", "flax", "optax", "numpy", "scipy", "matplotlib", "ipywidgets",
+            "pillow", "mlxtend", "scikit-learn")  # fmt: skip
 
 
 def digest(root: Path = ROOT) -> str:
