@@ -23,6 +23,10 @@ def batch(name: str, value: Any) -> np.ndarray:
 
 def finite(name: str, array: np.ndarray) -> np.ndarray:
     """The array itself, or a ValueError that counts its NaN and infinite entries."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One number tells that all is well, without an array of booleans; overflow only costs a second look.
+        if np.isfinite(array.sum()):
+            return array
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         raise ValueError(f"{name} has {bad} NaN or infinite entries of {array.size}, all must be finite")

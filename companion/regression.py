@@ -1,106 +1,123 @@
 """Kernel regression under gradient flow: f_t in closed form from one eigendecomposition.
 
-Time is the gradient flow's own, for the loss ½ Σ_i ‖f(x_i) − y_i‖² (a sum, not a mean). Gradient
-descent with learning rate η has reached t = η · steps.
+Time is the gradient flow's own, for the loss ½ Σ_i ‖f(x_i) − y_i‖² (a sum, not a mean), plus ½ ρ ‖f‖² in the
+kernel's norm where there is a ridge ρ. Gradient descent with learning rate η has reached t = η · steps.
+
+`fit` decomposes once; everything after it is cheap for any time and ridge. `solve` is for t = ∞ alone, ten
+times faster. Gradients in the inputs are in `companion.predictor`.
 """
 
+import dataclasses
 import math
-import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from companion._checks import finite, number
+from companion._checks import number
+from companion._regression_checks import PrecisionWarning, cross_kernel, kernel_and_targets, rounding
+from companion._regression_cholesky import solve
+from companion._regression_modes import (
+    KernelRegression,
+    checked,
+    condition_number,
+    contributions,
+    finite_gains,
+    learned_fraction,
+    rounding_error,
+    target_energy,
+    warn_if_lost,
+)
 
-
-class PrecisionWarning(UserWarning):
-    """The kernel's rounding error is as large as its smallest eigenvalues: digits are lost at late times."""
-
-
-@dataclass(frozen=True, eq=False)
-class KernelRegression:
-    """A training kernel, decomposed in float64, with its targets.
-
-    Attributes:
-        eigenvalues: λ_i of Θ(X, X) + ridge · I, descending, (n,).
-        eigenvectors: v_i in the columns, (n, n).
-        projections: v_iᵀ Y, (n, k).
-        resolution: estimate of the rounding error of Θ(X, X), in the units of λ: the larger of ε λ_max and
-            √ε times the largest diagonal entry, for the machine precision ε of the kernel as it came. The
-            second is what an arccosine near 1 costs the diagonal of a ReLU kernel.
-    """
-
-    eigenvalues: Float[np.ndarray, " n"]
-    eigenvectors: Float[np.ndarray, "n n"]
-    projections: Float[np.ndarray, "n k"]
-    resolution: float
+__all__ = [
+    "KernelRegression",
+    "PrecisionWarning",
+    "coefficient_matrix",
+    "coefficients",
+    "condition_number",
+    "contributions",
+    "fit",
+    "learned_fraction",
+    "predict",
+    "rounding_error",
+    "solve",
+    "target_energy",
+    "with_ridge",
+]
 
 
 def fit(
-    k_train_train: Float[np.ndarray, "n n"], targets: Float[np.ndarray, "n k"], *, ridge: float = 0.0
+    k_train_train: Float[np.ndarray, "n n"],
+    targets: Float[np.ndarray, "n k"],
+    *,
+    ridge: float = 0.0,
+    resolution: float | None = None,
 ) -> KernelRegression:
-    """Decompose Θ(X, X) + ridge · I = Σ_i λ_i v_i v_iᵀ once, for predictions at any time.
+    """Decompose Θ(X, X) = Σ_i λ_i v_i v_iᵀ once, for predictions at any time and with any ridge.
 
     Args:
         k_train_train: symmetric kernel matrix Θ(X, X), (n, n), any floating precision.
         targets: Y, (n, k): ±1 for two classes, centred one-hot for k classes (`data.targets`).
-        ridge: added to the diagonal, ≥ 0, in the kernel's units.
+        ridge: ρ, added to the diagonal, ≥ 0, in the kernel's units. `with_ridge` changes it later.
+        resolution: rounding error of the kernel, in its units, for the warnings of `predict`. None: √ε times
+            the largest diagonal entry, ε of the precision that came in: what an arccosine near 1 costs the
+            diagonal of a ReLU kernel in neural-tangents. Of a kernel whose entries are all right to about ε,
+            2 ε ‖Θ‖_F / √n is a good estimate (`rounding_error` says what was measured).
 
     Returns:
         The decomposition, in float64 whatever came in.
 
     Raises:
         ValueError: NaN or infinity, a matrix that is not square or not symmetric, rows that do not
-            match, a negative ridge, a matrix that is not positive semi-definite.
+            match, a negative ridge or resolution, a kernel that is not positive semi-definite.
 
-    Warns:
-        PrecisionWarning: when the smallest eigenvalue is below the kernel's rounding error.
-
-    Cost: O(n³) time, about 10 n³ operations; about 5 n² float64 of memory.
+    Cost: O(n³) time, about 10 n³ operations; 3 n² float64 of memory beside the input.
     Source: Jacot et al. (2018), arXiv 1806.07572, section 5; Lee et al. (2019), arXiv 1902.06720, eq. 10.
 
     >>> float(condition_number(fit(np.diag([4.0, 1.0]), np.ones((2, 1)))))
     4.0
     """
-    kernel, targets = _real("k_train_train", k_train_train), _real("targets", targets).astype(np.float64)
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
-        raise ValueError(f"k_train_train must be square (n, n), got shape {kernel.shape}")
-    if targets.ndim != 2 or len(targets) != len(kernel):
-        raise ValueError(f"targets must have shape ({len(kernel)}, k), got {targets.shape}")
-    finite("k_train_train", kernel)
-    finite("targets", targets)
-    epsilon = np.finfo(kernel.dtype).eps
-    asymmetry = float(np.abs(kernel - kernel.T).max())
-    if asymmetry > 1e3 * epsilon * np.abs(kernel).max():
-        raise ValueError(
-            f"k_train_train must be symmetric, entries differ from their mirror by {asymmetry:.3g}"
-        )
-    shifted = kernel.astype(np.float64)
-    shifted.flat[:: len(kernel) + 1] += number("ridge", ridge)
-    values, vectors = scipy.linalg.eigh(shifted, driver="evd", overwrite_a=True)
+    kernel, targets = kernel_and_targets(k_train_train, targets)
+    ridge, resolution, n = number("ridge", ridge), rounding(kernel, resolution), len(kernel)
+    # The transpose of a symmetric matrix is itself, laid out as LAPACK wants it to work in place. The fast
+    # driver counts its n² of work space in 32 bits.
+    values, vectors = scipy.linalg.eigh(
+        np.array(kernel, dtype=np.float64, order="C").T,
+        driver="evd" if n < 32_000 else "evr",
+        overwrite_a=True,
+        check_finite=False,
+    )
     values, vectors = values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1])
-    resolution = float(max(epsilon * np.abs(values).max(), epsilon**0.5 * np.abs(np.diag(kernel)).max()))
-    if values[-1] < -10 * resolution:
+    if values[-1] < -max(10 * resolution, n * np.finfo(np.float64).eps * np.abs(values).max()):
         raise ValueError(
             f"k_train_train must be positive semi-definite, its smallest eigenvalue is {values[-1]:.3g}"
         )
-    if values[-1] <= resolution:
-        warnings.warn(
-            f"the smallest eigenvalue of k_train_train, {values[-1]:.2g}, is below the rounding error, about "
-            f"{resolution:.2g} in {kernel.dtype}: late predictions lose digits. Add a ridge, stop early, "
-            "or compute the kernel in float64.",
-            PrecisionWarning,
-            stacklevel=2,
-        )
-    return KernelRegression(values, vectors, vectors.T @ targets, resolution)
+    return KernelRegression(values, vectors, vectors.T @ targets, resolution, ridge)
+
+
+def with_ridge(regression: KernelRegression, ridge: float) -> KernelRegression:
+    """The same decomposition with another ridge in place of the old one: f solves (Θ(X, X) + ρI) α = Y.
+
+    Args:
+        regression: from `fit`.
+        ridge: ρ ≥ 0, in the kernel's units; 0 takes it away.
+
+    Returns:
+        A regression that shares the arrays of the first. No cost.
+
+    Raises:
+        TypeError, ValueError: a ridge that is no finite number ≥ 0.
+
+    >>> coefficients(with_ridge(fit(np.eye(2), np.ones((2, 1))), 1.0)).ravel()
+    array([0.5, 0.5])
+    """
+    return dataclasses.replace(checked(regression), ridge=number("ridge", ridge))
 
 
 def coefficients(regression: KernelRegression, *, t: float = math.inf) -> Float[np.ndarray, "n k"]:
-    """α_t = Σ_i v_i (1 − e^{−λ_i t}) / λ_i · v_iᵀ Y, so that f_t(x) = Θ(x, X) α_t.
+    """α_t = Σ_i v_i (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ) · v_iᵀ Y, so that f_t(x) = Θ(x, X) α_t.
 
-    Eigenvalues below n ε λ_max, with ε of float64, are rounding: they count as λ = 0, and at t = ∞ their
+    Where λ_i + ρ is below n ε λ_max, with ε of float64, it is rounding: it counts as 0, and at t = ∞ such
     modes are left out, as in a pseudo-inverse.
 
     Args:
@@ -113,21 +130,45 @@ def coefficients(regression: KernelRegression, *, t: float = math.inf) -> Float[
     Raises:
         TypeError, ValueError: t that is no number ≥ 0.
 
+    Warns:
+        PrecisionWarning: as `predict`.
+
     >>> coefficients(fit(np.eye(2), np.ones((2, 1)))).ravel()
     array([1., 1.])
     """
-    values, t = _positive(regression), number("t", t, infinite=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = -np.expm1(-values * t) / values
-    # The limit of (1 − e^{−λt})/λ as λ → 0 is t; at t = ∞ such a mode is never learned.
-    gain = np.where(values > 0, gain, 0.0 if math.isinf(t) else t)
-    return regression.eigenvectors @ (gain[:, None] * regression.projections)
+    alpha = _alpha(regression, t)
+    warn_if_lost(regression, t, stacklevel=2)
+    return alpha
+
+
+def coefficient_matrix(regression: KernelRegression, *, t: float = math.inf) -> Float[np.ndarray, "n n"]:
+    """C_t = Σ_i v_i (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ) v_iᵀ, so that α_t = C_t Y for any targets Y.
+
+    At t = ∞ it is (Θ(X, X) + ρI)⁻¹; at early times it is t I. The targets of `fit` play no part.
+
+    Args:
+        regression: from `fit`.
+        t: time ≥ 0 of the gradient flow.
+
+    Returns:
+        C_t, (n, n), symmetric to rounding, float64. Cost O(n³), memory 2 n².
+
+    Raises:
+        TypeError, ValueError: t that is no number ≥ 0.
+
+    >>> coefficient_matrix(fit(np.diag([4.0, 1.0]), np.ones((2, 1)))).diagonal()
+    array([0.25, 1.  ])
+    """
+    gain = finite_gains(regression, t)
+    return (regression.eigenvectors * gain) @ regression.eigenvectors.T
 
 
 def predict(
     regression: KernelRegression, k_test_train: Float[np.ndarray, "m n"], *, t: float = math.inf
 ) -> Float[np.ndarray, "m k"]:
     """f_t(x) = Θ(x, X) Θ(X, X)⁻¹ (I − e^{−tΘ(X, X)}) Y, for every test input.
+
+    With a ridge ρ, both Θ(X, X) become Θ(X, X) + ρI.
 
     Args:
         regression: from `fit`.
@@ -140,74 +181,20 @@ def predict(
     Raises:
         ValueError: a kernel matrix whose columns are not the training points; t < 0.
 
+    Warns:
+        PrecisionWarning: where `rounding_error` at this time passes 0.1: the second digit is not certain.
+
     Cost: O(n² k + m n k). Source: Lee et al. (2019), arXiv 1902.06720, eqs. 10-11.
 
     >>> predict(fit(np.eye(2), np.ones((2, 1))), np.eye(2), t=math.log(2)).ravel()
     array([0.5, 0.5])
     """
-    alpha = coefficients(regression, t=t)
-    kernel, n = _real("k_test_train", k_test_train).astype(np.float64), len(alpha)
-    if kernel.ndim != 2 or kernel.shape[1] != n:
-        raise ValueError(f"k_test_train must have shape (m, {n}), got {kernel.shape}")
-    return finite("k_test_train", kernel) @ alpha
+    alpha = _alpha(regression, t)
+    outputs = cross_kernel(k_test_train, len(alpha)) @ alpha
+    warn_if_lost(regression, t, stacklevel=2)
+    return outputs
 
 
-def learned_fraction(regression: KernelRegression, *, t: float) -> Float[np.ndarray, " n"]:
-    """How much of each eigendirection is fitted at time t: 1 − e^{−λ_i t}, in [0, 1], (n,).
-
-    Args:
-        regression: from `fit`.
-        t: time ≥ 0 of the gradient flow.
-
-    Raises:
-        TypeError, ValueError: t that is no number ≥ 0.
-
-    >>> learned_fraction(fit(np.eye(2), np.ones((2, 1))), t=0.0)
-    array([0., 0.])
-    """
-    values, t = _positive(regression), number("t", t, infinite=True)
-    with np.errstate(invalid="ignore"):
-        return np.where(values > 0, -np.expm1(-values * t), 0.0)
-
-
-def target_energy(regression: KernelRegression) -> Float[np.ndarray, " n"]:
-    """Share of the targets on each eigenvector: ‖v_iᵀ Y‖² / ‖Y‖², non-negative, summing to 1, (n,).
-
-    Raises:
-        ValueError: when all targets are zero.
-
-    >>> target_energy(fit(np.diag([4.0, 1.0]), np.array([[3.0], [4.0]])))
-    array([0.36, 0.64])
-    """
-    energy = (regression.projections**2).sum(axis=1)
-    if energy.sum() == 0:
-        raise ValueError("targets are all zero, so they have no direction")
-    return energy / energy.sum()
-
-
-def condition_number(regression: KernelRegression) -> float:
-    """λ_max / λ_min of the decomposed kernel; infinite when the smallest eigenvalue is only rounding.
-
-    >>> condition_number(fit(np.diag([4.0, 1.0]), np.ones((2, 1))))
-    4.0
-    """
-    values = _positive(regression)
-    return float(values[0] / values[-1]) if values[-1] > 0 else math.inf
-
-
-def _positive(regression: KernelRegression) -> np.ndarray:
-    """The eigenvalues, with zero for those that are float64 rounding."""
-    if not isinstance(regression, KernelRegression):
-        raise TypeError(f"regression must come from regression.fit, got {type(regression).__name__}")
-    values = regression.eigenvalues
-    return np.where(values > len(values) * np.finfo(np.float64).eps * values[0], values, 0.0)
-
-
-def _real(name: str, value: object) -> np.ndarray:
-    """A real array in float32 or float64; integers become float64."""
-    array = np.asarray(value)
-    if array.dtype.kind in "iu":
-        return array.astype(np.float64)
-    if array.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
-    return array
+def _alpha(regression: KernelRegression, t: float) -> np.ndarray:
+    gain = finite_gains(regression, t)
+    return regression.eigenvectors @ (gain[:, None] * regression.projections)

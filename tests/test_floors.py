@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "companion"
 FLOORS = (
     {"neural_tangents", "data", "results", "statistics"},
     {"architectures", "kernels", "empirical"},
-    {"regression", "training"},
+    {"regression", "predictor", "training"},
     {"plots", "interactive"},
     {"experiments"},
 )
