@@ -150,8 +150,8 @@ def rounding_error(regression: KernelRegression, *, t: float = math.inf) -> floa
 
     √(Σ_i min(1, r g_i)² ‖v_iᵀ Y‖² / Σ_i (λ_i g_i)² ‖v_iᵀ Y‖²) for the `resolution` r and the gains
     g_i = (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ). An error E of the kernel changes v_iᵀ f_t(X), to first order, by
-    at most Σ_j |v_iᵀ E v_j| g_j ‖v_jᵀ Y‖; at t = ∞ the change is E α. A mode with r g_i > 1 can be lost, no
-    more than that.
+    at most Σ_j abs(v_iᵀ E v_j) g_j ‖v_jᵀ Y‖; at t = ∞ the change is E α. A mode with r g_i > 1 can be lost,
+    no more than that.
 
     Measured at t = ∞ on 500 and 2,000 digits against float64 kernels: the estimate is 11 to 29 times the
     error on test digits for float32 kernels of FC-1 to FC-3 whose diagonal carries √ε (neural-tangents), and

@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from companion import _conv_kernel, _dense_kernel
 from companion._checks import count, number, same_inputs
 from companion._compile import immutable
 from companion.neural_tangents import stax
 
 Activation = Literal["relu", "erf"]
 _ACTIVATIONS = {"relu": stax.Relu, "erf": stax.Erf}
+_DENSE = {"relu": _dense_kernel.relu_kernel, "erf": _dense_kernel.erf_kernel}
+_CONV = {"relu": _conv_kernel.relu_kernel, "erf": _conv_kernel.erf_kernel}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Architecture:
         init: `init(key, x.shape) -> params`.
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
         kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
-            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
+            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2. With `pixel_power` 0 it also takes
+            `squares=(|x1|², |x2|²)`, (n1,) and (n2,), where they are known already.
     """
 
     name: str
@@ -126,7 +130,8 @@ def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b
         part for _ in range(depth) for part in (stax.Dense(width, **scales), _ACTIVATIONS[activation]())
     ]
     network = stax.serial(*layers, stax.Dense(n_outputs, **scales))
-    return _build(f"FC-{depth} {activation}", network, width, n_outputs, pixel_power=0)
+    kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
+    return _build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0)
 
 
 @functools.lru_cache(maxsize=256)
@@ -142,7 +147,15 @@ def _conv(
     end = stax.GlobalAvgPool() if pool else stax.Flatten()
     network = stax.serial(*layers, end, stax.Dense(n_outputs, **scales))
     name = f"Conv-{depth} {activation}" + (" pooled" if pool else "")
-    return _build(name, network, width, n_outputs, pixel_power=2 if pool else 1)
+    if pool:  # pairs of pixels: neural-tangents' own kernel
+        kernels = functools.partial(_library, network[2])
+    else:
+        kernels = functools.partial(_CONV[activation], depth=depth, w_std=w_std, b_std=b_std)
+    return _build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
+
+
+def _library(kernel_fn: Callable[..., Any], x1: Any, x2: Any) -> tuple[Any, Any]:
+    return kernel_fn(x1, x2, ("nngp", "ntk"))
 
 
 def _checked(
@@ -155,9 +168,17 @@ def _checked(
 
 
 def _build(
-    name: str, network: tuple, width: int, n_outputs: int, *, pixel_power: Literal[0, 1, 2]
+    name: str,
+    network: tuple,
+    kernels: Callable[..., tuple[Any, Any]],
+    width: int,
+    n_outputs: int,
+    *,
+    pixel_power: Literal[0, 1, 2],
 ) -> Architecture:
-    init_fn, apply_fn, kernel_fn = network
+    init_fn, apply_fn, _ = network
+    # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
+    kernels = jax.jit(kernels)
 
     def flat(argument: str, shape: Any) -> tuple[int, ...]:
         shape = tuple(shape)
@@ -190,14 +211,15 @@ def _build(
         return apply_fn(params, prepare("x", x), **options)
 
     @immutable
-    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
+    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk", **known: Any) -> Any:
         x1 = prepare("x1", x1)
-        x2 = None if x2 is None else prepare("x2", x2)
-        if x2 is not None:
-            same_inputs("x1", x1, "x2", x2)
-        wanted = {get} if isinstance(get, str) else set(get)
-        if not wanted <= {"ntk", "nngp"}:
+        x2 = x1 if x2 is None else prepare("x2", x2)
+        same_inputs("x1", x1, "x2", x2)
+        wanted = (get,) if isinstance(get, str) else tuple(get)
+        if not wanted or not {"ntk", "nngp"} >= set(wanted):
             raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
-        return kernel_fn(x1, x2, get)
+        dtype = jnp.result_type(x1, x2)
+        found = dict(zip(("nngp", "ntk"), kernels(x1.astype(dtype), x2.astype(dtype), **known), strict=True))
+        return found[get] if isinstance(get, str) else tuple(found[name] for name in wanted)
 
     return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)

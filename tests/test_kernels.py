@@ -1,13 +1,18 @@
 """Tiled Gram matrices: equal to one call of the library, whatever the tiles; exactly symmetric."""
 
+import functools
+import json
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion import kernels
+from companion import _plan, _tiles
 from companion.architectures import conv, fc
-from companion.kernels import gram
+from companion.kernels import Plan, gram, plan
 from companion.neural_tangents import stax
 
 rng = np.random.default_rng(0)
@@ -76,6 +81,8 @@ def test_progress_is_shown_on_request(capfd):
         ((X1, X2[:, :3]), {}, "one shape"),
         ((X1,), {"kind": "cntk"}, "kind must be 'ntk' or 'nngp', got 'cntk'"),
         ((X1,), {"tile": 0}, "tile must be at least 1, got 0"),
+        ((X1,), {"memory": 0}, "memory must be at least 1, got 0"),
+        ((X1,), {"memory": 100, "tile": 4}, "memory must be at least .* for tiles of 4 × 4, got 100"),
         ((np.where(X1 > 0.5, np.nan, X1),), {}, "x1 has .* NaN or infinite entries"),
         ((X1, np.full_like(X2, np.inf)), {}, "x2 has 112 NaN or infinite entries of 112"),
         ((X1[:0],), {}, "at least one example"),
@@ -102,23 +109,149 @@ def test_a_function_that_reads_a_changing_variable_is_not_stale():
     np.testing.assert_allclose(gram(kernel, X1, X2), 3 * first, rtol=1e-6)
 
 
-def test_equal_architectures_share_one_compiled_kernel():
+def test_equal_architectures_are_compiled_once_for_each_shape(monkeypatch):
     assert fc(2) is fc(depth=2)
-    assert kernels._compiled(fc(2).kernel, "ntk") is kernels._compiled(fc(2).kernel, "ntk")
+    gram(fc(2, b_std=0.3), X1, tile=5)
+    monkeypatch.setattr(jax, "jit", None)
+    gram(fc(depth=2, b_std=0.3), X1[:10], tile=5)
+    with pytest.raises(TypeError):
+        gram(fc(2, b_std=0.3), X1[:10], tile=4)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "shape", "side"),
-    [
-        (fc(1), (9, 32, 32, 3), 512),
-        (conv(1), (9, 32, 32, 3), 362),  # 362² entries of 1024 pixels: 2^27
-        (conv(1, pool=True), (9, 32, 32, 3), 11),
-        (lambda a, b, get: None, (9, 3072), 512),
-    ],
-    ids=["FC", "Conv", "pooled", "function"],
-)
-def test_the_default_tile_keeps_an_intermediate_near_half_a_gigabyte(architecture, shape, side):
-    assert kernels._default_tile(architecture, np.zeros(shape)) == side
+@pytest.mark.parametrize("n", range(1, 40))
+@pytest.mark.parametrize("devices", [1, 8])
+def test_tiles_cover_everything_once(n, devices):
+    for side, other in ((1, None), (5, None), (7, 12), (16, 40), (100, None)):
+        layout = _plan.make_layout(n, other or n, side, symmetric=other is None, devices=devices)
+        assert layout.rows % devices == 0
+        assert layout.rows < max(side, 1) + devices
+        owned = np.zeros((n, other or n), int)
+        for i, j in layout.corners():
+            owned[i : i + layout.rows, j : j + layout.columns] += 1
+            if other is None and i != j:
+                owned[j : j + layout.columns, i : i + layout.rows] += 1
+        assert (owned == 1).all()
+
+
+def test_tiles_are_equal_and_a_multiple_of_sixteen_where_that_fits():
+    cut = functools.partial(_plan.make_layout, symmetric=True, devices=1)
+    assert cut(5000, 5000, 512).rows == 512
+    assert cut(1030, 1030, 512).rows == 352  # a third, up to a multiple
+    assert cut(13, 13, 512).rows == 13
+    assert cut(1000, 1000, 100).rows == 100  # 112 would be more than asked for
+
+
+def test_at_most_two_tiles_are_in_flight_and_the_next_is_sent_before_one_is_collected(monkeypatch):
+    events, place, compiled = [], _tiles.place, _plan.compiled
+
+    def watched(*arguments):
+        block = compiled(*arguments)
+
+        def run(*x):
+            events.append("sent")
+            return block(*x)
+
+        run.memory_analysis = block.memory_analysis
+        return run
+
+    monkeypatch.setattr(_plan, "compiled", watched)
+    monkeypatch.setattr(_tiles, "place", lambda *a: (events.append("placed"), place(*a)))
+    gram(fc(1), X1, tile=5)
+    assert events == ["sent"] + ["sent", "placed"] * 5 + ["placed"]
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_inputs_go_to_the_device_once_if_they_fit(monkeypatch, enough):
+    put, sent = jax.device_put, []
+    monkeypatch.setattr(jax, "device_put", lambda x, place: (sent.append(x.ndim), put(x, place))[1])
+    all_of_it = plan(fc(1), X1, tile=3, memory=10**6).tile_bytes
+    memory = all_of_it - (0 if enough else 1)
+    assert plan(fc(1), X1, tile=3, memory=memory).tile_bytes == all_of_it - (0 if enough else X1.nbytes)
+    kernel = gram(fc(1), X1, tile=3, memory=memory)
+    assert (sent.count(X1.ndim) == 5) == enough
+    np.testing.assert_array_equal(kernel, gram(fc(1), X1, tile=3))
+
+
+def test_a_plan_says_what_gram_does_and_takes():
+    x = np.random.default_rng(0).uniform(size=(1000, 7)).astype(np.float32)
+    told = plan(fc(1), x, time=True)
+    assert isinstance(told, Plan)
+    assert (told.shape, told.tile, told.tiles) == ((1000, 1000), (512, 512), 3)
+    assert told.output_bytes == gram(fc(1), x).nbytes == 4_000_000
+    assert told.tile_bytes >= 2 * 512 * 512 * 4 + x.nbytes
+    assert told.seconds > 0
+    assert plan(fc(1), x, x[:9]).tile == (512, 9)
+    assert "3 tiles of one triangle, 512 × 512" in str(told)
+    assert "4 MB" in str(told)
+    assert "about" in str(told)
+    assert "about" not in str(plan(fc(1), x))
+
+
+@pytest.mark.parametrize("architecture", [fc(1), conv(1), conv(1, pool=True)], ids=lambda a: a.name)
+def test_tiles_shrink_until_the_compiler_says_that_they_fit(architecture):
+    free = plan(architecture, X1)
+    least = plan(architecture, X1, tile=1)
+    sides = []
+    for memory in np.geomspace(least.tile_bytes, free.tile_bytes, 5).astype(int):
+        told = plan(architecture, X1, memory=int(memory))
+        assert told.tile_bytes <= memory
+        sides.append(told.tile[0])
+        kernel = gram(architecture, X1, memory=int(memory))
+        np.testing.assert_allclose(kernel, gram(architecture, X1), rtol=2e-6)
+    assert sides == sorted(sides)
+    assert sides[0] < sides[-1]
+    with pytest.raises(ValueError, match=r"memory must be at least .* for the smallest tile .*, got 100"):
+        gram(architecture, X1, memory=100)
+
+
+def test_the_pixels_of_a_kernel_decide_the_tile_first():
+    x = np.zeros((300, 32, 32, 3), np.float32)
+    assert plan(fc(1), x).tile == (300, 300)
+    assert plan(lambda a, b, get: a.sum((1, 2)) @ b.sum((1, 2)).T, x).tile == (32, 32)
+    assert plan(conv(1), x).tile == (32, 32)
+    assert plan(conv(1), x, tile=7).tile == (7, 7)
+
+
+def test_a_kernel_that_the_compiler_says_nothing_of_is_planned_by_rule(monkeypatch):
+    compiled = _plan.compiled
+
+    def silent(*arguments):
+        block = functools.partial(compiled(*arguments))
+        block.memory_analysis = lambda: None
+        return block
+
+    monkeypatch.setattr(_plan, "compiled", silent)
+    told = plan(conv(1), X1, tile=4)
+    # Two tiles at work: each 16 entries, three times 16 pixels of each, and two blocks of 4 inputs.
+    assert told.tile_bytes == 2 * 4 * (16 * (1 + 3 * 16) + 2 * 4 * 16) + X1.nbytes
+    assert plan(conv(1), X1, memory=10_000).tile_bytes <= 10_000
+
+
+PEAK = """
+import json
+import numpy as np
+from companion.architectures import fc
+from companion.kernels import gram, plan
+
+def status(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+x = np.random.default_rng(0).uniform(size=(6000, 300)).astype(np.float32)
+told = plan(fc(2), x, tile=250)
+gram(fc(2), x[:500], tile=250)  # the same tile: compiled, threads started
+before = status("VmRSS")
+kernel = gram(fc(2), x, tile=250)
+print(json.dumps([status("VmHWM") - before, told.output_bytes, told.tile_bytes]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_peak_memory_is_the_result_and_what_the_plan_says():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    peak, output, tile = json.loads(done.stdout)
+    # 12 MB for what the allocator keeps: a twelfth of the result, so a second copy of it would show.
+    assert output <= peak <= output + 1.25 * tile + 12e6
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -133,12 +266,18 @@ def test_the_default_tile_keeps_an_intermediate_near_half_a_gigabyte(architectur
         (lambda: gram(fc(1), np.ones((2, 3), np.float16)), TypeError, "got float16"),
         (lambda: gram(5, X1), TypeError, "kernel must be an Architecture or a function"),
         (lambda: gram(lambda a, b, get: a.sum(), X1), ValueError, r"kernel must return shape \(13, 13\)"),
-        (lambda: gram(fc(1), np.float32(1e25) * X1), ValueError, "the kernel matrix has .* NaN or infinite"),
+        (
+            lambda: gram(fc(1), np.float32(1e25) * X1),
+            ValueError,
+            r"the kernel matrix\[0:13, 0:13\] has .* NaN or infinite",
+        ),
         (
             lambda: gram(lambda a, b, get: jnp.arange(13.0)[:, None] * jnp.ones(13), X1),
             ValueError,
             "symmetric",
         ),
+        (lambda: gram(fc(1), X1, memory=1.5), TypeError, "memory must be an integer, got 1.5"),
+        (lambda: plan(5, X1), TypeError, "kernel must be an Architecture or a function"),
         (lambda: jax.jit(lambda x: gram(fc(1), x))(X1), TypeError, "x1 is being traced"),
         (lambda: fc(1).kernel(X1, get="cntk"), ValueError, "get must be 'ntk', 'nngp' or a tuple"),
     ],

@@ -37,6 +37,7 @@ MANUALS = {
         (
             ("jax.Array", "py:class", "_autosummary/jax.Array.html#$"),
             ("jax.jit", "py:function", "_autosummary/jax.jit.html#$"),
+            ("jax.tree_util.Partial", "py:class", "_autosummary/jax.tree_util.Partial.html#$"),
         ),
     ),
     "matplotlib": (
