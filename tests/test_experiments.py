@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from companion import results
-from companion.experiments import convergence, main
+from companion import data, regression, results, statistics
+from companion.architectures import fc
+from companion.experiments import convergence, main, scale
+from companion.kernels import gram
 
 TINY = convergence.Config(
     widths=(16, 256),
@@ -92,3 +94,40 @@ def test_an_unknown_profile_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         main("x", {"quick": TINY}, convergence.run, dataset="", seeds=range, arguments=["--profile", "huge"])
     assert "quick" in capsys.readouterr().err
+
+
+def test_scale_times_every_stage_and_predicts():
+    measured = scale.run(scale.Config(n_train=300, n_test=200))
+    assert set(measured) == {"gram", "solve", "cross", "predict", "product", "accuracy"}
+    assert all(value > 0 for name, value in measured.items() if name != "accuracy")
+    value, low, high = measured["accuracy"]
+    assert 0.75 < low < value < high < 1  # 300 digits of ten classes
+
+
+def test_scale_predicts_what_regression_does():
+    config = scale.Config(n_train=100, n_test=60, depth=1)
+    digits = data.load("mnist5k", n_train=100, n_test=60)
+    kernel = gram(fc(1), digits.x_train)
+    fitted = regression.fit(
+        kernel, data.targets(digits.y_train, 10), ridge=config.ridge * float(np.diag(kernel).mean())
+    )
+    outputs = regression.predict(fitted, gram(fc(1), digits.x_test, digits.x_train))
+    assert scale.run(config)["accuracy"][0] == statistics.accuracy(outputs, digits.y_test).value
+
+
+@pytest.mark.parametrize("profile", ["full", "paper"])
+def test_scale_runs_at_any_size(profile):
+    config = dataclasses.replace(scale.PROFILES[profile], dataset="mnist5k", n_train=50, n_test=20)
+    assert scale.run(config)["accuracy"].shape == (3,)
+
+
+def test_a_dataset_may_depend_on_the_configuration(tmp_path):
+    main(
+        "toy",
+        {"quick": TINY},
+        lambda config, progress: {"x": np.ones(2)},
+        dataset=lambda config: f"{config.n_train} digits",
+        seeds=lambda config: range(2),
+        arguments=["--folder", str(tmp_path)],
+    )
+    assert results.load("toy", "quick", folder=tmp_path).provenance["dataset"] == "20 digits"

@@ -18,7 +18,7 @@ def main(
     profiles: Mapping[str, Any],
     run: Callable[..., dict[str, Any]],
     *,
-    dataset: str,
+    dataset: str | Callable[[Any], str],
     seeds: Callable[[Any], range],
     arguments: list[str] | None = None,
 ) -> None:
@@ -28,7 +28,7 @@ def main(
         name: of the experiment, as in `results.load`.
         profiles: configurations by name.
         run: the experiment, `run(config, progress=True) -> arrays`.
-        dataset: the data set, as captions name it.
+        dataset: the data set, as captions name it, or how to tell it from a configuration.
         seeds: which seeds a configuration uses.
         arguments: the command line; None means the real one.
     """
@@ -45,7 +45,7 @@ def main(
         values={},
         arrays=arrays,
         config=dataclasses.asdict(config),
-        dataset=dataset,
+        dataset=dataset(config) if callable(dataset) else dataset,
         seeds=seeds(config),
         seconds=time.perf_counter() - start,
         folder=chosen.folder,
