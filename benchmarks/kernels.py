@@ -13,10 +13,10 @@ import subprocess
 import sys
 import time
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from empirical import PaperCNN  # beside this file
 
 from companion import results
 from companion.architectures import conv, fc
@@ -73,28 +73,13 @@ def convolutional(n):
     }
 
 
-class CNN(nn.Module):
-    """32-32-maxpool-64-64-128-128-avgpool-dense with 3×3 convolutions (Tsilivis & Kempe 2022)."""
-
-    @nn.compact
-    def __call__(self, x):
-        """Ten outputs for each image (n, 32, 32, 3)."""
-        for channels in (32, 32):
-            x = nn.relu(nn.Conv(channels, (3, 3))(x))
-        x = nn.max_pool(x, (2, 2), (2, 2))
-        for channels in (64, 64, 128, 128):
-            x = nn.relu(nn.Conv(channels, (3, 3))(x))
-        x = nn.avg_pool(x, (2, 2), (2, 2))
-        return nn.Dense(10)(x.reshape(len(x), -1))
-
-
 def empirical(n):
     """The full empirical NTK of a convolutional network, 10 n × 10 n."""
     x = inputs(n, 32, 32, 3)
-    params = CNN().init(jax.random.key(0), x[:1])
-    ours = empirical_ntk_fn(CNN().apply, reduce="full", memory=3 * 2**30)
+    params = PaperCNN(10).init(jax.random.key(0), x[:1])
+    ours = empirical_ntk_fn(PaperCNN(10).apply, reduce="full", memory=3 * 2**30)
     theirs = nt.empirical_ntk_fn(
-        CNN().apply,
+        PaperCNN(10).apply,
         trace_axes=(),
         vmap_axes=0,
         implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,

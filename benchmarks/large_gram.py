@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from companion import _store
 from companion.architectures import fc
 from companion.kernels import gram, plan
 
@@ -31,6 +32,7 @@ def main():
     parser.add_argument("--out", type=Path, help="folder to fill or to go on with (a temporary one)")
     parser.add_argument("--kill", type=int, default=0, metavar="TIMES", help="kill so often, then compare")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and the moments (0)")
+    parser.add_argument("--marks", type=float, default=2.0, metavar="SECONDS", help="between marks (2)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
@@ -44,6 +46,8 @@ def once(options, folder):
     """Compute the matrix here, and say what it took."""
     x = np.random.default_rng(options.seed).random((options.n, options.d), np.float32)
     architecture = fc(options.depth)
+    # Often enough for the moments of --kill to fall between marks.
+    _store.SECONDS_BETWEEN_MARKS = options.marks
     print(plan(architecture, x), flush=True)
     start = time.perf_counter()
     gram(architecture, x, out=folder, progress=sys.stderr.isatty())
@@ -52,7 +56,7 @@ def once(options, folder):
 
 def kill(options, folder):
     """Compare the file of an undisturbed run with one whose writer was killed again and again."""
-    command = [sys.executable, __file__]
+    command = [sys.executable, __file__, "--marks", "0.2"]
     for name in ("n", "d", "depth", "seed"):
         command += [f"--{name}", str(getattr(options, name))]
     chance = random.Random(options.seed)

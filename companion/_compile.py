@@ -2,12 +2,16 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
+
+Kind = Literal["ntk", "nngp"]
 
 
 def immutable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,6 +46,30 @@ def double(*trees: Any) -> contextlib.AbstractContextManager:
     from jax.experimental import enable_x64
 
     return enable_x64()
+
+
+def kernel_function(kernel: Any, kind: Any) -> Callable[..., Any]:
+    """The function kernel(x1, x2, get) of an Architecture, or the one given; `kind` is checked too."""
+    function = getattr(kernel, "kernel", kernel)
+    if not callable(function):
+        raise TypeError(f"kernel must be an Architecture or a function kernel(x1, x2, get), got {kernel!r}")
+    if kind not in ("ntk", "nngp"):
+        raise ValueError(f"kind must be 'ntk' or 'nngp', got {kind!r}")
+    return function
+
+
+def pixels(kernel: Any, x: np.ndarray) -> int:
+    """Numbers that a kernel keeps for each entry, from the rule of Architecture.pixel_power."""
+    power = getattr(kernel, "pixel_power", 1 if x.ndim == 4 else 0)
+    return math.prod(x.shape[1:3]) ** power
+
+
+def free_memory(device: Any) -> int:
+    """Bytes free where a device computes: in its own memory, or in the computer's."""
+    stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return psutil.virtual_memory().available
 
 
 def network(name: str, apply_fn: Any, params: Any, x: np.ndarray) -> tuple[int, int]:

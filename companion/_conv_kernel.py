@@ -4,6 +4,8 @@ As in `_dense_kernel`, at every pixel: a layer's variances p are those of a 3×3
 image. Arrays of pairs are (h, w, n1, n2): with the pairs innermost every operation runs over long rows.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +57,7 @@ def erf_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> t
     """NNGP and NTK of `depth` convolutions with erf, flattened: Williams (1997) at every pixel."""
     v1, v2 = (_pixels(x) * (w_std / (9 * x.shape[-1]) ** 0.5) for x in (x1, x2))
     p1, p2 = (box((v * v).sum(0)) + b_std**2 for v in (v1, v2))
-    q = box(_channel_sum(v1, v2, lambda a, b: a * b)) + b_std**2
+    q = box(_channel_sum(_outer, v1, v2)) + b_std**2
 
     def activate(q: Any, ntk: Any, p1: Any, p2: Any) -> tuple[Any, Any]:
         scale = _outer(jax.lax.rsqrt(1 + 2 * p1), jax.lax.rsqrt(1 + 2 * p2))
@@ -121,15 +123,15 @@ def _gap(
     """
     inverse = _outer(inverse_sqrt(r1 * r1), inverse_sqrt(r2 * r2))
     if b_std > _SMALL_BIAS * w_std:
-        distance = _channel_sum(v1, v2, lambda a, b: (a - b) ** 2) / 2
+        distance = _channel_sum(_half_distance, v1, v2)
         both = box(distance if extra is None else distance + extra)
         bias = 2 * b_std**2 if opposite else 0.0
-        return jnp.maximum((both + bias - _pairs(r1, r2, lambda a, b: (a - b) ** 2) / 2) * inverse, 0)
+        return jnp.maximum((both + bias - _half_distance(r1, r2)) * inverse, 0)
     # Almost parallel patches of different size, such as flat ones without a bias: there the two terms cancel.
     c1, c2 = b_std * inverse_sqrt(r1 * r1), b_std * inverse_sqrt(r2 * r2)
-    between = _pairs(c1, -c2 if opposite else c2, lambda a, b: (a - b) ** 2) / 2
+    between = _half_distance(c1, -c2 if opposite else c2)
     for u1, u2 in zip(_windows(v1, r1), _windows(v2, r2), strict=True):
-        between = between + _channel_sum(u1, u2, lambda a, b: (a - b) ** 2) / 2
+        between = between + _channel_sum(_half_distance, u1, u2)
     return between if extra is None else between + box(extra) * inverse
 
 
@@ -146,17 +148,15 @@ def _pixels(x: Any) -> Any:
     return jnp.transpose(x, (3, 1, 2, 0))
 
 
-def _pairs(a: Any, b: Any, operation: Callable[[Any, Any], Any]) -> Any:
-    return operation(a[..., :, None], b[..., None, :])
-
-
 def _outer(a: Any, b: Any) -> Any:
     return a[..., :, None] * b[..., None, :]
 
 
-def _channel_sum(v1: Any, v2: Any, operation: Callable[[Any, Any], Any]) -> Any:
+def _half_distance(a: Any, b: Any) -> Any:
+    """½ (a − b)² of all pairs."""
+    return (a[..., :, None] - b[..., None, :]) ** 2 / 2
+
+
+def _channel_sum(operation: Callable[[Any, Any], Any], v1: Any, v2: Any) -> Any:
     """Σ over channels, one after the other: no array of channels × pairs."""
-    total = _pairs(v1[0], v2[0], operation)
-    for a, b in zip(v1[1:], v2[1:], strict=True):
-        total = total + _pairs(a, b, operation)
-    return total
+    return functools.reduce(operator.add, map(operation, v1, v2))

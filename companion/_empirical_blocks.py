@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 from tqdm.auto import tqdm
 
 Side = Callable[[int, int, int], Any]
@@ -48,15 +47,6 @@ class Plan:
     def bytes(self) -> int:
         """Intermediates at the peak."""
         return self.fixed + self.held * self.each
-
-
-def free_memory() -> int:
-    """Bytes free where JAX computes."""
-    device = jax.devices()[0]
-    stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
 
 
 def make_plan(

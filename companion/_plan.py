@@ -4,16 +4,14 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
-import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from companion._compile import keep_compiled
+from companion._compile import Kind, free_memory, keep_compiled, pixels
 
-Kind = Literal["ntk", "nngp"]
 Spec = tuple[tuple[int, ...], str]  # shape and dtype of a block of inputs
 
 IN_FLIGHT = 2
@@ -113,7 +111,7 @@ def prepare(
         return job
     on_cpu = devices[0].platform == "cpu"
     side, entries = (_SIDE, _ENTRIES) if on_cpu else (_SIDE_ELSEWHERE, _ENTRIES_ELSEWHERE)
-    side = max(1, min(side, math.isqrt(entries // _pixels(kernel, x1))))
+    side = max(1, min(side, math.isqrt(entries // pixels(kernel, x1))))
     while side > 1 and _guess(kernel, x1, other, cut(side), devices) > limit:
         side //= 2
     while (job := _job(kernel, kind, x1, other, cut(side), devices, limit)).tile_bytes > limit:
@@ -157,25 +155,18 @@ def _specs(x1: np.ndarray, x2: np.ndarray, layout: Layout) -> tuple[Spec, Spec]:
     return first, ((layout.columns, *x2.shape[1:]), x2.dtype.name)
 
 
-def _pixels(kernel: Any, x: np.ndarray) -> int:
-    """Numbers that the kernel keeps for each entry, from the rule of Architecture.pixel_power."""
-    power = getattr(kernel, "pixel_power", 1 if x.ndim == 4 else 0)
-    return math.prod(x.shape[1:3]) ** power
-
-
 def _guess(kernel: Any, x1: np.ndarray, x2: np.ndarray, layout: Layout, devices: tuple[Any, ...]) -> int:
     """Bytes on a device for the tiles in flight, without compiling."""
     rows, itemsize = layout.rows // len(devices), np.result_type(x1, x2).itemsize
-    entries = rows * layout.columns * (1 + _INTERMEDIATES * _pixels(kernel, x1))
+    entries = rows * layout.columns * (1 + _INTERMEDIATES * pixels(kernel, x1))
     inputs = rows * x1[0].size + layout.columns * x2[0].size
     return IN_FLIGHT * itemsize * (entries + inputs)
 
 
 def _free(devices: tuple[Any, ...]) -> int:
     """Half of what is free on a device of its own memory; a quarter of the computer's, shared by all."""
-    if devices[0].platform != "cpu" and (stats := devices[0].memory_stats()):
-        return (stats["bytes_limit"] - stats["bytes_in_use"]) // 2
-    return psutil.virtual_memory().available // (4 * len(devices))
+    free = free_memory(devices[0])
+    return free // 2 if devices[0].platform != "cpu" else free // (4 * len(devices))
 
 
 @keep_compiled

@@ -38,7 +38,7 @@ def solve(
         PrecisionWarning: when r ‖α‖ > 0.1 ‖Θ α‖ for the resolution r, the rule of `predict`; or when Θ + ρI
             is singular to float64 (LAPACK's estimate of its condition number exceeds 1 / (n ε)).
 
-    Cost: n³/3 operations, against some 10 n³ of `fit`: 11 times faster at n = 2,000. Memory: one n² float64
+    Cost: n³/3 operations, against some 10 n³ of `fit`: six times faster at n = 2,000. Memory: one n² float64
     beside the input, 20 GB at n = 50,000, and a few n × 512; nothing else grows as n².
     Source: Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, algorithm 2.1.
 

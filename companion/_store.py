@@ -25,8 +25,9 @@ except ImportError:  # Not on Windows, where two writers are not told apart.
     fcntl = None
 
 import companion
+from companion._compile import Kind
 from companion._formats import read_limited, write_atomically
-from companion._plan import Kind, compiled, local_devices
+from companion._plan import compiled, local_devices
 
 SECONDS_BETWEEN_MARKS = 2.0
 _FINGERPRINT_INPUTS = 4

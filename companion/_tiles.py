@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -80,13 +81,14 @@ def place(matrix: np.ndarray, layout: Layout, i: int, j: int, values: np.ndarray
     """Check a tile, and write it and its mirror image into the matrix."""
     rows, columns = slice(i, min(i + layout.rows, layout.n1)), slice(j, min(j + layout.columns, layout.n2))
     top, left = i - _start(i, layout.n1, layout.rows), j - _start(j, layout.n2, layout.columns)
-    values = values[top : top + rows.stop - i, left : left + columns.stop - j]
+    inside = slice(top, top + rows.stop - i), slice(left, left + columns.stop - j)
     with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(values.sum())
+        suspicious = not np.isfinite(values[inside].sum())
     if suspicious:
-        finite(f"the kernel matrix[{i}:{rows.stop}, {j}:{columns.stop}]", values)
+        finite(f"the kernel matrix[{i}:{rows.stop}, {j}:{columns.stop}]", values[inside])
     if layout.symmetric and i == j:
         values = _symmetric(values)
+    values = values[inside]
     matrix[rows, columns] = values
     if layout.symmetric and i != j:
         matrix[columns, rows] = values.T
@@ -94,12 +96,18 @@ def place(matrix: np.ndarray, layout: Layout, i: int, j: int, values: np.ndarray
 
 def _symmetric(tile: np.ndarray) -> np.ndarray:
     """A diagonal tile made equal to its transpose: the kernel's is symmetric only up to rounding."""
-    asymmetry, size = np.abs(tile - tile.T).max(), np.abs(tile).max()
+    symmetric, asymmetry, size = _mirrored(tile)
     if asymmetry > np.sqrt(np.finfo(tile.dtype).eps) * size:
         raise ValueError(
             f"kernel must be symmetric where x2 is None: entries differ from their mirror by {asymmetry:.3g}"
         )
-    return np.triu(tile) + np.triu(tile, 1).T
+    return np.asarray(symmetric)
+
+
+@jax.jit
+def _mirrored(tile: Any) -> tuple[Any, Any, Any]:
+    """The upper triangle and its mirror image; the largest difference it hides; the largest entry."""
+    return jnp.triu(tile) + jnp.triu(tile, 1).T, jnp.abs(tile - tile.T).max(), jnp.abs(tile).max()
 
 
 def seconds(job: Job, x1: np.ndarray, x2: np.ndarray) -> float:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from companion._checks import batch, count, finite, same_inputs
-from companion._compile import double, keep_compiled, network
-from companion._empirical_blocks import Plan, add_blocks, free_memory, make_plan, pairs
+from companion._compile import double, free_memory, keep_compiled, network
+from companion._empirical_blocks import Plan, add_blocks, make_plan, pairs
 from companion._empirical_methods import choose, method
 
 Reduce = Literal["trace", "class", "full"]
@@ -127,7 +127,7 @@ def empirical_ntk_fn(
                 k = network("apply_fn", apply_fn, params, x1)[1]
                 if not batch_statistics:
                     _refuse_mixing(apply_fn, params, x1)
-                limit = free_memory() // 2 if memory is None else memory
+                limit = free_memory(jax.devices()[0]) // 2 if memory is None else memory
                 jobs = choose(implementation, params, k, batch_statistics=batch_statistics)
                 plans[key] = (
                     k,

@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from companion import _plan, _store, _tiles
 from companion._checks import batch, count, same_inputs
-from companion._compile import double
-from companion._plan import Kind
+from companion._compile import Kind, double, kernel_function
 
 
 @dataclass(frozen=True)
@@ -175,10 +174,7 @@ def plan(
 
 
 def _checked(kernel: Any, x1: Any, x2: Any, kind: Any, tile: Any, memory: Any) -> tuple[Any, ...]:
-    if not callable(getattr(kernel, "kernel", kernel)):
-        raise TypeError(f"kernel must be an Architecture or a function kernel(x1, x2, get), got {kernel!r}")
-    if kind not in ("ntk", "nngp"):
-        raise ValueError(f"kind must be 'ntk' or 'nngp', got {kind!r}")
+    kernel_function(kernel, kind)
     x1 = batch("x1", x1)
     if x2 is not None:
         x2 = batch("x2", x2)

@@ -6,7 +6,7 @@ Attacks on kernels need gradients of f_t in its inputs, many times, and never a 
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from jaxtyping import Float
 
 from companion._checks import batch as examples
 from companion._checks import count, finite, same_inputs
-from companion._compile import keep_compiled
-
-Kind = Literal["ntk", "nngp"]
+from companion._compile import Kind, keep_compiled, kernel_function, pixels
 
 
 def predictor(
@@ -62,11 +60,7 @@ def predictor(
     >>> f(jnp.ones((1, 2)))
     Array([[5.]], dtype=float32)
     """
-    function = getattr(kernel, "kernel", kernel)
-    if not callable(function):
-        raise TypeError(f"kernel must be an Architecture or a function kernel(x1, x2, get), got {kernel!r}")
-    if kind not in ("ntk", "nngp"):
-        raise ValueError(f"kind must be 'ntk' or 'nngp', got {kind!r}")
+    function = kernel_function(kernel, kind)
     x, alpha = examples("x_train", x_train), np.asarray(coefficients)
     if x.dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
@@ -170,5 +164,4 @@ def _blocks(x: np.ndarray, alpha: np.ndarray, limit: int) -> tuple[jax.Array, ja
 
 def _default_batch(kernel: Any, x: np.ndarray) -> int:
     """A block for which, with some hundred test inputs, an intermediate array of floats stays near 0.1 GB."""
-    power = getattr(kernel, "pixel_power", 1 if x.ndim == 4 else 0)
-    return min(512, max(1, 2**18 // math.prod(x.shape[1:3]) ** power))
+    return min(512, max(1, 2**18 // pixels(kernel, x)))

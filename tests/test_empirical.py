@@ -4,10 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from jax import lax
 
-from companion import _empirical_blocks as blocks
+from companion._compile import free_memory
+from companion._empirical_blocks import make_plan
 from companion.architectures import conv, fc
 from companion.empirical import empirical_ntk, empirical_ntk_fn
 
@@ -99,7 +101,7 @@ def test_ragged_blocks_within_memory_give_the_same_numbers(implementation, monke
         return jnp.tanh(x.reshape(len(x), -1) @ p["w"] + p["b"])
 
     def recorded(*args, **options):
-        plan = blocks.make_plan(*args, **options)
+        plan = make_plan(*args, **options)
         kept = plan.held * plan.each + plan.contract.memory_analysis().temp_size_in_bytes
         assert max(kept, plan.bytes) <= options["memory"]
         sizes.add(plan.sizes[0])
@@ -273,16 +275,15 @@ def test_progress_counts_the_blocks(capsys):
     assert "empirical NTK blocks: 100%" in capsys.readouterr().err
 
 
-def test_free_memory_is_what_the_device_or_the_system_says(monkeypatch):
+def test_free_memory_is_what_the_device_or_the_system_says():
     class Device:
         platform = "gpu"
 
         def memory_stats(self):
             return {"bytes_limit": 100, "bytes_in_use": 30}
 
-    assert 2**20 < blocks.free_memory() <= blocks.psutil.virtual_memory().total
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
-    assert blocks.free_memory() == 70
+    assert 2**20 < free_memory(jax.devices("cpu")[0]) <= psutil.virtual_memory().total
+    assert free_memory(Device()) == 70
 
 
 @pytest.mark.parametrize(

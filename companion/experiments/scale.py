@@ -58,22 +58,22 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         and `accuracy` (3,) on the test images: value, and ends of its 95 % interval. Compilations are
         not counted. Takes 12 n² bytes of host memory.
     """
-    digits = data.load(config.dataset, n_train=config.n_train, n_test=config.n_test)
+    images = data.load(config.dataset, n_train=config.n_train, n_test=config.n_test)
     architecture = fc(config.depth)
-    x, z = digits.x_train, digits.x_test
+    x, z = images.x_train, images.x_test
     seconds = {}
     # A plan compiles what `gram` then runs.
     plan(architecture, x)
     plan(architecture, z, x)
     kernel = _timed(seconds, "gram", gram, architecture, x, progress=progress)
     ridge = config.ridge * float(np.diag(kernel).mean())
-    targets = data.targets(digits.y_train, len(digits.classes))
+    targets = data.targets(images.y_train, len(images.classes))
     alpha = _timed(seconds, "solve", regression.solve, kernel, targets, ridge=ridge)
     del kernel
     cross = _timed(seconds, "cross", gram, architecture, z, x, progress=progress)
     outputs = _timed(seconds, "predict", np.matmul, cross, alpha.astype(np.float32))
     seconds["product"] = _product_seconds(x.reshape(len(x), -1))
-    found = statistics.accuracy(outputs, digits.y_test)
+    found = statistics.accuracy(outputs, images.y_test)
     return {name: np.array(value) for name, value in seconds.items()} | {
         "accuracy": np.array([found.value, found.low, found.high])
     }
