@@ -3,8 +3,8 @@
 Time is the gradient flow's own, for the loss ½ Σ_i ‖f(x_i) − y_i‖² (a sum, not a mean), plus ½ ρ ‖f‖² in the
 kernel's norm where there is a ridge ρ. Gradient descent with learning rate η has reached t = η · steps.
 
-`fit` decomposes once; everything after it is cheap for any time and ridge. `solve` is for t = ∞ alone, ten
-times faster. Gradients in the inputs are in `companion.predictor`.
+`fit` decomposes once; everything after it is cheap for any time and ridge. `solve` is for t = ∞ alone, some
+six times faster. Gradients in the inputs are in `companion.predictor`.
 """
 
 import dataclasses
