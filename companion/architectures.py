@@ -122,6 +122,48 @@ def conv(
     return _conv(*_checked(depth, width, n_outputs, activation, w_std, b_std), pool)
 
 
+def myrtle(
+    depth: Literal[5, 7, 10] = 5,
+    *,
+    width: int = 64,
+    n_outputs: int = 1,
+    activation: Activation = "relu",
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+) -> Architecture:
+    """Myrtle network: three groups of 3×3 SAME convolutions, each halved by average pooling, then dense.
+
+    Groups of 2, 1, 1 convolutions for depth 5, of 2, 2, 2 for depth 7, of 3, 3, 3 for depth 10; each ends
+    with 2×2 average pooling of stride 2. What is left of the image is averaged.
+
+    Args:
+        depth: 5, 7 or 10.
+        width: channels, ≥ 1.
+        n_outputs: outputs, ≥ 1.
+        activation: "relu" or "erf".
+        w_std: standard deviation of the weights before the 1/√fan_in factor, > 0.
+        b_std: standard deviation of the biases, ≥ 0.
+
+    Returns:
+        The family, for images whose height and width are multiples of 8. Its kernel correlates every pixel
+        with every other: O(n1 n2 (h w)² depth) time, memory for (h w)² numbers an entry.
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    Source: Shankar et al. (2020), arXiv 2003.02237, section 5.
+
+    >>> myrtle(5).kernel(jnp.ones((1, 8, 8, 1)), jnp.ones((2, 8, 8, 1))).shape
+    (1, 2)
+    """
+    if depth not in _MYRTLE:
+        raise ValueError(f"depth must be one of {sorted(_MYRTLE)}, got {depth!r}")
+    return _myrtle(*_checked(depth, width, n_outputs, activation, w_std, b_std))
+
+
+_MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
+
+
 # Equal specifications give the same object, whose compiled kernel is kept.
 @functools.lru_cache(maxsize=256)
 def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float) -> Architecture:
@@ -152,6 +194,21 @@ def _conv(
     else:
         kernels = functools.partial(_CONV[activation], depth=depth, w_std=w_std, b_std=b_std)
     return _build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _myrtle(
+    depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float
+) -> Architecture:
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = []
+    for group in _MYRTLE[depth]:
+        for _ in range(group):
+            layers += [stax.Conv(width, (3, 3), padding="SAME", **scales), _ACTIVATIONS[activation]()]
+        layers.append(stax.AvgPool((2, 2), strides=(2, 2)))
+    network = stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(n_outputs, **scales))
+    kernels = functools.partial(_library, network[2])
+    return _build(f"Myrtle-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=2)
 
 
 def _library(kernel_fn: Callable[..., Any], x1: Any, x2: Any) -> tuple[Any, Any]:

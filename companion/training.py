@@ -1,4 +1,8 @@
-"""Training of finite networks. So far: full-batch gradient descent, for the lazy regime."""
+"""Training of finite networks on the squared loss, as kernel regression describes it in the lazy regime.
+
+`gradient_descent` records outputs at given steps, to hold them against f_t; `train_to_residual` gives the
+networks themselves, to attack them.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,6 +15,9 @@ from jaxtyping import Float
 
 from companion._checks import batch, count, number, same_inputs
 from companion._compile import double, keep_compiled, network
+from companion._training_residual import Trained, train_to_residual
+
+__all__ = ["Trained", "gradient_descent", "train_to_residual"]
 
 
 def gradient_descent(

@@ -10,6 +10,7 @@ FLOORS = (
     {"neural_tangents", "data", "results", "statistics"},
     {"architectures", "kernels", "empirical"},
     {"regression", "predictor", "training"},
+    {"attacks"},
     {"plots", "interactive"},
     {"experiments"},
 )

@@ -1,0 +1,358 @@
+"""Attacks on kernel predictors, and their transfer to networks that were never attacked (chapter 2).
+
+Claims A1 and A2 of Tsilivis & Kempe (2022), arXiv 2210.05577: adversarial examples computed from the kernel
+alone, with no network trained, take its accuracy away; and they fool finite networks in the lazy regime, the
+more the wider these are. With the controls: random signs of the same size, and PGD on the networks
+themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from companion import data, regression
+from companion.architectures import Architecture, conv, fc, myrtle
+from companion.attacks import (
+    Threat,
+    fgsm,
+    gradient_cosine,
+    pgd,
+    random_sign,
+    robust_accuracy,
+    square,
+    transfer,
+)
+from companion.experiments import main
+from companion.kernels import gram
+from companion.predictor import input_gradient, predictor
+from companion.statistics import Estimate
+from companion.training import train_to_residual
+
+ATTACKS = ("random", "fgsm", "pgd", "pgd_long")
+SOURCES = ("kernel", "white_box", "random")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data set and the kernels on it.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: those kept; None for all.
+        n_train: training images.
+        n_test: test images that are attacked.
+        architectures: such as "FC-1" or "Conv-2".
+        eps: sizes of the perturbation, L∞, pixels in [0, 1].
+        main: the size at which time, geometry and the stronger attacks are looked at.
+    """
+
+    dataset: str
+    classes: tuple[str | int, ...] | None
+    n_train: int
+    n_test: int
+    architectures: tuple[str, ...]
+    eps: tuple[float, ...]
+    main: float
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """Networks that are attacked with perturbations of their kernel.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: a pair.
+        n_train: training images of kernel and networks.
+        n_test: test images.
+        eps: size of the perturbation, L∞.
+        depth: hidden layers.
+        widths: hidden units.
+        seeds: networks of each width.
+        residuals: levels of ‖f(X) − Y‖ / ‖Y‖ at which a network in training is attacked.
+        scales: s of networks s · f, attacked at the last level: the smaller, the more their features move.
+        scale_width: hidden units of these.
+        momentum: of the gradient descent.
+        step: learning rate in units of 1/λ_max of the kernel on the training set.
+        scaled_step: the same, times 1/s², of the networks s · f, whose kernels grow as they train.
+    """
+
+    dataset: str = "mnist5k"
+    classes: tuple[str | int, ...] = (4, 9)
+    n_train: int = 200
+    n_test: int = 200
+    eps: float = 0.1
+    depth: int = 1
+    widths: tuple[int, ...] = (32, 128, 512)
+    seeds: int = 3
+    residuals: tuple[float, ...] = (0.5, 0.2, 0.1)
+    scales: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    scale_width: int = 128
+    momentum: float = 0.98
+    step: float = 0.5
+    scaled_step: float = 0.02
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one profile.
+
+    Attributes:
+        cases: data sets with their kernels; every one with the same number of sizes `eps`.
+        transfers: networks to transfer to.
+        steps: of PGD, and of a longer PGD, both with steps that can cross the ball.
+        times: times between 1/λ_max and 10⁷/λ_max at which the main attack is repeated.
+        restarts: of the stronger PGD on pairs.
+        queries: of the square attack on pairs; 0 for none.
+        n_square: images for it.
+    """
+
+    cases: tuple[Case, ...]
+    transfers: Transfers = field(default_factory=Transfers)
+    steps: tuple[int, int] = (10, 40)
+    times: int = 8
+    restarts: int = 3
+    queries: int = 0
+    n_square: int = 100
+
+
+_PIXELS = tuple(k / 255 for k in (1, 2, 4, 8, 16))
+_INK = (0.02, 0.05, 0.1, 0.2, 0.3)
+_AIR = ("airplane", "automobile")
+_WEAR = ("pullover", "coat")
+_DEPTHS = ("FC-1", "FC-2", "FC-3", "FC-5")
+
+PROFILES = {
+    "quick": Config(
+        cases=(
+            Case("mnist5k", (4, 9), 800, 200, _DEPTHS, _INK, 0.1),
+            Case("mnist5k", None, 1000, 500, ("FC-1",), _INK, 0.1),
+        ),
+    ),
+    "full": Config(
+        cases=(
+            Case("cifar10", _AIR, 2000, 2000, _DEPTHS, _PIXELS, 8 / 255),
+            Case("cifar10", None, 5000, 1000, ("FC-1", "FC-5"), _PIXELS, 8 / 255),
+            Case("cifar10", _AIR, 300, 100, ("FC-1", "Conv-2"), _PIXELS, 8 / 255),
+            Case("fashion_mnist", _WEAR, 2000, 2000, _DEPTHS, _INK, 0.1),
+            Case("fashion_mnist", None, 5000, 1000, ("FC-1", "FC-5"), _INK, 0.1),
+            Case("mnist5k", (4, 9), 800, 200, _DEPTHS, _INK, 0.1),
+            Case("mnist5k", None, 4000, 1000, ("FC-1", "FC-5"), _INK, 0.1),
+        ),
+        transfers=Transfers(
+            dataset="cifar10",
+            classes=_AIR,
+            n_train=1000,
+            n_test=1000,
+            eps=8 / 255,
+            widths=tuple(2**i for i in range(6, 13)),
+            residuals=(0.7, 0.5, 0.3, 0.15),
+            scale_width=256,
+            scaled_step=0.1,
+        ),
+        times=12,
+        restarts=5,
+        queries=1000,
+        n_square=250,
+    ),
+    "paper": Config(
+        cases=(
+            *(
+                Case("cifar10", _AIR, n, 2000, ("FC-1", "FC-2", "FC-3", "FC-5", "FC-10"), _PIXELS, 8 / 255)
+                for n in (2000, 10_000)
+            ),
+            Case("cifar10", _AIR, 2000, 1000, ("Conv-2", "Conv-5"), _PIXELS, 8 / 255),
+            Case("cifar10", _AIR, 2000, 100, ("Myrtle-5",), _PIXELS, 8 / 255),
+            *(
+                Case("cifar10", None, n, 1000, ("FC-1", "FC-5"), _PIXELS, 8 / 255)
+                for n in (2000, 10_000, 50_000)
+            ),
+        ),
+        transfers=Transfers(
+            dataset="cifar10",
+            classes=_AIR,
+            n_train=2000,
+            n_test=2000,
+            eps=8 / 255,
+            widths=tuple(2**i for i in range(6, 15)),
+            seeds=5,
+            residuals=(0.7, 0.5, 0.3, 0.1),
+            scale_width=1024,
+            scaled_step=0.1,
+        ),
+        times=12,
+        restarts=5,
+        queries=5000,
+        n_square=1000,
+    ),
+}
+
+
+def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+    """Attack every kernel, and every network with the perturbations of its kernel.
+
+    Args:
+        config: sizes.
+        progress: show tqdm bars.
+
+    Returns:
+        Arrays, r rows as `rows(config)` names them; the last axis of length 3 is a value and the ends of its
+        95 % interval: `clean` (r, 3); `accuracy` (r, 4, e, 3) for `ATTACKS` and sizes; `times` (t,) in units
+        of 1/λ_max and `along` (r, 2, t, 3), clean and PGD at the main size; of pairs, else NaN: `stronger`
+        (r, 2, 3), PGD with restarts and the square attack (dense kernels) at the main size, and `geometry`
+        (r, 5) of f at t = ∞: mean |f|, mean ‖∇f‖₁, share of y f > ε ‖∇f‖₁, the norm (αᵀΘα)^½ and the
+        condition number.
+        Of the networks, for seeds, widths w, levels l and `SOURCES`: `success` (s, w, l, 3), share of the
+        flipped among the `right` (s, w, l); `cosine` (s, w, l) of the input gradients of kernel and network;
+        `net_clean` (s, w, l), their accuracy; and the same, `scaled_...`, with scales in place of widths at
+        the last level.
+    """
+    found = [
+        _attacked(case, name, config, progress)
+        for case, name in tqdm(rows(config), desc="kernels", disable=not progress)
+    ]
+    arrays = {name: np.array([one[name] for one in found]) for name in found[0]}
+    return arrays | {"times": _times(config)} | _transferred(config.transfers, progress)
+
+
+def rows(config: Config) -> list[tuple[Case, str]]:
+    """Case and architecture of every row."""
+    return [(case, name) for case in config.cases for name in case.architectures]
+
+
+def architecture(name: str, **sizes: Any) -> Architecture:
+    """The network family that a name such as "FC-3" stands for."""
+    kind, depth = name.split("-")
+    return {"FC": fc, "Conv": conv, "Myrtle": myrtle}[kind](int(depth), **sizes)
+
+
+def _times(config: Config) -> np.ndarray:
+    return np.geomspace(1, 1e7, config.times)
+
+
+def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str, np.ndarray]:
+    images = data.load(case.dataset, classes=case.classes, n_train=case.n_train, n_test=case.n_test)
+    kernel, x, y = architecture(name), images.x_test, images.y_test
+    targets = data.targets(images.y_train, len(images.classes))
+    fitted = regression.fit(gram(kernel, images.x_train), targets)
+    # Where an entry takes memory for every pixel, fewer images at once.
+    options = {"early_stop": True, "batch": 256 if kernel.pixel_power == 0 else 32}
+
+    def at(t: float) -> Any:
+        return predictor(kernel, images.x_train, regression.coefficients(fitted, t=t))
+
+    f, key = at(np.inf), jax.random.key(0)
+    accuracy = []
+    for eps in tqdm(case.eps, desc=f"{case.dataset} {name}", leave=False, disable=not progress):
+        threat = Threat("linf", eps)
+        attacked = (
+            random_sign(x, threat, key=key),
+            fgsm(f, x, y, threat, batch=options["batch"]),
+            *(pgd(f, x, y, threat, steps=steps, **options) for steps in config.steps),
+        )
+        accuracy.append([_triple(robust_accuracy(f, z, y, batch=options["batch"])) for z in attacked])
+    threat, along = Threat("linf", case.main), []
+    for t in _times(config):
+        g = at(t / fitted.eigenvalues[0])
+        attacked = pgd(g, x, y, threat, steps=config.steps[0], **options)
+        along.append([_triple(robust_accuracy(g, z, y, batch=options["batch"])) for z in (x, attacked)])
+    stronger, geometry = np.full((2, 3), np.nan), np.full(5, np.nan)
+    if len(images.classes) == 2:
+        attacked = pgd(f, x, y, threat, steps=config.steps[1], restarts=config.restarts, key=key, **options)
+        stronger[0] = _triple(robust_accuracy(f, attacked, y, batch=options["batch"]))
+        if config.queries and kernel.pixel_power == 0:
+            some = slice(config.n_square)
+            attacked = square(f, x[some], y[some], threat, key=key, queries=config.queries)
+            stronger[1] = _triple(robust_accuracy(f, attacked, y[some]))
+        # The squared norm of f_∞ is αᵀΘα = αᵀY.
+        squared_norm = float((regression.coefficients(fitted) * targets).sum())
+        geometry = [
+            *_geometry(f, x, 2.0 * y - 1, case.main, options["batch"]),
+            np.sqrt(squared_norm),
+            regression.condition_number(fitted),
+        ]
+    return {
+        "clean": _triple(robust_accuracy(f, x, y, batch=options["batch"])),
+        "accuracy": np.swapaxes(accuracy, 0, 1),
+        "along": np.swapaxes(along, 0, 1),
+        "stronger": stronger,
+        "geometry": np.array(geometry),
+    }
+
+
+def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -> list[float]:
+    parts = [x[i : i + batch] for i in range(0, len(x), batch)]
+    outputs = np.concatenate([np.asarray(f(part))[:, 0] for part in parts])
+    gradients = np.concatenate(
+        [np.abs(np.asarray(input_gradient(f, part))).reshape(len(part), -1).sum(1) for part in parts]
+    )
+    return [np.abs(outputs).mean(), gradients.mean(), (sign * outputs > eps * gradients).mean()]
+
+
+def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
+    images = data.load(config.dataset, classes=config.classes, n_train=config.n_train, n_test=config.n_test)
+    name, x, y = f"FC-{config.depth}", images.x_test, images.y_test
+    fitted = regression.fit(gram(architecture(name), images.x_train), data.targets(images.y_train, 2))
+    f = predictor(architecture(name), images.x_train, regression.coefficients(fitted))
+    threat, top = Threat("linf", config.eps), float(fitted.eigenvalues[0])
+    fixed = {
+        "kernel": pgd(f, x, y, threat, steps=10),
+        "random": random_sign(x, threat, key=jax.random.key(0)),
+    }
+
+    def networks(width: int, scale: float, step: float, residuals: Sequence[float], seed: int) -> list[Any]:
+        network = architecture(name, width=width)
+        return train_to_residual(
+            network.apply,
+            network.init(jax.random.key(seed), images.x_train.shape),
+            images.x_train,
+            data.targets(images.y_train, 2),
+            learning_rate=step / top / scale**2,
+            momentum=config.momentum,
+            residuals=residuals,
+            scale=scale,
+        )
+
+    def measured(net: Any) -> dict[str, Any]:
+        attacks = fixed | {"white_box": pgd(net.predict, x, y, threat, steps=10)}
+        found = transfer({source: attacks[source] for source in SOURCES}, {"net": net.predict}, x, y)
+        right = np.asarray(net.predict(x))[:, 0] * (2 * y - 1) > 0
+        return {
+            "success": [found.success[source]["net"].value for source in SOURCES],
+            "right": right.sum(),
+            "net_clean": right.mean(),
+            "cosine": gradient_cosine(f, net.predict, x, y).mean(),
+        }
+
+    wide = [(width, 1.0, config.step, config.residuals) for width in config.widths]
+    last = config.residuals[-1:]
+    scaled = [(config.scale_width, scale, config.scaled_step, last) for scale in config.scales]
+    arrays = {}
+    for prefix, settings in (("", wide), ("scaled_", scaled)):
+        found = [
+            [[measured(net) for net in networks(*setting, seed)] for setting in settings]
+            for seed in tqdm(range(config.seeds), desc="networks", disable=not progress)
+        ]
+        for measure in ("success", "right", "net_clean", "cosine"):
+            array = np.array([[[net[measure] for net in level] for level in seed] for seed in found])
+            arrays[prefix + measure] = array if not prefix else array[:, :, -1]
+    return arrays
+
+
+def _triple(estimate: Estimate) -> list[float]:
+    return [estimate.value, estimate.low, estimate.high]
+
+
+if __name__ == "__main__":
+    main(
+        "attacks",
+        PROFILES,
+        run,
+        dataset=lambda config: "; ".join(
+            dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in config.cases)
+        ),
+        seeds=lambda config: range(config.transfers.seeds),
+    )
