@@ -41,13 +41,13 @@ def checked(
 
 
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Parts of `size`, the rest in parts of size or size/8, whichever holds it: two shapes to compile.
+    """Parts of `size`, the rest in size/8 if that holds it: two shapes to compile, one where size is small.
 
     What is missing is filled up with the part's own first entry.
     """
     for first in range(0, len(index), size):
         part = index[first : first + size]
-        length = next(length for length in (-(-size // 8), size) if length >= len(part))
+        length = size // 8 if size >= 256 and len(part) <= size // 8 else size
         yield np.concatenate([part, np.repeat(part[:1], length - len(part))])
 
 
