@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from companion._attack_controls import random_sign
 from companion._attack_losses import Loss, named
 from companion._attack_pgd import fgsm, pgd
-from companion._attack_predict import as_partial, checked, in_batches, outputs_of
+from companion._attack_predict import as_partial, checked, in_batches, loss_gradient, outputs_of
 from companion._attack_threat import Threat
 from companion._checks import count
 from companion._compile import double
@@ -94,6 +93,7 @@ def sanity_checks(
     Source: Croce & Hein (2020), arXiv 2003.01690, and the checks released with it; Carlini et al. (2019),
     arXiv 1902.06705, section 3.
 
+    >>> import jax
     >>> x, y = np.full((9, 2), 0.6, np.float32), np.ones(9, int)
     >>> f, threat = (lambda x: x @ np.ones((2, 1)) - 1), Threat("linf", 0.2)
     >>> found = sanity_checks(f, x, y, threat, key=jax.random.key(0))
@@ -151,10 +151,9 @@ def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
 
 
 def _zero_gradients(predict: Any, x: np.ndarray, labels: np.ndarray, loss: Any, batch: int) -> float:
-    gradient = jax.jit(lambda f, x, y: jax.grad(lambda x: loss(f(x), y).sum())(x))
     flat = np.empty(len(x), bool)
     with double(x):
         for some in in_batches(np.arange(len(x)), min(batch, len(x))):
-            found = np.asarray(gradient(predict, x[some], labels[some]))
+            found = np.asarray(loss_gradient(predict, x[some], labels[some], loss=loss))
             flat[some] = ~found.any(axis=tuple(range(1, x.ndim)))
     return float(flat.mean())

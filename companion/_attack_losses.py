@@ -90,6 +90,7 @@ def predicted(outputs: Any) -> Any:
 
 def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:
     """How successful an attack is, (m,): > 0 where it has succeeded, ≤ 0 elsewhere, larger is better."""
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     value = margin(outputs, labels) * (-1 if targeted else 1)
     done = (predicted(outputs) == labels) == targeted
     # A tie counts as `predicted` decides it.

@@ -104,7 +104,7 @@ def pgd(
                             stride,
                             step_size,
                             threat.eps,
-                            keep=best_iterate,
+                            best_iterate,
                             **options,
                         )
                         bar.update(stride * len(np.unique(some)))
@@ -161,7 +161,7 @@ def fgsm(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "targeted", "norm", "keep"))
+@functools.partial(jax.jit, static_argnames=("loss", "targeted", "norm"))
 def _advance(
     predict: Partial,
     now: Any,
@@ -174,11 +174,11 @@ def _advance(
     steps: Any,
     size: Any,
     eps: Any,
+    keep: Any,
     *,
     loss: Callable[..., Any],
     targeted: bool,
     norm: str,
-    keep: bool,
 ) -> tuple[Any, Any, Any]:
     """Some steps; with `keep` also the best of the points from which they were taken."""
     size, eps = jnp.asarray(size, x.dtype), jnp.asarray(eps, x.dtype)
@@ -190,8 +190,8 @@ def _advance(
     def one(_: Any, state: Any) -> Any:
         now, best, score = state
         gradient, outputs = jax.grad(total, has_aux=True)(now)
-        if keep:
-            best, score = _better(now, outputs, best, score, labels, targeted)
+        better, higher = _better(now, outputs, best, score, labels, targeted)
+        best, score = jnp.where(keep, better, best), jnp.where(keep, higher, score)
         return geometry.step(norm, gradient, now, x, low, high, size, eps), best, score
 
     with jax.default_matmul_precision("highest"):

@@ -1,5 +1,6 @@
 """Functions under attack: checked, compiled where JAX can, and evaluated in batches."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,6 +65,13 @@ def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
     for some, values in parts:
         outputs[some] = values
     return outputs
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def loss_gradient(predict: Partial, x: Any, labels: Any, *, loss: Callable[..., Any]) -> Any:
+    """∇ₓ of the loss at every input."""
+    with jax.default_matmul_precision("highest"):
+        return jax.grad(lambda x: loss(predict(x), labels).sum())(x)
 
 
 @jax.jit

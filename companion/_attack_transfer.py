@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from companion._attack_losses import Loss, named, predicted
-from companion._attack_predict import as_partial, checked, in_batches, outputs_of
+from companion._attack_predict import as_partial, checked, in_batches, loss_gradient, outputs_of
 from companion._checks import batch as examples
 from companion._checks import same_inputs
 from companion._compile import double
@@ -134,27 +134,21 @@ def gradient_cosine(
     """
     x, labels = checked(first, x, labels)
     checked(second, x, labels)
-    first, second, function, found = (
-        as_partial(first),
-        as_partial(second),
-        named(loss),
-        np.empty(len(x), x.dtype),
-    )
-
-    @jax.jit
-    def cosines(f: Any, g: Any, x: Any, y: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
-            one, two = (
-                jax.grad(lambda x, h=h: function(h(x), y).sum())(x).reshape(len(x), -1) for h in (f, g)
-            )
-        one, two = (v / jnp.maximum(jnp.abs(v).max(axis=1, keepdims=True), _tiny(v)) for v in (one, two))
-        lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
-        return (one * two).sum(axis=1) / jnp.maximum(lengths, _tiny(lengths))
-
+    first, second, found = as_partial(first), as_partial(second), np.empty(len(x), x.dtype)
     with double(x):
         for some in in_batches(np.arange(len(x)), min(batch, len(x))):
-            found[some] = cosines(first, second, x[some], labels[some])
+            one, two = (loss_gradient(f, x[some], labels[some], loss=named(loss)) for f in (first, second))
+            found[some] = _cosines(one, two)
     return found
+
+
+@jax.jit
+def _cosines(one: Any, two: Any) -> Any:
+    one, two = (v.reshape(len(v), -1) for v in (one, two))
+    # Scaled first, so that squares of tiny gradients do not vanish.
+    one, two = (v / jnp.maximum(jnp.abs(v).max(axis=1, keepdims=True), _tiny(v)) for v in (one, two))
+    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
+    return (one * two).sum(axis=1) / jnp.maximum(lengths, _tiny(lengths))
 
 
 def _tiny(value: Any) -> Any:
