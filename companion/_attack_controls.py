@@ -11,6 +11,7 @@ from companion import _attack_threat as geometry
 from companion._attack_predict import checked, in_batches
 from companion._attack_threat import Threat
 from companion._checks import batch as examples
+from companion._checks import count
 from companion._compile import double
 from companion.predictor import input_gradient
 
@@ -101,6 +102,9 @@ def one_step(
     >>> one_step(f, np.full((1, 2), 0.5, np.float32), np.array([1]), Threat("linf", 0.25))
     array([[0.25, 0.75]], dtype=float32)
     """
+    if not isinstance(f, Partial):
+        raise TypeError(f"f must come from predictor.predictor, got {type(f).__name__}")
+    batch = count("batch", batch)
     x, labels = checked(f, x, labels, threat.bounds)
     (low, high), attacked = geometry.box(threat, x), np.empty_like(x)
     for some in in_batches(np.arange(len(x)), min(batch, len(x))):
@@ -114,7 +118,8 @@ def one_step(
         attacked[some] = geometry.step(
             threat.norm, gradient, here, here, low[some], high[some], threat.eps, threat.eps
         )
-    return geometry.inside(threat, x, attacked) if threat.norm == "l2" else attacked
+    # For inputs of more precision than f has, the L∞ step is rounded too.
+    return geometry.inside(threat, x, attacked)
 
 
 def _within(x: Any, threat: Threat) -> np.ndarray:

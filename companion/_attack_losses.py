@@ -25,6 +25,7 @@ def margin(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arra
     >>> margin(jnp.array([[2.0], [-1.0]]), jnp.array([1, 1]))
     Array([-2.,  1.], dtype=float32)
     """
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     if outputs.shape[1] == 1:
         return -_sign(outputs, labels) * outputs[:, 0]
     own = jnp.arange(outputs.shape[1]) == labels[:, None]
@@ -45,6 +46,7 @@ def cross_entropy(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[j
     >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
     """
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     if outputs.shape[1] == 1:
         return jax.nn.softplus(-_sign(outputs, labels) * outputs[:, 0])
     return -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=1)[:, 0]
@@ -66,6 +68,7 @@ def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arr
     >>> squared(jnp.array([[3.0]]), jnp.array([1]))
     Array([2.], dtype=float32)
     """
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     k = outputs.shape[1]
     wanted = _sign(outputs, labels)[:, None] if k == 1 else jax.nn.one_hot(labels, k) - 1 / k
     return ((outputs - wanted) ** 2).sum(axis=1) / 2

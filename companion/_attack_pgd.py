@@ -95,13 +95,14 @@ def pgd(
         with bar:
             for restart in range(restarts):
                 todo = np.flatnonzero(~(score > 0)) if early_stop else np.arange(len(x))
+                bar.update(steps * (len(x) - len(todo)))
                 now = _starts(threat, key, restart, x, low, high) if key is not None else x.copy()
                 for done in range(0, steps, stride):
                     for some in in_batches(todo, batch):
                         now[some], best[some], score[some] = _advance(
                             predict,
                             *(array[some] for array in (now, best, score, x, low, high, labels)),
-                            stride,
+                            None if stride == 1 else stride,
                             step_size,
                             threat.eps,
                             best_iterate,
@@ -116,8 +117,8 @@ def pgd(
                     best[some], score[some] = _settle(
                         predict, now[some], best[some], score[some], labels[some], targeted=targeted
                     )
-        if np.isnan(score).any():
-            raise ValueError(f"predict returned NaN for {np.isnan(score).sum()} of {len(x)} examples")
+        if bad := int((np.isnan(score) | np.isnan(best).reshape(len(x), -1).any(axis=1)).sum()):
+            raise ValueError(f"predict returned NaN for {bad} of {len(x)} examples, or its gradient did")
         return geometry.inside(threat, x, best) if threat.norm == "l2" else best
 
 
@@ -180,7 +181,7 @@ def _advance(
     targeted: bool,
     norm: str,
 ) -> tuple[Any, Any, Any]:
-    """Some steps; with `keep` also the best of the points from which they were taken."""
+    """Some steps, None for one; with `keep` also the best of the points from which they were taken."""
     size, eps = jnp.asarray(size, x.dtype), jnp.asarray(eps, x.dtype)
 
     def total(point: Any) -> tuple[Any, Any]:
@@ -195,7 +196,9 @@ def _advance(
         return geometry.step(norm, gradient, now, x, low, high, size, eps), best, score
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, steps, one, (now, best, score))
+        state = now, best, score
+        # Outside a loop convolutions run on all cores.
+        return one(0, state) if steps is None else jax.lax.fori_loop(0, steps, one, state)
 
 
 @functools.partial(jax.jit, static_argnames="targeted")

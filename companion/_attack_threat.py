@@ -49,8 +49,8 @@ def box(threat: Threat, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wide, (low, high) = _wide(x), threat.bounds
     eps = threat.eps if threat.norm == "linf" else np.inf
     return (
-        _rounded_towards(x, np.maximum(wide - eps, low)),
-        _rounded_towards(x, np.minimum(wide + eps, high)),
+        _rounded_towards(x, np.maximum(wide - eps, low), eps),
+        _rounded_towards(x, np.minimum(wide + eps, high), eps),
     )
 
 
@@ -61,7 +61,7 @@ def inside(threat: Threat, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
         length = np.sqrt((delta**2).sum(axis=_pixels(x), keepdims=True))
         delta *= np.minimum(1, threat.eps / np.maximum(length, np.finfo(x.dtype).tiny))
     low, high = box(threat, x)
-    return np.clip(_rounded_towards(x, _wide(x) + delta), low, high)
+    return np.clip(_rounded_towards(x, _wide(x) + delta, np.abs(delta)), low, high)
 
 
 def start(threat: Threat, keys: jax.Array, x: Any, low: Any, high: Any) -> Any:
@@ -87,10 +87,11 @@ def step(norm: str, gradient: Any, now: Any, x: Any, low: Any, high: Any, size: 
 
 
 def _length(delta: Any) -> Any:
-    """Euclidean length of each example, never 0; scaled, so that squares of tiny gradients do not vanish."""
+    """Euclidean length of each example, 1 for 0; scaled, so that squares of tiny gradients do not vanish."""
     axes, tiny = _pixels(delta), jnp.finfo(delta.dtype).tiny
     scale = jnp.maximum(jnp.abs(delta).max(axis=axes, keepdims=True), tiny)
-    return scale * jnp.maximum(jnp.sqrt(((delta / scale) ** 2).sum(axis=axes, keepdims=True)), tiny)
+    length = scale * jnp.sqrt(((delta / scale) ** 2).sum(axis=axes, keepdims=True))
+    return jnp.where(length > 0, length, 1)
 
 
 def _pixels(x: Any) -> tuple[int, ...]:
@@ -101,8 +102,9 @@ def _wide(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
 
 
-def _rounded_towards(x: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """The nearest numbers of x's type that are no farther from x."""
+def _rounded_towards(x: np.ndarray, wide: np.ndarray, most: Any) -> np.ndarray:
+    """The nearest numbers of x's type that are no farther from x than these, nor than `most`."""
     near = wide.astype(x.dtype)
-    farther = np.abs(_wide(near) - _wide(x)) > np.abs(wide - _wide(x))
+    moved = np.abs(_wide(near) - _wide(x))
+    farther = (moved > np.abs(wide - _wide(x))) | (moved > most)
     return np.where(farther, np.nextafter(near, x), near)

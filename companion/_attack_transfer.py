@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from companion._attack_losses import Loss, named, predicted
 from companion._attack_predict import as_partial, checked, in_batches, loss_gradient, outputs_of
 from companion._checks import batch as examples
-from companion._checks import same_inputs
+from companion._checks import count, same_inputs
 from companion._compile import double
 from companion.statistics import Estimate, accuracy
 
@@ -74,7 +74,7 @@ def transfer(
     """
     if not attacks or not targets:
         raise ValueError(f"want at least one attack and one target, got {len(attacks)} and {len(targets)}")
-    x, labels = examples("x", x), np.asarray(labels)
+    x, labels, batch = examples("x", x), np.asarray(labels), count("batch", batch)
     attacked = {name: examples(f"attacks[{name!r}]", value) for name, value in attacks.items()}
     for name, value in attacked.items():
         same_inputs("x", x, f"attacks[{name!r}]", value)
@@ -132,7 +132,7 @@ def gradient_cosine(
     >>> gradient_cosine(f, g, np.ones((1, 2), np.float32), np.array([1])).round(3)
     array([0.707], dtype=float32)
     """
-    x, labels = checked(first, x, labels)
+    batch, (x, labels) = count("batch", batch), checked(first, x, labels)
     checked(second, x, labels)
     first, second, found = as_partial(first), as_partial(second), np.empty(len(x), x.dtype)
     with double(x):

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
-from companion.architectures import conv, fc
+from companion.architectures import conv, fc, myrtle
 
 
 def relu_fc_ntk(x1, x2, depth, w_std, b_std):
@@ -153,3 +154,26 @@ def test_parameters_do_not_depend_on_the_batch_size():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_the_myrtle_kernel_is_the_recursion_over_pairs_of_pixels():
+    rng = np.random.default_rng(0)
+    x1, x2 = rng.uniform(size=(1, 8, 8, 2)), rng.uniform(size=(1, 8, 8, 2))
+    layer = [("conv", 3, 1.3, 0.2), ("relu",)]
+    groups = [*(2 * layer), ("avg_pool", 2), *layer, ("avg_pool", 2), *layer, ("avg_pool", 2)]
+    layers = (*groups, ("global_avg_pool",), ("dense", 1.3, 0.2))
+    nngp, ntk = oracles.kernels(x1, x2, layers)
+    ours = myrtle(5, w_std=1.3, b_std=0.2).kernel(x1, x2, ("nngp", "ntk"))
+    np.testing.assert_allclose(ours[0], nngp, rtol=1e-8)
+    np.testing.assert_allclose(ours[1], ntk, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_myrtle_network_has_its_shape_and_refuses_other_depths():
+    net = myrtle(7, width=4, n_outputs=3)
+    x = np.ones((2, 16, 16, 1), np.float32)
+    assert net.apply(net.init(jax.random.key(0), x.shape), x).shape == (2, 3)
+    with pytest.raises(ValueError, match="depth must be one of"):
+        myrtle(6)

@@ -7,7 +7,7 @@ import pytest
 
 from companion import data, regression, results, statistics
 from companion.architectures import fc
-from companion.experiments import convergence, main, scale
+from companion.experiments import attacks, convergence, main, scale
 from companion.kernels import gram
 
 TINY = convergence.Config(
@@ -131,3 +131,82 @@ def test_a_dataset_may_depend_on_the_configuration(tmp_path):
         arguments=["--folder", str(tmp_path)],
     )
     assert results.load("toy", "quick", folder=tmp_path).provenance["dataset"] == "20 digits"
+
+
+def tiny_attacks(config):
+    """A configuration of the attacks experiment at toy size, with its kinds of cases and kernels kept."""
+    cases = tuple(
+        dataclasses.replace(
+            case,
+            dataset="mnist5k",
+            classes=case.classes and (4, 9),
+            n_train=20,
+            n_test=6,
+            architectures=case.architectures[:1],
+            eps=case.eps[-2:],
+        )
+        for case in config.cases
+        if "Myrtle" not in case.architectures[0]
+    )
+    transfers = dataclasses.replace(
+        config.transfers,
+        dataset="mnist5k",
+        classes=(4, 9),
+        n_train=20,
+        n_test=10,
+        widths=(8, 32),
+        seeds=2,
+        residuals=(0.7, 0.5),
+        scales=(0.3, 1.0),
+        scale_width=16,
+        step=0.1,
+        momentum=0.9,
+    )
+    queries = config.queries and 5
+    return dataclasses.replace(
+        config,
+        cases=cases[:4],
+        transfers=transfers,
+        steps=(2, 3),
+        times=2,
+        restarts=2,
+        queries=queries,
+        n_square=4,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_the_attacks_run_at_any_size(profile):
+    config = tiny_attacks(attacks.PROFILES[profile])
+    measured, r = attacks.run(config), len(attacks.rows(config))
+    shapes = {name: array.shape for name, array in measured.items()}
+    assert shapes == {
+        "clean": (r, 3),
+        "accuracy": (r, 4, 2, 3),
+        "along": (r, 2, 2, 3),
+        "stronger": (r, 2, 3),
+        "geometry": (r, 5),
+        "times": (2,),
+        "success": (2, 2, 2, 3),
+        "right": (2, 2, 2),
+        "net_clean": (2, 2, 2),
+        "cosine": (2, 2, 2),
+        "scaled_success": (2, 2, 3),
+        "scaled_right": (2, 2),
+        "scaled_net_clean": (2, 2),
+        "scaled_cosine": (2, 2),
+    }
+    assert np.isfinite(measured["geometry"][0]).all()
+    assert np.isnan(measured["stronger"][0, 1, 0]) == (config.queries == 0)
+    # More steps are never weaker, and no attack beats the clean accuracy from above.
+    assert (measured["accuracy"][:, 3, :, 0] <= measured["accuracy"][:, 2, :, 0] + 1e-12).all()
+    assert (measured["accuracy"][:, 2, :, 0] <= measured["clean"][:, None, 0]).all()
+
+
+def test_attacks_of_every_profile_share_their_number_of_sizes_and_have_three_seeds():
+    for config in attacks.PROFILES.values():
+        assert len({len(case.eps) for case in config.cases}) == 1
+        assert all(case.main in case.eps for case in config.cases)
+        assert config.transfers.seeds >= 3
+    assert attacks.architecture("Myrtle-5").name == "Myrtle-5 relu"

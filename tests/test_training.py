@@ -8,7 +8,7 @@ import pytest
 from companion import regression
 from companion.architectures import fc
 from companion.kernels import gram
-from companion.training import gradient_descent
+from companion.training import gradient_descent, train_to_residual
 
 rng = np.random.default_rng(0)
 X, Z, Y = rng.normal(size=(6, 4)), rng.normal(size=(3, 4)), rng.normal(size=(6, 2))
@@ -116,3 +116,108 @@ def test_wrong_arguments_are_named(options, message):
     arguments = {"x": X, "y": Y, "x_probe": Z, "learning_rate": 0.1, "record": [1]} | options
     with pytest.raises((ValueError, TypeError), match=message):
         gradient_descent(linear, jnp.zeros((4, 2)), **arguments)
+
+
+def nesterov(x, y, w, rate, momentum, level, scale=1.0):
+    """Steps and residual at which ½ ‖s X w − Y‖² has come down, written from the definition."""
+    v, steps = np.zeros_like(w), 0
+    while (residual := np.linalg.norm(scale * x @ w - y) / np.linalg.norm(y)) > level:
+        gradient = scale * x.T @ (scale * x @ w - y)
+        v = momentum * v - rate * gradient
+        w, steps = w + momentum * v - rate * gradient, steps + 1
+    return w, steps, residual
+
+
+@pytest.mark.parametrize(("momentum", "scale"), [(0.0, 1.0), (0.9, 1.0), (0.5, 0.3)])
+@pytest.mark.usefixtures("x64")
+def test_training_to_a_residual_is_nesterovs_descent(momentum, scale):
+    rng = np.random.default_rng(1)
+    x, y, w = rng.normal(size=(8, 12)), rng.normal(size=(8, 2)), np.zeros((12, 2))
+    rate = 0.5 / np.linalg.eigvalsh(x @ x.T).max() / scale**2
+    found = train_to_residual(
+        linear, w, x, y, learning_rate=rate, momentum=momentum, residuals=(0.5, 0.05), scale=scale
+    )
+    for level, net in zip((0.5, 0.05), found, strict=True):
+        expected, steps, residual = nesterov(x, y, w, rate, momentum, level, scale)
+        assert net.steps == steps > 0
+        np.testing.assert_allclose(net.residual, residual, rtol=1e-10)
+        np.testing.assert_allclose(net.params, expected, rtol=1e-9)
+        np.testing.assert_allclose(net.predict(x), scale * x @ expected, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_centred_training_forgets_the_initial_function_and_the_other_keeps_it():
+    rng = np.random.default_rng(2)
+    x, y, w = rng.normal(size=(5, 9)), rng.normal(size=(5, 1)), rng.normal(size=(9, 1))
+    rate = 0.9 / np.linalg.eigvalsh(x @ x.T).max()
+    centred, plain = (
+        train_to_residual(linear, w, x, y, learning_rate=rate, residuals=(1e-8,), centre=centre)[0]
+        for centre in (True, False)
+    )
+    z = rng.normal(size=(4, 9))
+    least_norm = np.linalg.pinv(x)
+    np.testing.assert_allclose(centred.predict(z), z @ least_norm @ y, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(plain.predict(z), z @ (w + least_norm @ (y - x @ w)), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.usefixtures("x64")
+def test_minibatches_are_an_epoch_of_parts_and_end_where_the_whole_does():
+    rng = np.random.default_rng(3)
+    x, y, w = rng.normal(size=(7, 20)), rng.normal(size=(7, 1)), np.zeros((20, 1))
+    options = {"learning_rate": 0.01, "residuals": (1e-6,), "batch": 2}
+    found = train_to_residual(linear, w, x, y, key=jax.random.key(0), **options)[0]
+    assert found.steps % 3 == 0  # three parts of two, the seventh example waits for another epoch
+    np.testing.assert_allclose(found.predict(x), y, atol=1e-5)
+    again = train_to_residual(linear, w, x, y, key=jax.random.key(0), **options)[0]
+    np.testing.assert_array_equal(found.params, again.params)
+    other = train_to_residual(linear, w, x, y, key=jax.random.key(1), **options)[0]
+    assert not np.array_equal(found.params, other.params)
+    whole = {"learning_rate": 0.01, "residuals": (0.3,), "key": jax.random.key(0)}
+    one, two = (train_to_residual(linear, w, x, y, batch=batch, **whole)[0] for batch in (7, None))
+    np.testing.assert_array_equal(one.params, two.params)
+
+
+def test_a_smaller_scale_moves_the_parameters_farther():
+    rng = np.random.default_rng(4)
+    x, y = rng.uniform(size=(20, 6)).astype(np.float32), rng.choice([-1.0, 1.0], (20, 1)).astype(np.float32)
+    net = fc(1, width=64)
+    start = net.init(jax.random.key(0), x.shape)
+    top = float(np.linalg.eigvalsh(gram(fc(1), x)).max())
+    moved = []
+    for scale in (0.1, 1.0, 10.0, 100.0):
+        end = train_to_residual(
+            net.apply,
+            start,
+            x,
+            y,
+            learning_rate=0.05 / top / scale**2,
+            momentum=0.9,
+            scale=scale,
+            residuals=(0.5,),
+        )[0].params
+        pairs = zip(jax.tree.leaves(end), jax.tree.leaves(start), strict=True)
+        moved.append(np.sqrt(sum(float(jnp.sum((a - b) ** 2)) for a, b in pairs)))
+    # In the lazy limit the way is as 1/s.
+    assert moved[0] > 4 * moved[1] > 16 * moved[2]
+    np.testing.assert_allclose(moved[2] / moved[3], 10, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"learning_rate": 0.0}, ValueError, "learning_rate must be more than"),
+        ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\)"),
+        ({"residuals": (0.1, 0.2)}, ValueError, "residuals must decrease"),
+        ({"residuals": ()}, ValueError, "residuals must decrease"),
+        ({"batch": 1}, ValueError, "come with a key"),
+        ({"batch": 9, "key": jax.random.key(0)}, ValueError, "batch must be at most 2"),
+        ({"scale": 0.0}, ValueError, "scale must be more than"),
+        ({"learning_rate": 1e-6, "max_steps": 5}, FloatingPointError, "give it more steps"),
+        ({"learning_rate": 1e3}, FloatingPointError, "diverged"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_wrong_arguments_of_training_to_a_residual_are_named(options, error, message):
+    x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
+    with pytest.raises(error, match=message):
+        train_to_residual(linear, jnp.zeros((2, 1)), x, y, **({"learning_rate": 0.5} | options))

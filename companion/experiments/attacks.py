@@ -89,7 +89,7 @@ class Transfers:
     widths: tuple[int, ...] = (32, 128, 512)
     seeds: int = 3
     residuals: tuple[float, ...] = (0.5, 0.2, 0.1)
-    scales: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    scales: tuple[float, ...] = (0.03, 0.2, 1.0)
     scale_width: int = 128
     momentum: float = 0.98
     step: float = 0.5
@@ -128,7 +128,7 @@ _DEPTHS = ("FC-1", "FC-2", "FC-3", "FC-5")
 PROFILES = {
     "quick": Config(
         cases=(
-            Case("mnist5k", (4, 9), 800, 200, _DEPTHS, _INK, 0.1),
+            Case("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), _INK, 0.1),
             Case("mnist5k", None, 1000, 500, ("FC-1",), _INK, 0.1),
         ),
     ),
@@ -149,6 +149,7 @@ PROFILES = {
             eps=8 / 255,
             widths=tuple(2**i for i in range(6, 13)),
             residuals=(0.7, 0.5, 0.3, 0.15),
+            scales=(0.03, 0.1, 0.3, 1.0),
             scale_width=256,
             scaled_step=0.1,
         ),
@@ -273,7 +274,7 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
             regression.condition_number(fitted),
         ]
     return {
-        "clean": _triple(robust_accuracy(f, x, y, batch=options["batch"])),
+        "clean": np.array(_triple(robust_accuracy(f, x, y, batch=options["batch"]))),
         "accuracy": np.swapaxes(accuracy, 0, 1),
         "along": np.swapaxes(along, 0, 1),
         "stronger": stronger,
@@ -287,7 +288,8 @@ def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -
     gradients = np.concatenate(
         [np.abs(np.asarray(input_gradient(f, part))).reshape(len(part), -1).sum(1) for part in parts]
     )
-    return [np.abs(outputs).mean(), gradients.mean(), (sign * outputs > eps * gradients).mean()]
+    survive = sign * outputs > eps * gradients
+    return [float(np.abs(outputs).mean()), float(gradients.mean()), float(survive.mean())]
 
 
 def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
