@@ -88,7 +88,7 @@ def named(loss: Any) -> Callable[..., Any]:
 
 def predicted(outputs: Any) -> Any:
     """Classes (m,): by sign of one output, by the largest of several, as `statistics.accuracy` counts."""
-    return (outputs[:, 0] > 0).astype(jnp.int32) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+    return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
 
 def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:

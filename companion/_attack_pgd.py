@@ -50,15 +50,15 @@ def pgd(
         labels: their classes (m,): 0 or 1 for one output, else in [0, k). Wanted classes if `targeted`.
         threat: norm, eps and bounds.
         steps: gradient steps of an attempt, ≥ 1.
-        step_size: s > 0 in pixel units. None: 2.5 ε / steps, which can cross the ball (Madry et al. 2018).
+        step_size: s ≥ 0 in pixel units. None: 2.5 ε / steps, which can cross the ball (Madry et al. 2018).
         loss: "margin", "cross_entropy", "squared", or a function of outputs (m, k) and labels, values (m,).
         targeted: descend the loss towards the labels instead.
         key: a JAX random key: attempts start at random points of the ball. None: at x itself.
         restarts: attempts from different starts, the best of which counts; more than one needs a key.
         early_stop: leave an example alone once an attempt has succeeded. The same examples are fooled, by
             less; time falls in proportion to the steps that are saved.
-        best_iterate: take the best of all points that an attempt visits, the start included: then more steps
-            of the same size or more restarts are never weaker. False: its last point, whatever it is.
+        best_iterate: take the best of x and all points that an attempt visits: then more steps of the same
+            size or more restarts are never weaker. False: its last point, whatever it is.
         batch: examples at once. Results do not depend on it beyond rounding.
         progress: show a tqdm bar over examples and steps.
 
@@ -93,6 +93,12 @@ def pgd(
         bar = tqdm(total=restarts * steps * len(x), desc="PGD", unit="steps", disable=not progress)
         best, score = x.copy(), np.full(len(x), -np.inf, x.dtype)
         with bar:
+            if best_iterate and key is not None:
+                # Attempts from random starts do not come by x.
+                for some in in_batches(np.arange(len(x)), batch):
+                    best[some], score[some] = _settle(
+                        predict, x[some], best[some], score[some], labels[some], targeted=targeted
+                    )
             for restart in range(restarts):
                 todo = np.flatnonzero(~(score > 0)) if early_stop else np.arange(len(x))
                 bar.update(steps * (len(x) - len(todo)))

@@ -74,9 +74,11 @@ def square(
         predict, (low, high), attacked = as_partial(predict), geometry.box(threat, x), x.copy()
         parts = list(in_batches(np.arange(len(x)), min(batch, len(x))))
         for some in tqdm(parts, desc="square attack", disable=not progress):
-            attacked[some] = _search(
+            attacked[some], risen = _search(
                 predict, key, some, x[some], low[some], high[some], labels[some], queries, loss=named(loss)
             )
+            if np.isnan(risen).any():
+                raise ValueError("predict returned NaN")
         return attacked
 
 
@@ -92,7 +94,7 @@ def _search(
     queries: Any,
     *,
     loss: Callable[..., Any],
-) -> Any:
+) -> tuple[Any, Any]:
     _, height, width, channels = x.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     row, column = jnp.arange(height)[:, None], jnp.arange(width)
@@ -121,7 +123,7 @@ def _search(
 
     def one(state: Any) -> Any:
         query, up, risen, reached = state
-        share = _SHARE * 0.5 ** jnp.searchsorted(_SCHEDULE, query * 10_000 // queries, side="left")
+        share = _SHARE * 0.5 ** jnp.searchsorted(_SCHEDULE, query * (10_000 / queries), side="left")
         side = jnp.clip(jnp.round(jnp.sqrt(share * height * width)), 1, min(height, width)).astype(int)
         candidate = jax.vmap(proposal, (0, None, None, 0))(keys, query, side, up)
         new, new_reached = value(placed(candidate))
@@ -133,7 +135,7 @@ def _search(
     with jax.default_matmul_precision("highest"):
         up = jax.vmap(stripes)(keys)
         state = jax.lax.while_loop(going, one, (1, up, *value(placed(up))))
-    return placed(state[1])
+    return placed(state[1]), state[2]
 
 
 # Queries, of 10,000, at which the share of changed pixels halves: their schedule.

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from companion._attack_checks import AttackWarning, SanityChecks, sanity_checks
 from companion._attack_controls import one_step, random_sign, random_uniform
-from companion._attack_losses import Loss, cross_entropy, margin, progress_of, squared
+from companion._attack_losses import Loss, cross_entropy, margin, predicted, squared
 from companion._attack_pgd import fgsm, pgd
 from companion._attack_predict import as_partial, outputs_of
 from companion._attack_square import square
@@ -88,9 +88,8 @@ def robust_accuracy(
     outputs = [outputs_of(predict, array, batch) for array in arrays]
     for one in outputs:
         accuracy(one, labels, level=level)  # complains about what does not fit
-    worst = np.argmax([progress_of(one, labels, targeted=False) for one in outputs], axis=0)
-    chosen = np.stack(outputs)[worst, np.arange(len(labels))]
-    return accuracy(chosen, labels, level=level)
+    right = np.all([predicted(one) == labels for one in outputs], axis=0)
+    return accuracy(np.where(right, 1.0, -1.0)[:, None], np.ones(len(labels), int), level=level)
 
 
 def two_logits(predict: Callable[..., Any]) -> Partial:

@@ -354,9 +354,12 @@ def situations(draw, shapes):
     return x, eps, (low, high)
 
 
-@pytest.mark.parametrize(
+every_attack = pytest.mark.parametrize(
     ("norm", "name"), [(norm, name) for norm in NORMS for name in ATTACKS if (norm, name) != ("l2", "square")]
 )
+
+
+@every_attack
 @given(data=st.data())
 @settings(max_examples=12, deadline=None, derandomize=True)
 def test_ball_and_bounds_hold_exactly(norm, name, data):
@@ -378,11 +381,8 @@ def test_an_eps_whose_last_bit_is_lost_in_the_sum_is_not_exceeded(norm, name):
     check_ball_and_bounds(threat, x, ATTACKS[name](x, np.array([0, 1, 0]), threat))
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", ATTACKS)
+@every_attack
 def test_an_eps_of_zero_changes_nothing(norm, name):
-    if (norm, name) == ("l2", "square"):
-        return
     x = pixels(2, 2, 3, 1).astype(np.float32)
     attacked = ATTACKS[name](x, np.array([0, 1]), Threat(norm, 0.0))
     assert attacked.tobytes() == x.tobytes()
@@ -392,16 +392,15 @@ def test_an_eps_of_zero_changes_nothing(norm, name):
     ("name", "norm"),
     [("fgsm", "linf"), ("fgsm", "l2"), ("one_step", "linf"), ("random_uniform", "linf")],
 )
-def test_ball_and_bounds_hold_exactly_in_float64_too(norm, name):
+def test_ball_and_bounds_hold_in_float64_too(norm, name):
+    # Not everywhere is there a wider number than float64 to round in: to one rounding.
     x, threat = pixels(37, 4), Threat(norm, 0.1)
     attacked = ATTACKS[name](x, np.arange(37) % 2, threat)
     assert attacked.dtype == np.float64
-    assert np.abs(attacked - x).max() > 0.01
-    if norm == "linf":
-        check_ball_and_bounds(threat, x, attacked)
-    else:
-        # A float64 number has no wider one to be projected in: to one rounding.
-        assert np.linalg.norm(attacked - x, axis=1).max() <= 0.1 * (1 + 1e-15)
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    length = np.linalg.norm(attacked - x, axis=1, ord=np.inf if norm == "linf" else 2)
+    assert 0.05 < length.max() <= 0.1 * (1 + 1e-15)
 
 
 def test_a_gradient_that_is_nan_is_no_attacked_input():
