@@ -893,3 +893,29 @@ KERNEL = predictor(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_the_order_of_the_attacks_does_not_matter_to_the_last_bit():
+    # A difference that float32 does not see decides which class is the largest.
+    wrong, right = np.array([[1.0, 1.0 + 1e-10, 0.0]]), np.array([[1.0, 1.0, 0.0]])
+    for order in ([wrong, right], [right, wrong]):
+        assert attacks.robust_accuracy(lambda x: x, order, np.array([0])).value == 0
+    assert attacks.robust_accuracy(lambda x: x, [right], np.array([0])).value == 1
+
+
+def test_random_starts_are_never_weaker_than_no_attack():
+    x = np.full((3, 1), 0.5, np.float32)
+
+    def valley(x):
+        return jnp.abs(x - 0.5) - 1e-4
+
+    attacked = pgd(valley, x, np.ones(3, int), Threat("linf", 0.3), steps=3, key=jax.random.key(0))
+    np.testing.assert_array_equal(attacked, x)
+
+
+def test_the_square_attack_names_nan():
+    x = np.full((2, 2, 2, 1), 0.5, np.float32)
+    with pytest.raises(ValueError, match="predict returned NaN"):
+        square(
+            lambda x: x.mean((1, 2)) * jnp.nan, x, np.ones(2, int), Threat("linf", 0.1), key=jax.random.key(0)
+        )

@@ -73,7 +73,8 @@ class Transfers:
         widths: hidden units.
         seeds: networks of each width.
         residuals: levels of ‖f(X) − Y‖ / ‖Y‖ at which a network in training is attacked.
-        scales: s of networks s · f, attacked at the last level: the smaller, the more their features move.
+        scales: s of networks s · f, attacked at the last level: the smaller, the more their features move;
+            none to leave them out.
         scale_width: hidden units of these.
         momentum: of the gradient descent.
         step: learning rate in units of 1/λ_max of the kernel on the training set.
