@@ -136,11 +136,10 @@ PROFILES = {
     "full": Config(
         cases=(
             Case("cifar10", _AIR, 2000, 1000, _DEPTHS, _PIXELS, 8 / 255),
-            Case("cifar10", None, 4000, 1000, ("FC-1", "FC-5"), _PIXELS, 8 / 255),
-            Case("cifar10", _AIR, 300, 100, ("FC-1", "Conv-1"), _PIXELS, 8 / 255),
-            Case("fashion_mnist", _WEAR, 2000, 1000, _DEPTHS, _INK, 0.1),
+            Case("cifar10", None, 4000, 1000, ("FC-1",), _PIXELS, 8 / 255),
+            Case("cifar10", _AIR, 200, 100, ("FC-1", "Conv-1"), _PIXELS, 8 / 255),
+            Case("fashion_mnist", _WEAR, 2000, 1000, ("FC-1", "FC-5"), _INK, 0.1),
             Case("fashion_mnist", None, 4000, 1000, ("FC-1",), _INK, 0.1),
-            Case("mnist5k", None, 4000, 1000, ("FC-1",), _INK, 0.1),
         ),
         transfers=Transfers(
             dataset="cifar10",
@@ -149,10 +148,8 @@ PROFILES = {
             n_test=1000,
             eps=8 / 255,
             widths=tuple(2**i for i in range(6, 13)),
-            residuals=(0.7, 0.5, 0.3, 0.15),
-            scales=(0.03, 0.1, 0.3, 1.0),
-            scale_width=256,
-            scaled_step=0.1,
+            residuals=(0.5, 0.2),
+            scales=(),
         ),
         restarts=5,
         queries=500,
@@ -332,7 +329,7 @@ def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
     last = config.residuals[-1:]
     scaled = [(config.scale_width, scale, config.scaled_step, last) for scale in config.scales]
     arrays = {}
-    for prefix, settings in (("", wide), ("scaled_", scaled)):
+    for prefix, settings in (("", wide), *([("scaled_", scaled)] if scaled else [])):
         found = [
             [[measured(net) for net in networks(*setting, seed)] for setting in settings]
             for seed in tqdm(range(config.seeds), desc="networks", disable=not progress)
