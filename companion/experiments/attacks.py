@@ -139,7 +139,6 @@ PROFILES = {
             Case("cifar10", None, 4000, 1000, ("FC-1",), _PIXELS, 8 / 255),
             Case("cifar10", _AIR, 200, 100, ("FC-1", "Conv-1"), _PIXELS, 8 / 255),
             Case("fashion_mnist", _WEAR, 2000, 1000, ("FC-1", "FC-5"), _INK, 0.1),
-            Case("fashion_mnist", None, 4000, 1000, ("FC-1",), _INK, 0.1),
         ),
         transfers=Transfers(
             dataset="cifar10",
