@@ -199,7 +199,7 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         95 % interval: `clean` (r, 3); `accuracy` (r, 4, e, 3) for `ATTACKS` and sizes; `times` (t,) in units
         of 1/λ_max and `along` (r, 2, t, 3), clean and PGD at the main size; of pairs, else NaN: `stronger`
         (r, 2, 3), PGD with restarts and the square attack (dense kernels) at the main size, and `geometry`
-        (r, 5) of f at t = ∞: mean |f|, mean ‖∇f‖₁, share of y f > ε ‖∇f‖₁, the norm (αᵀΘα)^½ and the
+        (r, 5) of f at t = ∞: mean size of f, mean ‖∇f‖₁, share of y f > ε ‖∇f‖₁, the norm (αᵀΘα)^½ and the
         condition number.
         Of the networks, for seeds, widths w, levels l and `SOURCES`: `success` (s, w, l, 3), share of the
         flipped among the `right` (s, w, l); `cosine` (s, w, l) of the input gradients of kernel and network;
