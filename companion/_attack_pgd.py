@@ -1,7 +1,7 @@
 """Gradient attacks: projected ascent, in one compiled loop or step by step where successes drop out."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ def pgd(
     threat: Threat,
     *,
     steps: int = 10,
-    step_size: float | None = None,
+    step_size: float | Sequence[float] | np.ndarray | None = None,
     loss: Loss = "margin",
     targeted: bool = False,
     key: Any = None,
@@ -50,7 +50,9 @@ def pgd(
         labels: their classes (m,): 0 or 1 for one output, else in [0, k). Wanted classes if `targeted`.
         threat: norm, eps and bounds.
         steps: gradient steps of an attempt, ≥ 1.
-        step_size: s ≥ 0 in pixel units. None: 2.5 ε / steps, which can cross the ball (Madry et al. 2018).
+        step_size: s ≥ 0 in pixel units, or one size for each step. None: 2.5 ε / steps, which can cross the
+            ball (Madry et al. 2018). Falling sizes, `np.linspace(eps, eps / steps, steps)`, begin with FGSM:
+            never weaker than it, and soonest done with `early_stop`.
         loss: "margin", "cross_entropy", "squared", or a function of outputs (m, k) and labels, values (m,).
         targeted: descend the loss towards the labels instead.
         key: a JAX random key: attempts start at random points of the ball. None: at x itself.
@@ -83,7 +85,7 @@ def pgd(
         raise ValueError("restarts must be 1 without a key: all attempts would start at x")
     if early_stop and not best_iterate:
         raise ValueError("early_stop must be False without best_iterate: it ends at the first success")
-    step_size = 2.5 * threat.eps / steps if step_size is None else number("step_size", step_size)
+    sizes = _sizes(step_size, steps, threat.eps)
     x, labels = checked(predict, x, labels, threat.bounds)
     batch = min(batch, len(x))
     options = {"loss": named(loss), "targeted": targeted, "norm": threat.norm}
@@ -92,13 +94,16 @@ def pgd(
         stride = 1 if early_stop else steps
         bar = tqdm(total=restarts * steps * len(x), desc="PGD", unit="steps", disable=not progress)
         best, score = x.copy(), np.full(len(x), -np.inf, x.dtype)
+
+        def settle(points: np.ndarray, which: np.ndarray) -> None:
+            for some in in_batches(which, batch):
+                best[some], score[some] = _settle(
+                    predict, points[some], best[some], score[some], labels[some], targeted=targeted
+                )
+
         with bar:
             if best_iterate and key is not None:
-                # Attempts from random starts do not come by x.
-                for some in in_batches(np.arange(len(x)), batch):
-                    best[some], score[some] = _settle(
-                        predict, x[some], best[some], score[some], labels[some], targeted=targeted
-                    )
+                settle(x, np.arange(len(x)))  # attempts from random starts do not come by x
             for restart in range(restarts):
                 todo = np.flatnonzero(~(score > 0)) if early_stop else np.arange(len(x))
                 bar.update(steps * (len(x) - len(todo)))
@@ -109,20 +114,19 @@ def pgd(
                             predict,
                             *(array[some] for array in (now, best, score, x, low, high, labels)),
                             None if stride == 1 else stride,
-                            step_size,
+                            sizes if np.ndim(sizes) == 0 else sizes[done : done + stride],
                             threat.eps,
                             best_iterate,
                             **options,
                         )
                         bar.update(stride * len(np.unique(some)))
                     if early_stop:
+                        if done == 0 and np.ravel(sizes)[0] >= threat.eps and steps > 1:
+                            settle(now, todo)  # such a step fools most, and to look costs half a gradient
                         left = todo[~(score[todo] > 0)]
                         bar.update((steps - done - 1) * (len(todo) - len(left)))
                         todo = left
-                for some in in_batches(todo, batch):
-                    best[some], score[some] = _settle(
-                        predict, now[some], best[some], score[some], labels[some], targeted=targeted
-                    )
+                settle(now, todo)
         if bad := int((np.isnan(score) | np.isnan(best).reshape(len(x), -1).any(axis=1)).sum()):
             raise ValueError(f"predict returned NaN for {bad} of {len(x)} examples, or its gradient did")
         return geometry.inside(threat, x, best) if threat.norm == "l2" else best
@@ -168,6 +172,16 @@ def fgsm(
     )
 
 
+def _sizes(step_size: Any, steps: int, eps: float) -> float | np.ndarray:
+    if np.ndim(step_size) == 0:
+        return 2.5 * eps / steps if step_size is None else number("step_size", step_size)
+    if np.shape(step_size) != (steps,):
+        raise ValueError(
+            f"step_size must be a number or one for each of {steps} steps, got shape {np.shape(step_size)}"
+        )
+    return np.array([number("step_size", size) for size in step_size])
+
+
 @functools.partial(jax.jit, static_argnames=("loss", "targeted", "norm"))
 def _advance(
     predict: Partial,
@@ -179,7 +193,7 @@ def _advance(
     high: Any,
     labels: Any,
     steps: Any,
-    size: Any,
+    sizes: Any,
     eps: Any,
     keep: Any,
     *,
@@ -187,15 +201,19 @@ def _advance(
     targeted: bool,
     norm: str,
 ) -> tuple[Any, Any, Any]:
-    """Some steps, None for one; with `keep` also the best of the points from which they were taken."""
-    size, eps = jnp.asarray(size, x.dtype), jnp.asarray(eps, x.dtype)
+    """Some steps, None for one; with `keep` also the best of the points from which they were taken.
+
+    The number of steps of one size is traced: 10 and 40 share their compiled code.
+    """
+    sizes, eps = jnp.asarray(sizes, x.dtype), jnp.asarray(eps, x.dtype)
 
     def total(point: Any) -> tuple[Any, Any]:
         outputs = predict(point)
         return loss(outputs, labels).sum() * (-1 if targeted else 1), outputs
 
-    def one(_: Any, state: Any) -> Any:
+    def one(i: Any, state: Any) -> Any:
         now, best, score = state
+        size = sizes[i] if sizes.ndim else sizes
         gradient, outputs = jax.grad(total, has_aux=True)(now)
         better, higher = _better(now, outputs, best, score, labels, targeted)
         best, score = jnp.where(keep, better, best), jnp.where(keep, higher, score)

@@ -41,8 +41,8 @@ def predictor(
             mode.
         coefficients: α, (n, k): from `regression.coefficients` at any time and ridge, or `regression.solve`.
         kind: "ntk", or "nngp" for regression with the covariance at initialization.
-        batch: training points in a block, ≥ 1; any number works. None: at most 512, and fewer where a kernel
-            entry takes memory for every pixel or pair of pixels.
+        batch: training points in a block, ≥ 1; any number works. None: at most 1,024, and fewer where a
+            kernel entry takes memory for every pixel or pair of pixels.
 
     Returns:
         f: inputs (m, ...) to outputs (m, k). It is a pytree of X and α: inside `jax.jit`, pass f as an
@@ -171,4 +171,4 @@ def _default_batch(kernel: Any, x: np.ndarray) -> int:
     With 32 test images of 28×28 pixels, blocks of 20 gave gradients 2.8 times as fast as blocks of 200.
     """
     most = 2**14 if jax.default_backend() == "cpu" else 2**18
-    return min(512, max(1, (most if pixels(kernel, x) > 1 else 2**18) // pixels(kernel, x)))
+    return min(1024, max(1, (most if pixels(kernel, x) > 1 else 2**18) // pixels(kernel, x)))

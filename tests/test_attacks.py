@@ -94,7 +94,7 @@ def slow_pgd(
     direction = -1 if targeted else 1
     now, (low, high), eps = np.array(x if start is None else start, float), threat.bounds, threat.eps
     chosen, progress = now.copy(), np.full(len(x), -np.inf)
-    value = SLOW.get(loss, loss)
+    value, sizes = SLOW.get(loss, loss), np.broadcast_to(step_size, steps)
     for done in range(steps + 1):
         reached = direction * slow_margin(function(now), labels)
         for i in range(len(x)):
@@ -105,9 +105,9 @@ def slow_pgd(
         gradient = differences(lambda z: direction * value(function(z), labels), now)
         for i in range(len(x)):
             if threat.norm == "linf":
-                delta = np.clip(now[i] + step_size * np.sign(gradient[i]) - x[i], -eps, eps)
+                delta = np.clip(now[i] + sizes[done] * np.sign(gradient[i]) - x[i], -eps, eps)
             else:
-                delta = now[i] + step_size * gradient[i] / np.linalg.norm(gradient[i]) - x[i]
+                delta = now[i] + sizes[done] * gradient[i] / np.linalg.norm(gradient[i]) - x[i]
                 delta *= min(1, eps / np.linalg.norm(delta))
             now[i] = np.clip(x[i] + delta, low, high)
     return chosen
@@ -151,6 +151,29 @@ def test_pgd_is_the_slow_one(norm, loss, k, targeted, best):
     np.testing.assert_allclose(found, expected, atol=1e-7)
     assert np.abs(found - X).max() > threat.eps / 3
     assert found.dtype == np.float64
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.usefixtures("x64")
+def test_steps_may_have_sizes_of_their_own(norm):
+    threat, labels, f = Threat(norm, NORMS[norm]), clean_labels(3), Partial(network, WEIGHTS[3])
+    options = {"steps": 5, "step_size": threat.eps * np.array([1.0, 0.3, 0.5, 0.1, 0.2])}
+    expected = slow_pgd(lambda z: slow_network(WEIGHTS[3], z), X, labels, threat, **options)
+    found = pgd(f, X, labels, threat, **options)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    # The first step is FGSM, and the best point is kept.
+    reached, one = (
+        slow_margin(slow_network(WEIGHTS[3], points), labels)
+        for points in (found, fgsm(f, X, labels, threat))
+    )
+    assert (reached >= one - 1e-9).all()
+    assert (reached > one + 1e-3).any()
+    # Whoever is fooled by a first step of full length is looked at before the second, to the same end.
+    stopped = pgd(f, X, labels, threat, **options, early_stop=True)
+    np.testing.assert_array_equal(fooled(3, stopped, labels), fooled(3, found, labels))
+    np.testing.assert_allclose(
+        stopped[~fooled(3, found, labels)], found[~fooled(3, found, labels)], atol=1e-12
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -837,6 +860,10 @@ KERNEL = predictor(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
         ),
         (lambda: pgd(first_pixel, HALF, ONES, LINF, steps=0), "steps must be at least 1, got 0"),
         (lambda: pgd(first_pixel, HALF, ONES, LINF, steps=2.5), "steps must be an integer, got 2.5"),
+        (
+            lambda: pgd(first_pixel, HALF, ONES, LINF, steps=3, step_size=[0.1, 0.2]),
+            "step_size must be a number or one for each of 3 steps, got shape .2,.",
+        ),
         (
             lambda: pgd(first_pixel, HALF, ONES, LINF, step_size=-0.1),
             "step_size must be at least 0.0, got -0.1",

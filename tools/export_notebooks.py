@@ -50,6 +50,7 @@ if importlib.util.find_spec("companion") is None:
         run("git", "clone", "-q", "--depth", "1", "https://github.com/{repo}", "{folder}")
     sys.path.insert(0, str(Path("{folder}").resolve()))
     importlib.invalidate_caches()"""
+SOLUTION = '# @title Solution { display-mode: "form" }\n'
 METADATA = {
     "colab": {"provenance": [], "toc_visible": True},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -91,7 +92,7 @@ def code(cell: nbformat.NotebookNode, *, solution: bool) -> nbformat.NotebookNod
     if solution:
         new.metadata["cellView"] = "form"
         new.metadata["jupyter"] = {"source_hidden": True}
-        new.source = f'# @title Solution {{ display-mode: "form" }}\n{cell.source}'
+        new.source = SOLUTION + cell.source
     return new
 
 
