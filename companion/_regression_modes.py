@@ -85,7 +85,7 @@ def contributions(
     >>> contributions(one, np.ones((1, 2)))[0, :, 0]
     array([2., 3.])
     """
-    index = _indices(modes, len(checked(regression).eigenvalues))
+    index = mode_indices(modes, len(checked(regression).eigenvalues))
     kernel = cross_kernel(k_test_train, len(regression.eigenvalues))
     weights = finite_gains(regression, t)[index, None] * regression.projections[index]
     warn_if_lost(regression, t, stacklevel=2)
@@ -196,7 +196,7 @@ def _shifted(regression: KernelRegression) -> np.ndarray:
     return np.where(shifted > len(values) * np.finfo(np.float64).eps * values[0], shifted, 0.0)
 
 
-def _indices(modes: int | Sequence[int] | np.ndarray | None, n: int) -> slice | np.ndarray:
+def mode_indices(modes: int | Sequence[int] | np.ndarray | None, n: int) -> slice | np.ndarray:
     """The modes as a slice, which copies no eigenvectors, or as an array of indices."""
     if modes is None:
         return slice(None)

@@ -11,6 +11,7 @@ FLOORS = (
     {"architectures", "kernels", "empirical"},
     {"regression", "predictor", "training"},
     {"attacks"},
+    {"features"},
     {"plots", "interactive"},
     {"experiments"},
 )

@@ -1,0 +1,349 @@
+"""Eigenfeatures of kernels: usefulness, robustness, what sums of them do, what kernels share (chapter 3).
+
+Claims A3 and A4 of Tsilivis & Kempe (2022), arXiv 2210.05577: robustness falls with the index of a feature;
+many later features are useful and not robust; kernels of different architectures have similar features; and
+a classifier that keeps only the top features, or stops early, is more robust and less accurate. "Useful" is
+tested three ways: one feature at a time, the mean over a block of indices, and the block's sum as one
+classifier.
+"""
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.stats
+from tqdm.auto import tqdm
+
+from companion import data, features, regression
+from companion.attacks import Threat, pgd, robust_accuracy
+from companion.empirical import empirical_ntk
+from companion.experiments import main
+from companion.experiments.attacks import architecture
+from companion.kernels import gram
+from companion.statistics import Estimate
+
+EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+TOPS = (1, 2, 5, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data set and the kernels whose features are looked at.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: those kept; None for all.
+        n_train: training images, which is the number of features.
+        n_test: test images for usefulness and for sums of features.
+        architectures: such as "FC-1" or "Conv-1".
+        eps: size of the perturbation, L∞, pixels in [0, 1].
+        modes: how many features are attacked one by one, spaced evenly in log index; None for all.
+        n_attacked: images on which they are.
+    """
+
+    dataset: str
+    classes: tuple[str | int, ...] | None
+    n_train: int
+    n_test: int
+    architectures: tuple[str, ...]
+    eps: float
+    modes: int | None
+    n_attacked: int
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Kernels on the same training images, whose eigenvectors are compared.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: those kept.
+        n_train: images.
+        kernels: architectures; a name with " at width w" after it is the empirical NTK of one such network at
+            initialization, and "random" is a random orthogonal basis.
+        seeds: of the empirical kernels and the random bases.
+    """
+
+    dataset: str
+    classes: tuple[str | int, ...] | None
+    n_train: int
+    kernels: tuple[str, ...]
+    seeds: int = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one profile.
+
+    Attributes:
+        cases: data sets with their kernels.
+        overlap: kernels to compare.
+        steps: of PGD, on sums of features and on the first features one by one.
+        pgd_modes: how many of the first features are attacked by PGD too.
+        times: times between 1/λ_max and 10⁷/λ_max of early stopping.
+    """
+
+    cases: tuple[Case, ...]
+    overlap: Overlap
+    steps: int = 10
+    pgd_modes: int = 6
+    times: int = 8
+
+
+_AIR = ("airplane", "automobile")
+_WEAR = ("pullover", "coat")
+
+PROFILES = {
+    "quick": Config(
+        cases=(Case("mnist5k", (4, 9), 400, 600, ("FC-1",), 0.1, None, 200),),
+        overlap=Overlap("mnist5k", (4, 9), 300, ("FC-1", "FC-5", "Conv-1", "FC-1 at width 512", "random")),
+    ),
+    "full": Config(
+        cases=(
+            Case("cifar10", _AIR, 2000, 2000, ("FC-1",), 8 / 255, None, 1000),
+            Case("cifar10", _AIR, 2000, 2000, ("FC-2", "FC-3", "FC-5"), 8 / 255, 60, 1000),
+            Case("cifar10", _AIR, 500, 2000, ("FC-1",), 8 / 255, 40, 1000),
+            Case("cifar10", _AIR, 5000, 2000, ("FC-1",), 8 / 255, 40, 300),
+            Case("cifar10", _AIR, 200, 200, ("FC-1", "Conv-1"), 8 / 255, 20, 100),
+            Case("cifar10", None, 2000, 2000, ("FC-1",), 8 / 255, 40, 1000),
+            Case("fashion_mnist", _WEAR, 2000, 2000, ("FC-1", "FC-5"), 0.1, 60, 1000),
+            Case("mnist5k", (4, 9), 400, 600, ("FC-1",), 0.1, None, 600),
+        ),
+        overlap=Overlap(
+            "cifar10",
+            _AIR,
+            500,
+            (
+                "FC-1",
+                "FC-2",
+                "FC-5",
+                "Conv-1",
+                "Conv-3",
+                "FC-1 at width 4096",
+                "Conv-3 at width 128",
+                "random",
+            ),
+        ),
+        pgd_modes=12,
+        times=12,
+    ),
+    "paper": Config(
+        cases=(
+            *(
+                Case("cifar10", _AIR, n, 2000, ("FC-1", "FC-2", "FC-3", "FC-5"), 8 / 255, None, 2000)
+                for n in (2000, 10_000)
+            ),
+            Case("cifar10", _AIR, 2000, 2000, ("Conv-2", "Conv-5"), 8 / 255, 100, 1000),
+            Case("cifar10", _AIR, 1000, 500, ("Myrtle-5",), 8 / 255, 40, 100),
+            Case("cifar10", None, 10_000, 2000, ("FC-1", "FC-5"), 8 / 255, 200, 1000),
+            Case("fashion_mnist", None, 10_000, 2000, ("FC-1", "FC-5"), 0.1, 200, 1000),
+        ),
+        overlap=Overlap(
+            "cifar10",
+            _AIR,
+            2000,
+            ("FC-1", "FC-2", "FC-5", "Conv-1", "Conv-3", "Myrtle-5", "Conv-3 at width 512", "random"),
+            seeds=5,
+        ),
+        pgd_modes=100,
+        times=20,
+    ),
+}
+
+
+def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+    """Measure every kernel's features, sums of them, and what the kernels have in common.
+
+    Args:
+        config: sizes.
+        progress: show tqdm bars.
+
+    Returns:
+        Arrays, r rows as `rows(config)` names them, n the largest number of features; what a row does not
+        have is NaN; a last axis of length 3 is a value and the ends of its 95 % interval.
+        One by one: `eigenvalues` (r, n); `accuracy` (r, n, 3) on clean images, `p_accuracy` (r, n) and
+        `correlation` (r, n, 3) with `p_correlation` (r, n), both before any correction for many tests;
+        `majority` (r,); `modes` (r, q), which were attacked, `fgsm` (r, q, 3) and, of the first, `pgd`
+        (r, p, 3), `before` (r, q, 3), their clean accuracy on the same images.
+        Blocks of indices, b of them between `EDGES`: `block` (r, b, 2, 3), clean and under PGD, of the sum as
+        one classifier; `block_mean` (r, b, 2), mean accuracy of its features and standard error of that;
+        `block_correlation` (r, b, 3); `block_share` (r, b), of the damage that PGD on the whole does.
+        Sums: `top` and `without` (r, b, 2, 3), of the first `EDGES` and of the others; `stopped` (r, t, 2, 3)
+        at `times` (t,) in units of 1/λ_max.
+        Kernels, c of them: `angles` (seeds, c, c, tops), mean squared cosine of the principal angles between
+        the first `TOPS` eigenvectors; `matched` (seeds, c, c, tops), mean cosine after a matching one by one.
+    """
+    found = [
+        _measured(case, name, config, progress)
+        for case, name in tqdm(rows(config), desc="kernels", disable=not progress)
+    ]
+    arrays = {name: _padded([one[name] for one in found]) for name in found[0]}
+    return arrays | {"times": _times(config)} | _compared(config.overlap, progress)
+
+
+def rows(config: Config) -> list[tuple[Case, str]]:
+    """Case and architecture of every row."""
+    return [(case, name) for case in config.cases for name in case.architectures]
+
+
+def held_out(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Training images and labels, test images and labels, and the number of classes.
+
+    A pair of the embedded digits has 200 test images, too few to see a feature of accuracy 0.55. So the
+    training images that are left over are test images too.
+    """
+    sizes = {"n_train": case.n_train, "n_test": case.n_test} if case.dataset != "mnist5k" else {}
+    images = data.load(case.dataset, classes=case.classes, **sizes)
+    x = np.concatenate([images.x_test, images.x_train[case.n_train :]])[: case.n_test]
+    y = np.concatenate([images.y_test, images.y_train[case.n_train :]])[: case.n_test]
+    if len(x) < case.n_test or len(images.x_train) < case.n_train:
+        raise ValueError(
+            f"{case.dataset} has too few images for n_train={case.n_train}, n_test={case.n_test}"
+        )
+    return images.x_train[: case.n_train], images.y_train[: case.n_train], x, y, len(images.classes)
+
+
+def _times(config: Config) -> np.ndarray:
+    return np.geomspace(1, 1e7, config.times)
+
+
+def _spaced(n: int, number: int | None) -> np.ndarray:
+    """Indices 0 to n − 1: all, or so many, evenly spaced in log index."""
+    if number is None or number >= n:
+        return np.arange(n)
+    places = np.geomspace(1, n, 4 * number).astype(int) - 1
+    unique = np.unique(places)
+    return unique[np.unique(np.linspace(0, len(unique) - 1, number).astype(int))]
+
+
+def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str, np.ndarray]:
+    x_train, y_train, x, y, k = held_out(case)
+    kernel, n, threat = architecture(name), len(x_train), Threat("linf", case.eps)
+    fitted = regression.fit(gram(kernel, x_train), data.targets(y_train, k))
+    found = features.eigenfeatures(fitted, kernel, x_train)
+    outputs, right = features.outputs(found, x), features.correct(found, x, y)
+    useful, together = features.usefulness(right, y), features.correlation(outputs, data.targets(y, k))
+    modes, some = _spaced(n, case.modes), slice(case.n_attacked)
+    attack = functools.partial(
+        features.correct_under_attack, found, x[some], y[some], threat, progress=progress
+    )
+    first = np.arange(min(config.pgd_modes, n))
+    both = functools.partial(_both, x=x, y=y, threat=threat, steps=config.steps, pixels=kernel.pixel_power)
+
+    edges = [edge for edge in EDGES if edge < n] + [n]
+    blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
+    means = [right[:, block].mean(axis=0) for block in blocks]
+    whole = features.classifier(found)
+    attacked = _pgd(whole, x[some], y[some], threat, config.steps, kernel.pixel_power)
+    shares = features.attack_shares(found, x[some], attacked, y[some]).mean(axis=0)
+    bar = functools.partial(tqdm, leave=False, disable=not progress)
+    sums = {
+        "block": [both(features.classifier(found, block)) for block in bar(blocks, desc="blocks")],
+        "top": [both(features.classifier(found, edge)) for edge in bar(edges[1:], desc="top")],
+        "without": [
+            both(features.classifier(found, range(edge, n))) for edge in bar(edges[:-1], desc="without top")
+        ],
+        "stopped": [
+            both(features.classifier(found, t=t / fitted.eigenvalues[0]))
+            for t in bar(_times(config), desc="times")
+        ],
+    }
+    return {
+        "eigenvalues": fitted.eigenvalues,
+        "accuracy": useful.accuracy,
+        "p_accuracy": useful.p_value,
+        "correlation": together.value,
+        "p_correlation": together.p_value,
+        "majority": np.array(useful.majority),
+        "modes": modes.astype(float),
+        "before": features.accuracies(right[some][:, modes]),
+        "fgsm": features.accuracies(attack(modes=modes)),
+        "pgd": features.accuracies(attack(modes=first, steps=config.steps)),
+        "block_mean": np.array([[mean.mean(), mean.std() / np.sqrt(len(mean))] for mean in means]),
+        "block_correlation": np.concatenate(
+            [
+                features.correlation(outputs[:, block].sum(axis=1, keepdims=True), data.targets(y, k)).value
+                for block in blocks
+            ]
+        ),
+        "block_share": np.array([shares[block].sum() for block in blocks]) / shares.sum(),
+        **{key: np.array(value) for key, value in sums.items()},
+    }
+
+
+def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, pixel_power: int) -> np.ndarray:
+    """PGD of falling steps, which begins with FGSM."""
+    return pgd(
+        f,
+        x,
+        y,
+        threat,
+        steps=steps,
+        step_size=np.linspace(threat.eps, threat.eps / steps, steps),
+        early_stop=True,
+        batch=256 if pixel_power == 0 else 32,
+    )
+
+
+def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, pixels: int) -> list[Any]:
+    batch = 256 if pixels == 0 else 32
+    attacked = _pgd(f, x, y, threat, steps, pixels)
+    return [_triple(robust_accuracy(f, points, y, batch=batch)) for points in (x, attacked)]
+
+
+def _compared(config: Overlap, progress: bool) -> dict[str, np.ndarray]:
+    images = data.load(config.dataset, classes=config.classes, n_train=config.n_train)
+    x, kernels = images.x_train, config.kernels
+    tops = [top for top in TOPS if top <= len(x)]
+    shape = (config.seeds, len(kernels), len(kernels), len(tops))
+    angles, matched = np.zeros(shape), np.zeros(shape)
+    fixed = {name: _basis(name, x, 0) for name in kernels if " at width " not in name and name != "random"}
+    for seed in tqdm(range(config.seeds), desc="overlap", disable=not progress):
+        bases = [fixed[name] if name in fixed else _basis(name, x, seed) for name in kernels]
+        for i, j, k in np.ndindex(shape[1:]):
+            cosines = np.cos(features.principal_angles(bases[i], bases[j], top=tops[k]))
+            angles[seed, i, j, k] = (cosines**2).mean()
+            matched[seed, i, j, k] = features.match(bases[i], bases[j], top=tops[k])[1].mean()
+    return {"angles": angles, "matched": matched}
+
+
+def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
+    """Eigenvectors of a kernel on x, or a random basis."""
+    if name == "random":
+        return scipy.stats.ortho_group.rvs(len(x), random_state=seed)[:, : max(TOPS)]
+    spec, _, width = name.partition(" at width ")
+    if width:
+        network = architecture(spec, width=int(width))
+        params = network.init(jax.random.key(seed), x.shape)
+        matrix = np.asarray(empirical_ntk(network.apply, params, x, reduce="trace"))
+    else:
+        matrix = gram(architecture(spec), x)
+    return regression.fit(matrix, np.ones((len(x), 1))).eigenvectors
+
+
+def _padded(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays of several lengths as one, with NaN behind the shorter."""
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
+    result = np.full((len(arrays), *shape), np.nan)
+    for row, array in enumerate(arrays):
+        result[row, *(slice(length) for length in array.shape)] = array
+    return result
+
+
+def _triple(estimate: Estimate) -> list[float]:
+    return [estimate.value, estimate.low, estimate.high]
+
+
+if __name__ == "__main__":
+    main(
+        "features",
+        PROFILES,
+        run,
+        dataset=lambda config: "; ".join(
+            dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in config.cases)
+        ),
+        seeds=lambda config: range(config.overlap.seeds),
+    )
