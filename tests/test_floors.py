@@ -11,7 +11,7 @@ FLOORS = (
     {"architectures", "kernels", "empirical"},
     {"regression", "predictor", "training"},
     {"attacks"},
-    {"features"},
+    {"features", "dynamics"},
     {"plots", "interactive"},
     {"experiments"},
 )
