@@ -186,9 +186,8 @@ def correct_under_attack(
     weights = (regression.eigenvectors * finite_gains(regression, math.inf))[:, index].T
     low, high = geometry.box(threat, x)
     result = np.zeros((len(x), len(index)), bool)
-    function = kernel_function(features.kernel, features.kind)
     with double(features.x_train):
-        attack, again = _compiled(function, features.kind)
+        attack, again, still = _compiled(kernel_function(features.kernel, features.kind), features.kind)
         x_train, weights = jnp.asarray(features.x_train), jnp.asarray(weights, features.x_train.dtype)
         options = {"norm": threat.norm, "size": size, "eps": threat.eps}
         for one in tqdm(range(len(x)), desc="features", unit="image", disable=not progress):
@@ -198,7 +197,7 @@ def correct_under_attack(
                 points, right = attack(x_train, rows, signs, *ball, **options)
                 for _ in range(steps - 1):
                     points, right = again(x_train, rows, signs, points, right, *ball, **options)
-                result[one, some] = _still(function, features.kind)(x_train, rows, signs, points, right)
+                result[one, some] = still(x_train, rows, signs, points, right)
     return result
 
 
@@ -237,15 +236,15 @@ def _wanted(features: Eigenfeatures, labels: Any, m: int, index: np.ndarray) -> 
 def _blocks(features: Eigenfeatures, q: int) -> Iterator[slice]:
     """Features at once: a block's kernel entries and points take some 0.2 GB."""
     each = features.x_train.shape[0] * pixels(features.kernel, features.x_train) + features.x_train[0].size
-    size = max(1, min(q, 2**24 // each))
-    size = math.ceil(q / math.ceil(q / size))
+    number = math.ceil(q / max(1, min(q, 2**24 // each))) if q else 1
+    size = max(1, math.ceil(q / number))
     for first in range(0, q, size):
         yield slice(first, min(first + size, q))
 
 
 @keep_compiled
-def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The first step, in which all features share the input, and the others, in which each has its own."""
+def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any], ...]:
+    """The first step, where all features share the input; the others, where each has its own; the verdict."""
 
     def move(gradient: Any, points: Any, x: Any, low: Any, high: Any, size: Any, eps: Any, norm: str) -> Any:
         dtype = points.dtype
@@ -284,17 +283,12 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any
             right = right & (_own(entries, rows, signs) > 0)
             return move(pullback(-signs[:, None] * rows)[0], points, x, low, high, size, eps, norm), right
 
-    return first, again
-
-
-@keep_compiled
-def _still(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     @jax.jit
     def still(x_train: Any, rows: Any, signs: Any, points: Any, right: Any) -> Any:
         with jax.default_matmul_precision("highest"):
             return right & (_own(kernel(points, x_train, kind), rows, signs) > 0)
 
-    return still
+    return first, again, still
 
 
 def _own(entries: Any, rows: Any, signs: Any) -> Any:

@@ -11,7 +11,7 @@ from companion._checks import count, finite
 
 
 def principal_angles(
-    first: Float[Any, "n p"], second: Float[Any, "n p"], *, top: int
+    first: Float[Any, "n p"], second: Float[Any, "n r"], *, top: int
 ) -> Float[np.ndarray, " top"]:
     """Angles between the spaces that the first `top` eigenvectors of two kernels span, ascending.
 
@@ -40,7 +40,7 @@ def principal_angles(
 
 
 def match(
-    first: Float[Any, "n p"], second: Float[Any, "n p"], *, top: int
+    first: Float[Any, "n p"], second: Float[Any, "n r"], *, top: int
 ) -> tuple[Int[np.ndarray, " top"], Float[np.ndarray, " top"]]:
     """A partner among the second kernel's features for each of the first's, all fitting best.
 
@@ -52,7 +52,7 @@ def match(
         top: how many of each to match.
 
     Returns:
-        The partners (top,), and the cosines |⟨v_i, w_partner(i)⟩| (top,).
+        The partners (top,), and the sizes of the cosines ⟨v_i, w_partner(i)⟩ (top,).
 
     Raises:
         ValueError: as `principal_angles`.

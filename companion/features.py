@@ -80,7 +80,7 @@ def classifier(
     Raises:
         TypeError, ValueError: modes or times that do not fit.
 
-    Cost: O(n |S| k) once; then as any `predictor`.
+    Cost: O(n q k) for q features, once; then as any `predictor`.
 
     >>> from companion import regression
     >>> x = np.eye(2, dtype=np.float32)
@@ -196,7 +196,10 @@ def attack_shares(
     labels = np.asarray(labels)
     if labels.shape != before.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be {len(before)} integers, got shape {labels.shape} of {labels.dtype}")
-    if (k := before.shape[2]) == 1:
+    k = before.shape[2]
+    if labels.min() < 0 or labels.max() >= max(2, k):
+        raise ValueError(f"labels must lie in [0, {max(2, k)}), got {labels.min()} to {labels.max()}")
+    if k == 1:
         return (2 * labels[:, None] - 1) * (before - after)[:, :, 0]
     whole = outputs(features, attacked).sum(axis=1) if modes is not None else after.sum(axis=1)
     own = np.arange(k) == labels[:, None]

@@ -40,6 +40,13 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     /* 4. The search button's label hides the keys that it shows ("Search Ctrl+K"): let its text name it. */
     for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");
 
+    /* 6. Wide tables scroll in a box of their own, which a keyboard must reach. */
+    for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "region");
+      box.setAttribute("aria-label", "Table");
+    }
+
     /* 5. A player's still picture is for pages without JavaScript: close the room kept for it. */
     for (const still of document.querySelectorAll(".cell_output .text_html > noscript"))
       still.parentElement.style.display = "none";
