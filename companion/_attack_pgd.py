@@ -51,8 +51,8 @@ def pgd(
         threat: norm, eps and bounds.
         steps: gradient steps of an attempt, ≥ 1.
         step_size: s ≥ 0 in pixel units, or one size for each step. None: 2.5 ε / steps, which can cross the
-            ball (Madry et al. 2018). Falling sizes, `np.linspace(eps, eps / steps, steps)`, begin with FGSM:
-            never weaker than it, and soonest done with `early_stop`.
+            ball (Madry et al. 2018). Falling sizes, `np.linspace(eps, eps / steps, steps)`, begin with FGSM
+            where there is no key: never weaker than it, and soonest done with `early_stop`.
         loss: "margin", "cross_entropy", "squared", or a function of outputs (m, k) and labels, values (m,).
         targeted: descend the loss towards the labels instead.
         key: a JAX random key: attempts start at random points of the ball. None: at x itself.

@@ -183,7 +183,7 @@ def correct_under_attack(
         raise ValueError(f"x must lie in the bounds {threat.bounds}, got {x.min():.4g} to {x.max():.4g}")
     index = np.arange(len(regression.eigenvalues))[mode_indices(modes, len(regression.eigenvalues))]
     wanted = _wanted(features, labels, len(x), index)
-    weights = (regression.eigenvectors * finite_gains(regression, math.inf))[:, index].T
+    weights = _weights(regression, index).T
     low, high = geometry.box(threat, x)
     result = np.zeros((len(x), len(index)), bool)
     with double(features.x_train):
@@ -214,8 +214,12 @@ def _activations(
     regression = features.regression
     index = np.arange(len(regression.eigenvalues))[mode_indices(modes, len(regression.eigenvalues))]
     kernel = gram(features.kernel, x, features.x_train, kind=features.kind, progress=progress)
-    weights = (regression.eigenvectors * finite_gains(regression, math.inf))[:, index]
-    return index, np.asarray(kernel, np.float64) @ weights
+    return index, np.asarray(kernel, np.float64) @ _weights(regression, index)
+
+
+def _weights(regression: KernelRegression, index: np.ndarray) -> np.ndarray:
+    """v_i / λ_i in columns, (n, q): φ_i(x) = Θ(x, X) v_i / λ_i."""
+    return regression.eigenvectors[:, index] * finite_gains(regression, math.inf)[index]
 
 
 def _wanted(features: Eigenfeatures, labels: Any, m: int, index: np.ndarray) -> np.ndarray:
@@ -228,9 +232,8 @@ def _wanted(features: Eigenfeatures, labels: Any, m: int, index: np.ndarray) -> 
         raise ValueError(f"labels must lie in [0, {k}), got {labels.min()} to {labels.max()}")
     if c.shape[1] == 1:
         return (2 * labels[:, None] - 1) * np.sign(c[:, 0])
-    flat = c.max(axis=1) == c.min(axis=1)
     above, below = c.argmax(axis=1) == labels[:, None], c.argmin(axis=1) == labels[:, None]
-    return np.where(flat, 0, above.astype(int) - below)
+    return above.astype(int) - below
 
 
 def _blocks(features: Eigenfeatures, q: int) -> Iterator[slice]:

@@ -9,9 +9,6 @@ Definitions: Tsilivis & Kempe (2022), arXiv 2210.05577; Fort et al. (2020), arXi
 """
 
 import math
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +16,8 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
-from companion._checks import count, finite, number
+from companion._checks import count, finite
+from companion._kernel_path import KernelPath, KernelSequence, kernel_at, length, matrix, norm_of
 
 __all__ = [
     "KernelPath",
@@ -34,62 +32,6 @@ __all__ = [
     "specialization",
     "velocity",
 ]
-
-
-class KernelPath:
-    """Kernels on disk, one file for each moment: a path that need not fit into memory.
-
-    Files are written whole or not at all, so a killed run leaves no broken kernel.
-
-    Attributes:
-        folder: where they are, made if it is missing.
-
-    >>> import tempfile
-    >>> path = KernelPath(tempfile.mkdtemp())
-    >>> path.save(0.5, np.eye(2))
-    >>> path.times, path[0].tolist()
-    ([0.5], [[1.0, 0.0], [0.0, 1.0]])
-    """
-
-    def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def times(self) -> list[float]:
-        """The moments that are there, ascending."""
-        return sorted(float(file.stem) for file in self.folder.glob("*.npy"))
-
-    def save(self, time: float | int, kernel: Float[Any, "n n"]) -> None:
-        """Keep a kernel, in place of one of the same time.
-
-        Args:
-            time: ≥ 0, in epochs.
-            kernel: (n, n), symmetric, finite; the same n as the others.
-
-        Raises:
-            TypeError, ValueError: a time or a matrix that does not fit.
-        """
-        kernel = _matrix("kernel", kernel)
-        if len(self) and self[0].shape != kernel.shape:
-            raise ValueError(f"kernel must have the shape of the others, {self[0].shape}, got {kernel.shape}")
-        file = self._file(number("time", time))
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        with partial.open("wb") as stream:
-            np.save(stream, kernel)
-        partial.replace(file)
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return np.load(self._file(self.times[index]))
-
-    def _file(self, time: float) -> Path:
-        return self.folder / f"{time!r}.npy"
-
-
-KernelSequence = KernelPath | Sequence[Any] | np.ndarray
 
 
 def inner_products(path: KernelSequence, *, memory: int = 10**9) -> Float[np.ndarray, "t t"]:
@@ -112,13 +54,13 @@ def inner_products(path: KernelSequence, *, memory: int = 10**9) -> Float[np.nda
     array([[2., 4.],
            [4., 8.]])
     """
-    size, first = _length(path), _matrix("path[0]", path[0])
+    size, first = length(path), matrix("path[0]", path[0])
     n, held = len(first), max(1, count("memory", memory) // (16 * first.size))
     products = np.empty((size, size))
 
     def block(start: int) -> np.ndarray:
         return np.stack(
-            [_same(path, i, n).ravel().astype(float) for i in range(start, min(start + held, size))]
+            [kernel_at(path, i, n).ravel().astype(float) for i in range(start, min(start + held, size))]
         )
 
     for i in range(0, size, held):
@@ -150,7 +92,13 @@ def distances(path: KernelSequence, *, memory: int = 10**9) -> Float[np.ndarray,
     array([0.    , 0.    , 0.2929])
     """
     products = inner_products(path, memory=memory)
-    return _distances(products)
+    squares = np.diag(products)
+    if (squares <= 0).any():
+        raise ValueError(f"kernel {int(np.argmin(squares))} of the path is zero: it has no direction")
+    norms = np.sqrt(squares)
+    result = np.clip(1 - products / np.outer(norms, norms), 0, 2)
+    np.fill_diagonal(result, 0)
+    return result
 
 
 def polar(
@@ -180,13 +128,13 @@ def polar(
     >>> radius.tolist(), angle.round(6).tolist()
     ([0.0, 0.5, 1.0], [0.0, 0.0, 0.0])
     """
-    size = _length(path)
-    first = _part(_matrix("path[0]", path[0]), part, top)
-    norm, radius, angle = _norm(first, 0), np.zeros(size), np.zeros(size)
+    size = length(path)
+    first = _part(matrix("path[0]", path[0]), part, top)
+    norm, radius, angle = norm_of(first, 0), np.zeros(size), np.zeros(size)
     for t in range(1, size):
-        kernel = _part(_same(path, t, len(first)), part, top)
+        kernel = _part(kernel_at(path, t, len(first)), part, top)
         radius[t] = np.linalg.norm(kernel - first)
-        cosine = float((kernel * first).sum()) / (norm * _norm(kernel, t))
+        cosine = float((kernel * first).sum()) / (norm * norm_of(kernel, t))
         angle[t] = math.acos(min(1.0, max(-1.0, cosine)))
     return radius / radius[-1] if radius[-1] > 0 else radius, angle
 
@@ -210,9 +158,9 @@ def concentration(kernel: Float[Any, "n n"], *, top: int = 20) -> float:
     >>> round(concentration(np.diag([3.0, 1.0]), top=1), 6)
     0.9
     """
-    kernel = _matrix("kernel", kernel)
+    kernel = matrix("kernel", kernel)
     values = _largest(kernel, top)[0]
-    return min(1.0, float((values**2).sum() / _norm(kernel, None) ** 2))
+    return min(1.0, float((values**2).sum() / norm_of(kernel, None) ** 2))
 
 
 def effective_rank(kernel: Float[Any, "n n"]) -> float:
@@ -230,8 +178,8 @@ def effective_rank(kernel: Float[Any, "n n"]) -> float:
     >>> round(effective_rank(np.diag([2.0, 2.0, 0.0])), 6)
     2.0
     """
-    kernel = _matrix("kernel", kernel)
-    return float(np.trace(kernel) ** 2 / _norm(kernel, None) ** 2)
+    kernel = matrix("kernel", kernel)
+    return float(np.trace(kernel) ** 2 / norm_of(kernel, None) ** 2)
 
 
 def velocity(path: KernelSequence, times: Float[Any, " t"]) -> Float[np.ndarray, " t-1"]:
@@ -252,12 +200,12 @@ def velocity(path: KernelSequence, times: Float[Any, " t"]) -> Float[np.ndarray,
     >>> velocity([np.eye(2), np.diag([1.0, 0.0])], np.array([0.0, 2.0])).round(4)
     array([0.1464])
     """
-    size = _length(path)
+    size = length(path)
     times = _ascending(times, size)
-    before, speeds = _matrix("path[0]", path[0]), np.empty(size - 1)
+    before, speeds = matrix("path[0]", path[0]), np.empty(size - 1)
     for t in range(1, size):
-        now = _same(path, t, len(before))
-        speeds[t - 1] = 1 - float((before * now).sum()) / (_norm(before, t - 1) * _norm(now, t))
+        now = kernel_at(path, t, len(before))
+        speeds[t - 1] = 1 - float((before * now).sum()) / (norm_of(before, t - 1) * norm_of(now, t))
         before = now
     return np.maximum(speeds, 0) / np.diff(times)
 
@@ -280,11 +228,11 @@ def alignment(kernel: Float[Any, "n n"], targets: Float[Any, "m k"]) -> float:
     >>> alignment(np.ones((2, 2)), np.ones((2, 1)))
     1.0
     """
-    kernel, targets = _matrix("kernel", kernel), finite("targets", np.asarray(targets, float))
+    kernel, targets = matrix("kernel", kernel), finite("targets", np.asarray(targets, float))
     if targets.ndim != 2 or len(targets) != len(kernel) or not targets.any():
         raise ValueError(f"targets must be ({len(kernel)}, k) and not all zero, got shape {targets.shape}")
     inside = float(((kernel @ targets) * targets).sum())
-    return inside / (_norm(kernel, None) * float(np.linalg.norm(targets.T @ targets)))
+    return inside / (norm_of(kernel, None) * float(np.linalg.norm(targets.T @ targets)))
 
 
 def specialization(
@@ -338,10 +286,10 @@ def rotation(path: KernelSequence, *, top: int = 20) -> Float[np.ndarray, " t"]:
     >>> rotation([np.diag([1.0, 2.0]), np.diag([2.0, 1.0])], top=1)
     array([0., 1.])
     """
-    size = _length(path)
-    last = _matrix("path[-1]", path[size - 1])
+    size = length(path)
+    last = matrix("path[-1]", path[size - 1])
     space = _largest(last, top)[1]
-    spaces = (_largest(_same(path, t, len(last)), top)[1] for t in range(size))
+    spaces = (_largest(kernel_at(path, t, len(last)), top)[1] for t in range(size))
     return np.array([((one.T @ space) ** 2).sum() / top for one in spaces])
 
 
@@ -380,52 +328,6 @@ def lazy_onset(
     ahead = np.maximum.accumulate(to_last[::-1])[::-1]
     found = times[[int(np.argmax(ahead <= max(one, 1e-6))) for one in thresholds]]
     return found if np.ndim(threshold) else float(found[0])
-
-
-def _distances(products: np.ndarray) -> np.ndarray:
-    squares = np.diag(products)
-    if (squares <= 0).any():
-        raise ValueError(f"kernel {int(np.argmin(squares))} of the path is zero: it has no direction")
-    norms = np.sqrt(squares)
-    result = np.clip(1 - products / np.outer(norms, norms), 0, 2)
-    np.fill_diagonal(result, 0)
-    return result
-
-
-def _length(path: Any) -> int:
-    try:
-        size = len(path)
-    except TypeError:
-        raise TypeError(f"path must be a sequence of kernels, got {type(path).__name__}") from None
-    if not size:
-        raise ValueError("path must have at least one kernel")
-    return size
-
-
-def _matrix(name: str, kernel: Any) -> np.ndarray:
-    kernel = np.asarray(kernel)
-    if kernel.dtype.kind != "f":
-        raise TypeError(f"{name} must be floating point, got {kernel.dtype}")
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.size:
-        raise ValueError(f"{name} must be square (n, n), got shape {kernel.shape}")
-    finite(name, kernel)
-    if np.abs(kernel - kernel.T).max() > 1e-4 * np.abs(kernel).max():
-        raise ValueError(f"{name} must be symmetric")
-    return kernel
-
-
-def _same(path: Any, index: int, n: int) -> np.ndarray:
-    kernel = _matrix(f"path[{index}]", path[index])
-    if len(kernel) != n:
-        raise ValueError(f"path[{index}] must be ({n}, {n}) as path[0], got {kernel.shape}")
-    return kernel
-
-
-def _norm(kernel: np.ndarray, index: int | None) -> float:
-    norm = float(np.linalg.norm(kernel.astype(float)))
-    if norm == 0:
-        raise ValueError(f"kernel{'' if index is None else f' {index} of the path'} is zero: no direction")
-    return norm
 
 
 def _ascending(times: Any, size: int) -> np.ndarray:
