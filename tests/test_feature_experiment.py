@@ -11,7 +11,7 @@ from companion import data, regression
 from companion._sets import SETS
 from companion.attacks import Threat, pgd
 from companion.experiments import features
-from companion.experiments.attacks import architecture
+from companion.experiments._shared import architecture
 from companion.kernels import gram
 from companion.predictor import predictor
 

@@ -15,7 +15,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from companion import data, regression
-from companion.architectures import Architecture, conv, fc, myrtle
 from companion.attacks import (
     Threat,
     fgsm,
@@ -27,9 +26,9 @@ from companion.attacks import (
     transfer,
 )
 from companion.experiments import main
+from companion.experiments._shared import architecture, attack_batch, sources, triple
 from companion.kernels import gram
 from companion.predictor import input_gradient, predictor
-from companion.statistics import Estimate
 from companion.training import train_to_residual
 
 ATTACKS = ("random", "fgsm", "pgd", "pgd_long")
@@ -219,12 +218,6 @@ def rows(config: Config) -> list[tuple[Case, str]]:
     return [(case, name) for case in config.cases for name in case.architectures]
 
 
-def architecture(name: str, **sizes: Any) -> Architecture:
-    """The network family that a name such as "FC-3" stands for."""
-    kind, depth = name.split("-")
-    return {"FC": fc, "Conv": conv, "Myrtle": myrtle}[kind](int(depth), **sizes)
-
-
 def _times(config: Config) -> np.ndarray:
     return np.geomspace(1, 1e7, config.times)
 
@@ -235,7 +228,7 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
     targets = data.targets(images.y_train, len(images.classes))
     fitted = regression.fit(gram(kernel, images.x_train), targets)
     # Where an entry takes memory for every pixel, fewer images at once.
-    options = {"early_stop": True, "batch": 256 if kernel.pixel_power == 0 else 32}
+    options = {"early_stop": True, "batch": attack_batch(kernel)}
 
     def at(t: float) -> Any:
         return predictor(kernel, images.x_train, regression.coefficients(fitted, t=t))
@@ -249,20 +242,20 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
             fgsm(f, x, y, threat, batch=options["batch"]),
             *(pgd(f, x, y, threat, steps=steps, **options) for steps in config.steps),
         )
-        accuracy.append([_triple(robust_accuracy(f, z, y, batch=options["batch"])) for z in attacked])
+        accuracy.append([triple(robust_accuracy(f, z, y, batch=options["batch"])) for z in attacked])
     threat, along = Threat("linf", case.main), []
     for t in _times(config):
         g = at(t / fitted.eigenvalues[0])
         attacked = pgd(g, x, y, threat, steps=config.steps[0], **options)
-        along.append([_triple(robust_accuracy(g, z, y, batch=options["batch"])) for z in (x, attacked)])
+        along.append([triple(robust_accuracy(g, z, y, batch=options["batch"])) for z in (x, attacked)])
     stronger, geometry = np.full((2, 3), np.nan), np.full(5, np.nan)
     if len(images.classes) == 2:
         attacked = pgd(f, x, y, threat, steps=config.steps[1], restarts=config.restarts, key=key, **options)
-        stronger[0] = _triple(robust_accuracy(f, attacked, y, batch=options["batch"]))
+        stronger[0] = triple(robust_accuracy(f, attacked, y, batch=options["batch"]))
         if config.queries and kernel.pixel_power == 0:
             some = slice(config.n_square)
             attacked = square(f, x[some], y[some], threat, key=key, queries=config.queries)
-            stronger[1] = _triple(robust_accuracy(f, attacked, y[some]))
+            stronger[1] = triple(robust_accuracy(f, attacked, y[some]))
         # The squared norm of f_∞ is αᵀΘα = αᵀY.
         squared_norm = float((regression.coefficients(fitted) * targets).sum())
         geometry = [
@@ -271,7 +264,7 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
             regression.condition_number(fitted),
         ]
     return {
-        "clean": np.array(_triple(robust_accuracy(f, x, y, batch=options["batch"]))),
+        "clean": np.array(triple(robust_accuracy(f, x, y, batch=options["batch"]))),
         "accuracy": np.swapaxes(accuracy, 0, 1),
         "along": np.swapaxes(along, 0, 1),
         "stronger": stronger,
@@ -339,17 +332,11 @@ def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _triple(estimate: Estimate) -> list[float]:
-    return [estimate.value, estimate.low, estimate.high]
-
-
 if __name__ == "__main__":
     main(
         "attacks",
         PROFILES,
         run,
-        dataset=lambda config: "; ".join(
-            dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in config.cases)
-        ),
+        dataset=lambda config: sources(config.cases),
         seeds=lambda config: range(config.transfers.seeds),
     )

@@ -21,9 +21,8 @@ from companion import data, features, regression
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
 from companion.experiments import main
-from companion.experiments.attacks import architecture
+from companion.experiments._shared import architecture, attack_batch, sources, triple
 from companion.kernels import gram
-from companion.statistics import Estimate
 
 EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 TOPS = (1, 2, 5, 10, 20, 50, 100)
@@ -233,13 +232,13 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
         features.correct_under_attack, found, x[some], y[some], threat, progress=progress
     )
     first = np.arange(min(config.pgd_modes, n))
-    both = functools.partial(_both, x=x, y=y, threat=threat, steps=config.steps, pixels=kernel.pixel_power)
+    both = functools.partial(_both, x=x, y=y, threat=threat, steps=config.steps, batch=attack_batch(kernel))
 
     edges = [edge for edge in EDGES if edge < n] + [n]
     blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
     means = [right[:, block].mean(axis=0) for block in blocks]
     whole = features.classifier(found)
-    attacked = _pgd(whole, x[some], y[some], threat, config.steps, kernel.pixel_power)
+    attacked = _pgd(whole, x[some], y[some], threat, config.steps, attack_batch(kernel))
     shares = features.attack_shares(found, x[some], attacked, y[some]).mean(axis=0)
     bar = functools.partial(tqdm, leave=False, disable=not progress)
     sums = {
@@ -276,7 +275,7 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
     }
 
 
-def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, pixel_power: int) -> np.ndarray:
+def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch: int) -> np.ndarray:
     """PGD of falling steps, which begins with FGSM."""
     return pgd(
         f,
@@ -286,14 +285,13 @@ def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, pixel
         steps=steps,
         step_size=np.linspace(threat.eps, threat.eps / steps, steps),
         early_stop=True,
-        batch=256 if pixel_power == 0 else 32,
+        batch=batch,
     )
 
 
-def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, pixels: int) -> list[Any]:
-    batch = 256 if pixels == 0 else 32
-    attacked = _pgd(f, x, y, threat, steps, pixels)
-    return [_triple(robust_accuracy(f, points, y, batch=batch)) for points in (x, attacked)]
+def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch: int) -> list[Any]:
+    attacked = _pgd(f, x, y, threat, steps, batch)
+    return [triple(robust_accuracy(f, points, y, batch=batch)) for points in (x, attacked)]
 
 
 def _compared(config: Overlap, progress: bool) -> dict[str, np.ndarray]:
@@ -335,17 +333,11 @@ def _padded(arrays: list[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _triple(estimate: Estimate) -> list[float]:
-    return [estimate.value, estimate.low, estimate.high]
-
-
 if __name__ == "__main__":
     main(
         "features",
         PROFILES,
         run,
-        dataset=lambda config: "; ".join(
-            dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in config.cases)
-        ),
+        dataset=lambda config: sources(config.cases),
         seeds=lambda config: range(config.overlap.seeds),
     )

@@ -1,0 +1,29 @@
+"""What several experiments do alike: kernels by name, attacks in batches, intervals as numbers, sources."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from companion import data
+from companion.architectures import Architecture, conv, fc, myrtle
+from companion.statistics import Estimate
+
+
+def architecture(name: str, **sizes: Any) -> Architecture:
+    """The network family that a name such as "FC-3" stands for."""
+    kind, depth = name.split("-")
+    return {"FC": fc, "Conv": conv, "Myrtle": myrtle}[kind](int(depth), **sizes)
+
+
+def attack_batch(kernel: Architecture) -> int:
+    """Images to attack at once: fewer where a kernel entry takes memory for every pixel."""
+    return 256 if kernel.pixel_power == 0 else 32
+
+
+def triple(estimate: Estimate) -> list[float]:
+    """A value and the ends of its interval."""
+    return [estimate.value, estimate.low, estimate.high]
+
+
+def sources(cases: Iterable[Any]) -> str:
+    """The data sets of some cases, as captions name them."""
+    return "; ".join(dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in cases))
