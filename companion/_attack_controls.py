@@ -68,7 +68,9 @@ def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float
     with double(x):
         low, high = geometry.box(threat, x)
         keys = jax.random.split(key, len(x))
-        return geometry.inside(threat, x, np.asarray(geometry.start(threat, keys, x, low, high)))
+        return geometry.inside(
+            threat, x, np.asarray(geometry.start(threat.norm, threat.eps, keys, x, low, high))
+        )
 
 
 def one_step(

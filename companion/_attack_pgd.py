@@ -250,5 +250,5 @@ def _starts(
 
     found = np.empty_like(x)
     for some in in_batches(np.arange(len(x)), min(1024, len(x))):
-        found[some] = geometry.start(threat, keys(key, some), x[some], low[some], high[some])
+        found[some] = geometry.start(threat.norm, threat.eps, keys(key, some), x[some], low[some], high[some])
     return found

@@ -68,16 +68,16 @@ def inside(threat: Threat, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     return np.clip(_rounded_towards(x, _wide(x) + delta, np.abs(delta)), low, high)
 
 
-def start(threat: Threat, keys: jax.Array, x: Any, low: Any, high: Any) -> Any:
+def start(norm: str, eps: Any, keys: jax.Array, x: Any, low: Any, high: Any) -> Any:
     """A random point of each input's ball, uniform before the pixels' bounds cut it."""
-    if threat.norm == "linf":
+    if norm == "linf":
         share = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)
-        return jnp.clip(x + threat.eps * (2 * share - 1), low, high)
+        return jnp.clip(x + eps * (2 * share - 1), low, high)
 
     def point(key: jax.Array) -> Any:
         direction = jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:], x.dtype)
         radius = jax.random.uniform(jax.random.fold_in(key, 1), (), x.dtype) ** (1 / direction.size)
-        return threat.eps * radius * direction / jnp.linalg.norm(direction)
+        return eps * radius * direction / jnp.linalg.norm(direction)
 
     return jnp.clip(x + jax.vmap(point)(keys), low, high)
 

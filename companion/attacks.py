@@ -24,6 +24,7 @@ from companion._attack_pgd import fgsm, pgd
 from companion._attack_predict import as_partial, outputs_of
 from companion._attack_square import square
 from companion._attack_threat import Threat
+from companion._attack_training import free_training, training_attack
 from companion._attack_transfer import Transfer, gradient_cosine, transfer
 from companion._checks import count
 from companion.statistics import Estimate, accuracy
@@ -36,6 +37,7 @@ __all__ = [
     "Transfer",
     "cross_entropy",
     "fgsm",
+    "free_training",
     "gradient_cosine",
     "margin",
     "one_step",
@@ -46,6 +48,7 @@ __all__ = [
     "sanity_checks",
     "square",
     "squared",
+    "training_attack",
     "transfer",
     "two_logits",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "effective_rank",
     "inner_products",
     "lazy_onset",
+    "per_output",
     "polar",
     "rotation",
     "specialization",
@@ -233,6 +234,29 @@ def alignment(kernel: Float[Any, "n n"], targets: Float[Any, "m k"]) -> float:
         raise ValueError(f"targets must be ({len(kernel)}, k) and not all zero, got shape {targets.shape}")
     inside = float(((kernel @ targets) * targets).sum())
     return inside / (norm_of(kernel, None) * float(np.linalg.norm(targets.T @ targets)))
+
+
+def per_output(kernel: Float[Any, "m m"], k: int) -> Float[np.ndarray, "k n n"]:
+    """Θ̂_aa for every output a: the diagonal blocks of the full kernel of k outputs, as a `Probe` keeps it.
+
+    Args:
+        kernel: (n·k, n·k), row i·k + a for output a of input i.
+        k: outputs.
+
+    Returns:
+        (k, n, n); their mean is the kernel of `reduce="trace"`.
+
+    Raises:
+        TypeError, ValueError: a matrix whose size is no multiple of k.
+
+    >>> per_output(np.diag([1.0, 2.0, 1.0, 2.0]), 2)[1].tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    """
+    kernel, k = matrix("kernel", kernel), count("k", k)
+    if len(kernel) % k:
+        raise ValueError(f"kernel must have a multiple of {k} rows, got {len(kernel)}")
+    n = len(kernel) // k
+    return np.einsum("iaja->aij", kernel.reshape(n, k, n, k))
 
 
 def specialization(

@@ -1,7 +1,11 @@
-"""Training of finite networks on the squared loss, as kernel regression describes it in the lazy regime.
+"""Training of finite networks: standard, adversarial and linearised, and in the lazy regime.
 
-`gradient_descent` records outputs at given steps, to hold them against f_t; `train_to_residual` gives the
-networks themselves, to attack them.
+`train` runs over minibatches of any `networks.Model` with an attack in the loop, and records accuracies and
+kernels on the way; with `networks.linearised` it is training of a linearised network, whose end
+`linear_solution` finds at once (chapter 4). On the
+squared loss, as kernel regression describes it, `gradient_descent` records outputs at given steps, to hold
+them against f_t (chapter 1), and `train_to_residual` gives the networks themselves, to attack them (chapter
+2).
 """
 
 import itertools
@@ -15,9 +19,22 @@ from jaxtyping import Float
 
 from companion._checks import batch, count, number, same_inputs
 from companion._compile import double, keep_compiled, network
+from companion._training_linear import linear_features, linear_solution
 from companion._training_residual import Trained, train_to_residual
+from companion._training_run import Probe, Run, train
+from companion._training_step import Replay
 
-__all__ = ["Trained", "gradient_descent", "train_to_residual"]
+__all__ = [
+    "Probe",
+    "Replay",
+    "Run",
+    "Trained",
+    "gradient_descent",
+    "linear_features",
+    "linear_solution",
+    "train",
+    "train_to_residual",
+]
 
 
 def gradient_descent(

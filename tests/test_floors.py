@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "companion"
 FLOORS = (
     {"neural_tangents", "data", "results", "statistics"},
-    {"architectures", "kernels", "empirical"},
+    {"architectures", "networks", "kernels", "empirical"},
     {"regression", "predictor", "training"},
     {"attacks"},
     {"features", "dynamics"},

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from companion import results
@@ -20,6 +21,7 @@ def main(
     *,
     dataset: str | Callable[[Any], str],
     seeds: Callable[[Any], range],
+    checkpoints: bool = False,
     arguments: list[str] | None = None,
 ) -> None:
     """Run one profile from the command line and record it under book/results.
@@ -30,15 +32,19 @@ def main(
         run: the experiment, `run(config, progress=True) -> arrays`.
         dataset: the data set, as captions name it, or how to tell it from a configuration.
         seeds: which seeds a configuration uses.
+        checkpoints: whether `run` takes a `folder` for checkpoints.
         arguments: the command line; None means the real one.
     """
     parser = argparse.ArgumentParser(prog=f"python -m companion.experiments.{name}")
     parser.add_argument("--profile", choices=sorted(profiles), default="quick")
     parser.add_argument("--folder", help="where to write (default: book/results of this checkout)")
+    if checkpoints:
+        parser.add_argument("--checkpoints", type=Path, help="where a stopped run goes on (default: nowhere)")
     chosen = parser.parse_args(arguments)
     config = profiles[chosen.profile]
     start = time.perf_counter()
-    arrays = run(config, progress=True)
+    options = {"folder": chosen.checkpoints} if checkpoints else {}
+    arrays = run(config, progress=True, **options)
     path = results.record(
         name,
         chosen.profile,

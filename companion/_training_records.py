@@ -1,0 +1,91 @@
+"""What is measured while a network trains: accuracies, and empirical kernels on a fixed probe."""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+
+from companion._training_checkpoint import fingerprint
+from companion._training_step import attacked, right
+from companion.empirical import Reduce, empirical_ntk_fn
+from companion.networks import Model, evaluation
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed set of inputs on which the empirical kernel is recorded during training.
+
+    Attributes:
+        x: inputs (m, ...), clean.
+        reduce: "full" keeps the (m·k, m·k) kernel of all outputs, row i·k + a for output a of input i;
+            "trace" the (m, m) mean over outputs.
+        attack: None for kernels on clean inputs. An attack makes them on inputs attacked anew at every
+            record, as the code of Tsilivis & Kempe (2022) does; a kernel then moves with its inputs too.
+        labels: (m,), needed with an attack.
+    """
+
+    x: Float[Any, "m ..."]
+    reduce: Reduce = "full"
+    attack: Partial | None = None
+    labels: Int[Any, " m"] | None = None
+
+
+class Recorder:
+    """What is measured at a record."""
+
+    def __init__(self, model: Model, test: Any, attack: Any, probe: Probe | None, key: Any) -> None:
+        self.model, self.test, self.attack, self.key = model, test, as_partial(attack), key
+        self.probe, self.kernel_fn = probe, None
+        if probe is not None:
+            if probe.reduce not in ("full", "trace"):
+                raise ValueError(f"probe's reduce must be 'full' or 'trace', got {probe.reduce!r}")
+            if probe.attack is not None and probe.labels is None:
+                raise ValueError("a probe with an attack needs labels")
+            self.kernel_fn = _kernel_fn(evaluation(model), probe.reduce)
+
+    def identity(self) -> str:
+        probe = self.probe and fingerprint(self.probe.x, self.probe.attack, self.probe.labels)
+        return f"{fingerprint(self.test, self.attack)} {probe} {self.probe and self.probe.reduce}"
+
+    def accuracies(self, variables: Any) -> tuple[float, float]:
+        if self.test is None:
+            return math.nan, math.nan
+        found = [
+            right(self.model, variables, *self.test, attack, self.key).mean()
+            for attack in ((None,) if self.attack is None else (None, self.attack))
+        ]
+        return float(found[0]), float(found[-1]) if self.attack is not None else math.nan
+
+    def kernel(self, variables: Any) -> np.ndarray | None:
+        if self.probe is None:
+            return None
+        x = np.asarray(self.probe.x)
+        if self.probe.attack is not None:
+            labels = np.asarray(self.probe.labels)
+            x = np.asarray(
+                attacked(variables, x, labels, as_partial(self.probe.attack), self.key, model=self.model)
+            )
+        kernel = self.kernel_fn(variables, x)
+        if self.probe.reduce == "trace":
+            return kernel
+        m, _, k, _ = kernel.shape
+        return kernel.swapaxes(1, 2).reshape(m * k, m * k)
+
+
+@functools.lru_cache(maxsize=32)
+def _kernel_fn(apply_fn: Any, reduce: Reduce) -> Any:
+    return empirical_ntk_fn(apply_fn, reduce=reduce)
+
+
+def as_partial(attack: Any) -> Partial | None:
+    if attack is None or isinstance(attack, Partial):
+        return attack
+    if not callable(attack):
+        raise TypeError(
+            f"an attack must be a function attack(predict, x, labels, key, epoch), got {attack!r}"
+        )
+    return Partial(attack)

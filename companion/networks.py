@@ -1,0 +1,275 @@
+"""Networks for adversarial training, in the standard parameterization: Flax modules behind one interface.
+
+A `Model` is a pair of functions, `init` and `apply`, that keeps what is trained (`params`) apart from what
+is only carried along (`state`, such as running statistics of batch normalization). `linearised` turns any
+model into its first-order Taylor polynomial, which trains and is attacked as every other. Networks in the
+NTK parameterization, which have an infinite-width kernel, are in `companion.architectures`. Chapter 4 uses
+all.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from companion._checks import count
+from companion._layers import Conv, average_pool, max_pool
+
+__all__ = [
+    "Model",
+    "cnn",
+    "evaluation",
+    "from_flax",
+    "linearise_at",
+    "linearised",
+    "mlp",
+    "predict_fn",
+    "resnet18",
+    "small_cnn",
+]
+
+Norm = Literal["batch", "group"] | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as two functions; make one of your own, or from a Flax module with `from_flax`.
+
+    Attributes:
+        name: short label for figures and progress bars.
+        init: `init(key, x) -> (params, state)` for a batch x like those to come.
+        apply: `apply(params, state, x, training) -> (outputs (n, k), state)`. `training` is a Python bool:
+            whether batch statistics are taken from x, and the running ones moved. A JAX function without
+            side effects; what it reads besides its arguments is frozen at its first use.
+    """
+
+    name: str
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
+
+
+@functools.lru_cache
+def from_flax(module: nn.Module, *, name: str | None = None) -> Model:
+    """A Flax Linen module as a `Model`.
+
+    Args:
+        module: called as `module(x)`, or as `module(x, training)` where it has a field `norm` that is not
+            None. Collections other than "params" are its state.
+        name: its label; None: the class's name.
+
+    Returns:
+        The model; one and the same for equal modules, so that compiled code is shared.
+
+    >>> model = from_flax(nn.Dense(2))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> model.apply(params, state, jnp.ones((5, 3)), False)[0].shape, state
+    ((5, 2), {})
+    """
+    takes_mode = getattr(module, "norm", None) is not None
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        variables = dict(module.init(key, x[:1], False) if takes_mode else module.init(key, x[:1]))
+        return variables.pop("params"), variables
+
+    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        variables, mode = {"params": params, **state}, (training,) if takes_mode else ()
+        if training and state:
+            outputs, changed = module.apply(variables, x, *mode, mutable=list(state))
+            return outputs, dict(changed)
+        return module.apply(variables, x, *mode), state
+
+    return Model(type(module).__name__ if name is None else name, init, apply)
+
+
+def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:
+    """Fully connected ReLU network: `depth` hidden layers of `width` units, He's initialization.
+
+    >>> model = mlp(10)
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
+    >>> model.apply(params, state, jnp.ones((4, 28, 28, 1)), False)[0].shape
+    (4, 10)
+    """
+    sizes = count("n_outputs", n_outputs), count("depth", depth), count("width", width)
+    return from_flax(_MLP(*sizes), name=f"MLP-{depth}")
+
+
+def small_cnn(n_outputs: int, *, width: int = 16) -> Model:
+    """Two 3×3 convolutions of `width` and 2 `width` channels, each halved by average pooling; then dense.
+
+    The book's quick experiments train it in seconds.
+    """
+    return from_flax(_SmallCNN(count("n_outputs", n_outputs), count("width", width)), name="small CNN")
+
+
+def cnn(n_outputs: int, *, width: int = 32) -> Model:
+    """The CNN of Tsilivis & Kempe (2022), arXiv 2210.05577, for 3×3 convolutions and width w.
+
+    w, w, max-pool, 2w, 2w, 4w, 4w, average pool, dense; they took w = 32.
+    """
+    return from_flax(_CNN(count("n_outputs", n_outputs), count("width", width)), name="CNN")
+
+
+def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
+    """ResNet-18 for small images, as Loo et al. (2022), arXiv 2210.12030, train it: 3×3 first, no first pool.
+
+    Args:
+        n_outputs: classes.
+        width: channels of the first stage, doubled in each of three more; 64 in the original.
+        norm: "batch" normalization, "group" normalization (at most 8 groups), or None.
+
+    Returns:
+        The model; its state holds the running statistics of batch normalization.
+
+    Raises:
+        TypeError, ValueError: sizes that are no positive integers, an unknown norm.
+
+    Source: He et al. (2016), arXiv 1512.03385, in the variant for CIFAR.
+    """
+    if norm not in ("batch", "group", None):
+        raise ValueError(f"norm must be 'batch', 'group' or None, got {norm!r}")
+    return from_flax(_ResNet(count("n_outputs", n_outputs), count("width", width), norm), name="ResNet-18")
+
+
+@functools.lru_cache
+def evaluation(model: Model) -> Callable[..., Any]:
+    """The model in evaluation mode as `apply_fn(variables, x) -> (n, k)`, with variables = (params, state).
+
+    For `empirical_ntk_fn` and whatever else takes a network: only params have derivatives, those of the
+    state are 0.
+
+    >>> apply_fn = evaluation(mlp(3, width=8))
+    >>> apply_fn(mlp(3, width=8).init(jax.random.key(0), jnp.ones((1, 2))), jnp.ones((5, 2))).shape
+    (5, 3)
+    """
+
+    def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
+        params, state = variables
+        return model.apply(params, jax.lax.stop_gradient(state), x, False)[0]
+
+    return apply_fn
+
+
+def predict_fn(model: Model, variables: tuple[Any, Any]) -> Partial:
+    """The network as a function of inputs, to attack: compiled attacks are shared by all variables.
+
+    Args:
+        model: the network.
+        variables: (params, state).
+
+    Returns:
+        A function of x (n, ...) with outputs (n, k).
+    """
+    return Partial(evaluation(model), variables)
+
+
+@functools.lru_cache
+def linearised(model: Model, *, centre: bool = False) -> Model:
+    """The first-order Taylor polynomial of a network in its parameters, as a model of its own.
+
+    f_lin(x; δ) = f(x; θ) + ⟨∂_θ f(x; θ), δ⟩; centred, the second term alone. Gradient descent on δ is kernel
+    regression with the kernel Θ̂ at θ, which does not move, without ever forming that kernel.
+
+    Args:
+        model: any model. It is linearised in evaluation mode: running statistics stay as they are.
+        centre: whether f(x; θ) is left out, so that the function starts at 0 and all it learns is the
+            kernel's.
+
+    Returns:
+        A model whose params are δ and whose state is (θ, the model's own state): see `linearise_at`. Its
+        `init` linearises at a fresh initialization.
+
+    Cost: about two forward passes for one, by forward-mode differentiation.
+    Source: Lee et al. (2019), arXiv 1902.06720, equation 5; centred as in Loo et al. (2022), arXiv
+    2210.12030.
+
+    >>> square = Model("square", lambda key, x: (jnp.ones(()), {}), lambda p, s, x, _: (p**2 * x, s))
+    >>> delta, state = linearise_at((jnp.array(3.0), {}))
+    >>> linearised(square).apply(delta + 1, state, jnp.ones((1, 1)), True)[0].item()
+    15.0
+    """
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        return linearise_at(model.init(key, x))
+
+    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        del training
+        point, own = jax.lax.stop_gradient(state)
+        outputs, change = jax.jvp(lambda p: model.apply(p, own, x, False)[0], (point,), (params,))
+        return change if centre else outputs + change, state
+
+    return Model(f"{'centred' if centre else 'linearised'} {model.name}", init, apply)
+
+
+def linearise_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Variables with which `linearised(model)` starts from these variables of the model: δ = 0."""
+    return jax.tree.map(jnp.zeros_like, variables[0]), variables
+
+
+class _MLP(nn.Module):
+    n_outputs: int
+    depth: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = x.reshape(len(x), -1)
+        for _ in range(self.depth):
+            x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal())(x))
+        return nn.Dense(self.n_outputs)(x)
+
+
+class _SmallCNN(nn.Module):
+    n_outputs: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for channels in (self.width, 2 * self.width):
+            x = average_pool(nn.relu(Conv(channels)(x)))
+        return nn.Dense(self.n_outputs)(x.reshape(len(x), -1))
+
+
+class _CNN(nn.Module):
+    n_outputs: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for factor in (1, 1):
+            x = nn.relu(Conv(factor * self.width)(x))
+        x = max_pool(x)
+        for factor in (2, 2, 4, 4):
+            x = nn.relu(Conv(factor * self.width)(x))
+        return nn.Dense(self.n_outputs)(average_pool(x).reshape(len(x), -1))
+
+
+class _ResNet(nn.Module):
+    n_outputs: int
+    width: int
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: Any, training: bool = False) -> Any:
+        def normalized(x: Any) -> Any:
+            if self.norm == "batch":
+                return nn.BatchNorm(use_running_average=not training, momentum=0.9)(x)
+            if self.norm == "group":
+                return nn.GroupNorm(num_groups=min(8, x.shape[-1]))(x)
+            return x
+
+        bias = self.norm is None
+        x = nn.relu(normalized(Conv(self.width, use_bias=bias)(x)))
+        for stage in range(4):
+            for block in range(2):
+                channels, stride = self.width * 2**stage, 2 if stage and not block else 1
+                y = nn.relu(normalized(Conv(channels, stride=stride, use_bias=bias)(x)))
+                y = normalized(Conv(channels, use_bias=bias)(y))
+                if x.shape != y.shape:
+                    x = normalized(Conv(channels, kernel=1, stride=stride, use_bias=bias)(x))
+                x = nn.relu(x + y)
+        return nn.Dense(self.n_outputs)(x.mean(axis=(1, 2)))

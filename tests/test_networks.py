@@ -1,0 +1,167 @@
+"""Networks: sizes from the papers, layers against Flax's own, linearised networks against differences."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from companion import _layers, networks
+from companion.empirical import empirical_ntk
+
+
+def parameters(model, shape=(1, 32, 32, 3)):
+    params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones(shape)))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_resnet18_has_as_many_parameters_as_the_usual_one_for_cifar():
+    # 11,173,962 is what everyone's PyTorch variant for CIFAR-10 counts.
+    assert parameters(networks.resnet18(10)) == 11_173_962
+
+
+def test_the_cnn_has_the_layers_of_the_paper():
+    convolutions = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    assert parameters(networks.cnn(10)) == sum(9 * a * b + b for a, b in convolutions) + 8 * 8 * 128 * 10 + 10
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("path", [_layers._product, _layers._convolution])
+def test_convolutions_are_flax_s(kernel, stride, size, path, x64, monkeypatch):
+    monkeypatch.setattr(_layers, "_product", path)
+    x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
+    ours = _layers.Conv(4, kernel=kernel, stride=stride)
+    theirs = nn.Conv(4, (kernel, kernel), (stride, stride), padding=kernel // 2)
+    variables = ours.init(jax.random.key(1), x)
+    variables = jax.tree.map(lambda p: jax.random.normal(jax.random.key(2), p.shape), variables)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
+def test_pools_are_flax_s(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    np.testing.assert_array_equal(_layers.max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
+    np.testing.assert_allclose(_layers.average_pool(x), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-6)
+    weights = jax.random.normal(jax.random.key(1), _layers.max_pool(x).shape)
+    ours = jax.grad(lambda x: (weights * _layers.max_pool(x)).sum())(x)
+    theirs = jax.grad(lambda x: (weights * nn.max_pool(x, (2, 2), (2, 2))).sum())(x)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_initialization_keeps_the_signal():
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 64))
+    layer = _layers.Conv(256)
+    out = nn.relu(layer.apply(layer.init(jax.random.key(1), x), x))
+    # He: E relu(z)² = E x² away from the padded border.
+    assert float((out[:, 1:-1, 1:-1] ** 2).mean()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        networks.mlp,
+        networks.small_cnn,
+        networks.cnn,
+    ],
+)
+def test_models_have_outputs_and_keep_their_state_s_shape(make):
+    model = make(3, width=4)
+    assert make(3, width=4) is model
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
+    params, state = model.init(jax.random.key(1), x)
+    outputs, after = model.apply(params, state, x, True)
+    assert outputs.shape == (2, 3)
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    still, same = model.apply(params, state, x, False)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state, same))
+    alone = jnp.concatenate([model.apply(params, state, x[i : i + 1], False)[0] for i in range(2)])
+    np.testing.assert_allclose(still, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "state"), [("batch", {"batch_stats"}), ("group", set()), (None, set())])
+def test_residual_networks_have_the_state_of_their_normalization(norm, state):
+    model = networks.resnet18(3, width=16, norm=norm)
+    x = jax.ShapeDtypeStruct((2, 16, 16, 1), "float32")
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert set(variables[1]) == state
+    # Without normalization the 20 convolutions have biases; with it, two numbers a channel, and none.
+    vectors = sum(leaf.ndim == 1 for leaf in jax.tree.leaves(variables[0])) - 1
+    assert vectors == (20 if norm is None else 40)
+    assert jax.eval_shape(lambda v, x: model.apply(*v, x, False)[0], variables, x).shape == (2, 3)
+
+
+def test_batch_normalization_moves_its_running_statistics():
+    model = networks.resnet18(3, width=4)
+    x = jax.random.uniform(jax.random.key(0), (8, 16, 16, 1))
+    params, state = model.init(jax.random.key(1), x)
+    _, after = model.apply(params, state, x, True)
+    # The first layer's statistics, by hand: 0.9 of the old mean 0 and 0.1 of the batch's.
+    first = _layers._product(x, params["Conv_0"]["kernel"], 1).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(after["batch_stats"]["BatchNorm_0"]["mean"], 0.1 * first, rtol=1e-4, atol=1e-6)
+
+
+class Normalized(nn.Module):
+    norm: str = "batch"
+
+    @nn.compact
+    def __call__(self, x, training):
+        return nn.Dense(2)(nn.BatchNorm(use_running_average=not training)(x))
+
+
+def test_evaluation_has_the_kernel_of_the_parameters_alone(x64):
+    model = networks.from_flax(Normalized())
+    x = np.random.default_rng(0).uniform(size=(3, 4))
+    params, state = jax.tree.map(lambda a: a.astype(float), model.init(jax.random.key(1), x))
+    state = jax.tree.map(lambda a: a + 0.3, state)
+    kernel = empirical_ntk(networks.evaluation(model), (params, state), x, reduce="full")
+    jacobian = jax.jacobian(lambda p: model.apply(p, state, x, False)[0])(params)
+    rows = jnp.concatenate([leaf.reshape(3, 2, -1) for leaf in jax.tree.leaves(jacobian)], axis=-1)
+    np.testing.assert_allclose(kernel, jnp.einsum("iap,jbp->ijab", rows, rows), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_a_linearised_network_is_the_first_order_polynomial(centre, x64):
+    model = networks.small_cnn(3, width=4)
+    x = np.random.default_rng(0).uniform(size=(5, 8, 8, 1))
+    variables = jax.tree.map(lambda a: a.astype(float), model.init(jax.random.key(0), x))
+    delta, state = networks.linearise_at(variables)
+    linear = networks.linearised(model, centre=centre)
+    base = 0 if centre else model.apply(*variables, x, False)[0]
+    np.testing.assert_allclose(linear.apply(delta, state, x, True)[0], base + jnp.zeros((5, 3)), atol=1e-12)
+    direction = jax.tree.map(lambda p: jax.random.normal(jax.random.key(1), p.shape), delta)
+    found = linear.apply(direction, state, x, True)[0] - base
+    h = 1e-7  # far from kinks, a central difference is right to h²
+    up, down = (
+        model.apply(jax.tree.map(lambda p, d, s=s: p + s * d, variables[0], direction), {}, x, False)[0]
+        for s in (h, -h)
+    )
+    np.testing.assert_allclose(found, (up - down) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+def test_a_linearised_network_has_one_kernel_everywhere(x64):
+    model = networks.mlp(2, width=8, depth=1)
+    x = np.random.default_rng(0).uniform(size=(4, 3))
+    variables = jax.tree.map(lambda a: a.astype(float), model.init(jax.random.key(0), x))
+    delta, state = networks.linearise_at(variables)
+    moved = jax.tree.map(lambda d: d + 0.7, delta)
+    apply_fn = networks.evaluation(networks.linearised(model))
+    wanted = empirical_ntk(networks.evaluation(model), variables, x, reduce="full")
+    for point in (delta, moved):
+        np.testing.assert_allclose(
+            empirical_ntk(apply_fn, (point, state), x, reduce="full"), wanted, rtol=1e-8
+        )
+
+
+def test_wrong_arguments(as_users_run):
+    with pytest.raises(ValueError, match="norm must be 'batch', 'group' or None, got 'layer'"):
+        networks.resnet18(10, norm="layer")
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        networks.small_cnn(10, width=0)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_the_type_of_a_size_is_named():
+    with pytest.raises(TypeError, match=r"n_outputs must be an integer, got 2\.5"):
+        networks.cnn(2.5)
