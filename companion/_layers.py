@@ -1,10 +1,25 @@
 """Layers of `companion.networks` that are fast where a training loop is compiled as a whole."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+_OUTSIDE_LOOPS = contextvars.ContextVar("outside_loops", default=False)
+
+
+@contextlib.contextmanager
+def outside_loops() -> Iterator[None]:
+    """Trace networks with XLA's convolutions on every device, as empirical kernels are fastest."""
+    token = _OUTSIDE_LOOPS.set(True)
+    try:
+        yield
+    finally:
+        _OUTSIDE_LOOPS.reset(token)
 
 
 class Conv(nn.Module):
@@ -31,7 +46,8 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         # He's initialization: the layer's signal keeps its size through a ReLU.
         weights = self.param("kernel", nn.initializers.he_normal(), shape)
-        x = (_product if jax.default_backend() == "cpu" else _convolution)(x, weights, self.stride)
+        product = jax.default_backend() == "cpu" and not _OUTSIDE_LOOPS.get()
+        x = (_product if product else _convolution)(x, weights, self.stride)
         if self.use_bias:
             x = x + self.param("bias", nn.initializers.zeros, (self.features,))
         return x

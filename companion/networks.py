@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from companion._checks import count
-from companion._layers import Conv, average_pool, max_pool
+from companion._layers import Conv, average_pool, max_pool, outside_loops
 
 __all__ = [
     "Model",
@@ -148,6 +148,15 @@ def evaluation(model: Model) -> Callable[..., Any]:
     """
 
     def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
+        with outside_loops():
+            return _evaluated(model)(variables, x)
+
+    return apply_fn
+
+
+@functools.lru_cache
+def _evaluated(model: Model) -> Callable[..., Any]:
+    def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
         params, state = variables
         return model.apply(params, jax.lax.stop_gradient(state), x, False)[0]
 
@@ -164,7 +173,7 @@ def predict_fn(model: Model, variables: tuple[Any, Any]) -> Partial:
     Returns:
         A function of x (n, ...) with outputs (n, k).
     """
-    return Partial(evaluation(model), variables)
+    return Partial(_evaluated(model), variables)
 
 
 @functools.lru_cache
