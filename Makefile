@@ -20,12 +20,13 @@ export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve test notebooks compat nt-suite address clean distclean
+.PHONY: help env js book serve test matrix notebooks compat nt-suite address clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
 	@echo "make serve       show the built book on localhost (PORT=8000)"
 	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser"
+	@echo "make matrix      the variants of checks that make test leaves out"
 	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
@@ -57,6 +58,9 @@ test: book
 	step "Tests, doctests, notebooks, site and browser (minutes)" \
 	  $(RUN) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules tests companion $(ARGS); \
 	exit $$status
+
+matrix: env
+	@$(RUN) -m pytest -n $(WORKERS) -m matrix tests $(ARGS)
 
 notebooks: env
 	@$(RUN) tools/export_notebooks.py

@@ -79,6 +79,33 @@ def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float
     return Estimate(correct / n, float(interval.low), float(interval.high), level, n)
 
 
+def mean(values: Float[Any, " n"], *, level: float = 0.95) -> Estimate:
+    """Mean of independent values, such as one for each seed, with Student's interval, mean ± t · s / √n.
+
+    Args:
+        values: (n,), n ≥ 2, finite.
+        level: coverage, in (0, 1).
+
+    Returns:
+        The estimate. For two conditions on the same seeds, give it their differences.
+
+    Raises:
+        ValueError: fewer than two values, another shape, NaN, level outside (0, 1).
+
+    Source: Student (1908), Biometrika 6.
+
+    >>> print(mean(np.array([1.0, 2.0, 3.0])))
+    2.000 [-0.484, 4.484]
+    """
+    values = finite("values", np.asarray(values, float))
+    _check_level(level)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"values must be (n,) with n of at least 2, got shape {values.shape}")
+    middle, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * error)
+    return Estimate(float(middle), float(middle - half), float(middle + half), level, len(values))
+
+
 def power_law(
     x: Float[Any, " m"], samples: Float[Any, "seeds m"], *, level: float = 0.95
 ) -> tuple[Estimate, float]:
@@ -115,9 +142,7 @@ def power_law(
     if not (x > 0).all() or not (samples > 0).all():
         raise ValueError("x and samples must be positive to have a power law")
     slopes, intercepts = np.polyfit(np.log(x), np.log(samples).T, 1)
-    half = scipy.stats.t.ppf((1 + level) / 2, len(slopes) - 1) * scipy.stats.sem(slopes)
-    mean = float(slopes.mean())
-    exponent = Estimate(mean, float(mean - half), float(mean + half), level, len(slopes))
+    exponent = mean(slopes, level=level)
     return exponent, float(np.exp(intercepts.mean()))
 
 

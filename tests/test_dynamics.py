@@ -224,3 +224,25 @@ def test_a_path_on_disk_refuses_what_does_not_belong(tmp_path):
     with pytest.raises(ValueError, match="time must be at least 0"):
         path.save(-1.0, np.eye(3))
     assert path.times == [0.0]
+
+
+def test_remaining_is_the_mean_distance_left():
+    times = np.array([0.0, 1.0, 4.0])
+    # By hand: trapezoids of 1 · (0.6 + 0.3) / 2 and 3 · (0.3 + 0) / 2, over 4 epochs and 0.6.
+    assert dynamics.remaining(np.array([0.6, 0.3, 0.0]), times) == pytest.approx((0.45 + 0.45) / 4 / 0.6)
+    assert dynamics.remaining(np.array([0.6, 0.0, 0.0]), times) == pytest.approx(0.3 / 4 / 0.6)
+
+
+def test_a_kernel_that_ends_where_it_began_has_nothing_remaining():
+    with pytest.raises(ValueError, match="ends where it began"):
+        dynamics.remaining(np.array([0.0, 0.2, 0.0]), np.arange(3.0))
+
+
+def test_blocks_of_outputs_are_those_of_the_full_kernel():
+    full = np.random.default_rng(3).normal(size=(4, 4, 3, 3))
+    full = full + np.einsum("ijab->jiba", full)
+    flat = full.swapaxes(1, 2).reshape(12, 12)
+    for a, block in enumerate(dynamics.per_output(flat, 3)):
+        np.testing.assert_array_equal(block, full[:, :, a, a])
+    with pytest.raises(ValueError, match="kernel must have a multiple of 5 rows, got 12"):
+        dynamics.per_output(flat, 5)

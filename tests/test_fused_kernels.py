@@ -123,8 +123,17 @@ def input_gradients(kernel, x, y):
     return np.asarray(jax.jit(jax.vmap(one))(x))
 
 
-@pytest.mark.parametrize(("activation", "b_std"), [("relu", 0.1), ("relu", 0.0), ("erf", 0.1)])
-@pytest.mark.parametrize("family", FAMILIES)
+CASES = [("relu", 0.1), ("relu", 0.0), ("erf", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("family", "activation", "b_std"),
+    [
+        pytest.param(family, *case, marks=[pytest.mark.matrix] * (family == "Conv" and case != CASES[1]))
+        for family in FAMILIES
+        for case in CASES
+    ],
+)
 @pytest.mark.usefixtures("x64")
 def test_input_gradients_equal_central_differences(family, activation, b_std):
     x, y = awkward_inputs()

@@ -241,7 +241,8 @@ gram(fc(1), x, tile=10, out=sys.argv[1])
 """
 
 
-def test_a_run_killed_five_times_ends_with_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.matrix)])
+def test_a_run_killed_several_times_ends_with_the_same_bytes(kills, tmp_path):
     chance, computed = random.Random(0), []
 
     def run(folder, most=None):
@@ -265,7 +266,7 @@ def test_a_run_killed_five_times_ends_with_the_same_bytes(tmp_path):
         computed.append(len(tiles))
 
     run(tmp_path / "whole")
-    for _ in range(5):
+    for _ in range(kills):
         run(tmp_path / "killed", most=35)
     assert not np.load(tmp_path / "killed" / "done.npy").all()
     run(tmp_path / "killed")

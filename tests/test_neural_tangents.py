@@ -287,7 +287,13 @@ def monte_carlo_z(draws, exact):
     return z.max(), scipy.stats.t.ppf(1 - 1e-4 / (2 * z.size), n - 1)
 
 
-@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "linear"])
+MATRIX = {"conv_global", "conv_residual"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.matrix] * (n in MATRIX)) for n in NETWORKS if n != "linear"],
+)
 def test_analytic_kernels_lie_within_monte_carlo_error(name):
     # Finite width shifts the mean by O(1/width), the standard error is O(1/sqrt(width draws)): with
     # width = 8 draws, the shift stays under the error and no tolerance has to be added for it.

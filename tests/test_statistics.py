@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from companion.statistics import Estimate, accuracy, power_law
+from companion.statistics import Estimate, accuracy, mean, power_law
 
 ONES = np.ones((4, 1))
 
@@ -35,6 +36,20 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         e.low <= 0.8 <= e.high for e in (accuracy(np.ones((50, 1)), row.astype(int)) for row in labels)
     ]
     assert 0.93 < np.mean(covered) < 0.975
+
+
+def test_a_mean_has_the_interval_of_the_t_test():
+    values = np.random.default_rng(2).normal(size=7) + 1
+    estimate = mean(values, level=0.9)
+    interval = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    np.testing.assert_allclose((estimate.low, estimate.high), (interval.low, interval.high), rtol=1e-12)
+    assert (estimate.value, estimate.n, estimate.level) == (pytest.approx(values.mean()), 7, 0.9)
+
+
+@pytest.mark.parametrize("values", [np.ones(1), np.ones((2, 2)), np.array([1.0, np.nan])])
+def test_a_mean_needs_two_finite_values(values, as_users_run):
+    with pytest.raises(ValueError, match="values"):
+        mean(values)
 
 
 def test_power_law_recovers_exponent_and_covers_it():

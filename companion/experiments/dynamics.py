@@ -40,7 +40,7 @@ class Case:
         width: of the network.
         n_train: training images.
         n_test: test images.
-        n_watch: how many of them are classified at every record.
+        n_watch: how many of them are classified at every record, and on frozen kernels.
         eps: ε, L∞, in training and test.
         epochs: of training.
         batch_size: images in a step.
@@ -98,7 +98,7 @@ _EPOCHS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0,
 _FASHION = Case(
     "fashion_mnist", width=16, n_train=5000, n_test=1000, n_watch=500, eps=0.1, epochs=15, batch_size=100,
     ramp=2.0, steps=5, record=_EPOCHS, n_probe=50, linear=(0.0, 1.0, 4.0, 15.0), adversarial=(15.0,),
-    linear_epochs=4, n_solve=200, final=(40, 3),
+    linear_epochs=3, n_solve=100, final=(40, 3),
 )  # fmt: skip
 _CIFAR = replace(_FASHION, dataset="cifar10", width=32, eps=8 / 255, rate=0.02, ramp=0.0)
 _LONG = (*_EPOCHS[:10], *(float(e) for e in range(8, 201, 4)))
@@ -215,8 +215,10 @@ def _seed(
     arrays["final"] = np.stack([_final(case, images, one.variables, seed) for one in runs.values()])
     arrays["seconds"] = np.array([one.seconds[-1] for one in runs.values()])
     arrays["kernels"] = np.stack([[dynamics.per_output(m, k).mean(0) for m in path] for path in paths])
-    frozen = [_frozen(case, images, runs[path], seed) for path in PATHS]
+    frozen = [_frozen(case, images, runs[path], seed, skip=path != PATHS[0]) for path in PATHS]
     arrays["linear"], arrays["solved"] = (np.stack(part) for part in zip(*frozen, strict=True))
+    for name in ("linear", "solved"):
+        arrays[name][1, case.linear.index(0)] = arrays[name][0, case.linear.index(0)]
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
 
 
@@ -253,8 +255,13 @@ def _final(case: Case, images: data.Dataset, variables: Any, seed: int) -> np.nd
     return np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)])
 
 
-def _frozen(case: Case, images: data.Dataset, one: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clean and robust accuracy of what is trained, and of what is solved for, on frozen kernels."""
+def _frozen(
+    case: Case, images: data.Dataset, one: Run, seed: int, *, skip: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clean and robust accuracy of what is trained, and of what is solved for, on frozen kernels.
+
+    All paths have one kernel at the start, which may be skipped.
+    """
     model = model_of(case, len(images.classes))
     frozen = networks.linearised(model, centre=True)
     threat = Threat("linf", case.eps)
@@ -262,6 +269,8 @@ def _frozen(case: Case, images: data.Dataset, one: Run, seed: int) -> tuple[np.n
     targets = data.targets(images.y_train, len(images.classes))[: case.n_solve]
     linear, solved = np.full((len(case.linear), 2, 2), np.nan), np.full((len(case.linear), 2), np.nan)
     for i, epoch in enumerate(case.linear):
+        if skip and epoch == 0:
+            continue
         variables = one.snapshots[min(one.snapshots, key=lambda kept: abs(kept - epoch))]
         for j, phase in enumerate(PHASES):
             if phase == "adversarial" and epoch not in case.adversarial:
@@ -277,8 +286,8 @@ def _frozen(case: Case, images: data.Dataset, one: Run, seed: int) -> tuple[np.n
                 attack=training_attack(threat, steps=case.steps) if j else None,
                 start=networks.linearise_at(variables),
                 record=[case.linear_epochs],
-                x_test=images.x_test,
-                labels_test=images.y_test,
+                x_test=images.x_test[: case.n_watch],
+                labels_test=images.y_test[: case.n_watch],
                 test_attack=test,
             )
             linear[i, j] = second.clean[-1], second.robust[-1]
@@ -286,7 +295,7 @@ def _frozen(case: Case, images: data.Dataset, one: Run, seed: int) -> tuple[np.n
             f = networks.predict_fn(
                 frozen, linear_solution(model, variables, images.x_train[: case.n_solve], targets, ridge=1e-3)
             )
-            x, y = images.x_test, images.y_test
+            x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
             attacked = pgd(f, x, y, threat, steps=10, early_stop=True, batch=512)
             solved[i] = [robust_accuracy(f, points, y).value for points in (x, attacked)]
     return linear, solved
