@@ -62,6 +62,11 @@ def test_curves_are_those_of_the_run_itself(found, one):
     assert arrays["concentration"][row][-1] == pytest.approx(
         (values[:20] ** 2).sum() / (values**2).sum(), rel=1e-5
     )
+    np.testing.assert_allclose(arrays["rotation"][row], dynamics.rotation(one.kernels), atol=1e-4)
+    for i, part in enumerate(experiment.PARTS):
+        radius, angle = dynamics.polar(one.kernels, part=part)
+        np.testing.assert_allclose(arrays["radius"][row][:, i], radius, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(arrays["angle"][row][:, i], angle, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(arrays["spectrum"][row][-1], values[:40], rtol=1e-4, atol=1e-3)
     first, second = (k.astype(float) for k in one.kernels[:2])
     speed = (1 - (first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second)) / one.epochs[1]

@@ -226,8 +226,13 @@ def _followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
     """All that is said about the kernels of one run."""
     k = labels.shape[1]
     classes = [dynamics.per_output(kernel, k) for kernel in one.kernels]
-    polar = [dynamics.polar(one.kernels, part=part, top=TOP) for part in PARTS]
-    values = [np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels]
+    # One eigendecomposition of each kernel serves all that follows.
+    pairs = [np.linalg.eigh(kernel.astype(float)) for kernel in one.kernels]
+    values = [value[::-1] for value, _ in pairs]
+    spaces = [vectors[:, -TOP:] for _, vectors in pairs]
+    tops = [(space * value[-TOP:]) @ space.T for (value, _), space in zip(pairs, spaces, strict=True)]
+    rests = [kernel - top for kernel, top in zip(one.kernels, tops, strict=True)]
+    polar = [dynamics.polar(path) for path in (one.kernels, tops, rests)]
     return {
         "loss": one.loss,
         "clean": one.clean,
@@ -236,7 +241,7 @@ def _followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
         "rank": np.array([dynamics.effective_rank(kernel) for kernel in one.kernels]),
         "alignment": np.array([dynamics.alignment(c.mean(axis=0), labels) for c in classes]),
         "specialization": np.array([dynamics.specialization(c, labels)[0] for c in classes]),
-        "rotation": dynamics.rotation(one.kernels, top=TOP),
+        "rotation": np.array([((space.T @ spaces[-1]) ** 2).sum() / TOP for space in spaces]),
         "velocity": np.append(dynamics.velocity(one.kernels, one.epochs), np.nan),
         "radius": np.stack([radius for radius, _ in polar], axis=-1),
         "angle": np.stack([angle for _, angle in polar], axis=-1),
