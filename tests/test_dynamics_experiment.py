@@ -46,6 +46,8 @@ def test_shapes_are_as_the_docstring_says(found):
 
 def test_a_run_with_a_folder_of_its_own_goes_on_and_ends_the_same(found):
     arrays, folder = found
+    # One seed is taken as it was left, the other made again from the checkpoints of its trainings.
+    sorted(folder.glob("*.npz"))[0].unlink()
     again = experiment.run(CONFIG, folder=folder)
     same = [name for name in arrays if np.array_equal(arrays[name], again[name], equal_nan=True)]
     assert same == list(arrays)

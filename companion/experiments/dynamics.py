@@ -8,6 +8,7 @@ and on attacked ones. Tsilivis & Kempe (2022), arXiv 2210.05577, section 5; Loo 
 """
 
 import functools
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import optax
 from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks
+from companion._formats import write_atomically
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.experiments import main
 from companion.experiments._shared import sources, triple
@@ -97,14 +99,14 @@ class Config:
 _EPOCHS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 _FASHION = Case(
     "fashion_mnist", width=16, n_train=5000, n_test=1000, n_watch=500, eps=0.1, epochs=15, batch_size=100,
-    ramp=2.0, steps=5, record=_EPOCHS, n_probe=50, linear=(0.0, 1.0, 4.0, 15.0), adversarial=(15.0,),
-    linear_epochs=3, n_solve=100, final=(40, 3),
+    ramp=2.0, steps=5, record=_EPOCHS, n_probe=50, linear=(0.0, 1.0, 4.0, 15.0), adversarial=(),
+    linear_epochs=2, n_solve=100, final=(40, 2),
 )  # fmt: skip
 _CIFAR = replace(_FASHION, dataset="cifar10", width=32, eps=8 / 255, rate=0.02, ramp=0.0)
 _LONG = (*_EPOCHS[:10], *(float(e) for e in range(8, 201, 4)))
 _PAPER = replace(
     _CIFAR, model="CNN", n_train=50_000, n_test=10_000, n_watch=2000, epochs=200, batch_size=250, rate=0.01,
-    momentum=0.0, steps=20, record=_LONG, n_probe=250, linear=(0.0, 1.0, 8.0, 48.0, 200.0),
+    final=(40, 3), momentum=0.0, steps=20, record=_LONG, n_probe=250, linear=(0.0, 1.0, 8.0, 48.0, 200.0),
     adversarial=(200.0,), linear_epochs=20, n_solve=0,
 )  # fmt: skip
 _RESNET = replace(
@@ -141,7 +143,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
     found = []
     for case in config.cases:
         seeds = tqdm(range(config.seeds), desc=case.dataset, disable=not progress)
-        found.append([_seed(case, config.regimes, seed, progress, folder) for seed in seeds])
+        found.append([_kept(case, config.regimes, seed, progress, folder) for seed in seeds])
     arrays = {}
     for name in found[0][0]:
         rows = [np.stack([one[name] for one in case]) for case in found]
@@ -198,6 +200,21 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
         folder=folder and folder / f"{case.dataset} {case.model} {regime} {seed}",
         progress=progress,
     )
+
+
+def _kept(
+    case: Case, regimes: tuple[str, ...], seed: int, progress: bool, folder: Path | None
+) -> dict[str, np.ndarray]:
+    """All of one seed, from the folder where a run of the same sizes has left it."""
+    if folder is None:
+        return _seed(case, regimes, seed, progress, None)
+    name = hashlib.sha256(f"{case} {regimes} {seed}".encode()).hexdigest()[:16]
+    path = folder / f"{case.dataset} {case.model} {seed} {name}.npz"
+    if not path.exists():
+        arrays = _seed(case, regimes, seed, progress, folder)
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+    with np.load(path) as file:
+        return dict(file)
 
 
 def _seed(
