@@ -2,17 +2,21 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from companion import data
 from companion import regression as kr
 from companion._compile import immutable
 from companion.architectures import fc
-from companion.attacks import Threat, fgsm, one_step, pgd, two_logits
+from companion.attacks import Threat, fgsm, one_step, pgd, training_attack, two_logits
+from companion.networks import predict_fn, small_cnn
 from companion.predictor import predictor
 from companion.statistics import accuracy
+from companion.training import train
 
 with warnings.catch_warnings():
     # A dependency of foolbox is deprecated at import.
@@ -91,3 +95,19 @@ def test_a_predictor_of_ten_classes_needs_no_adapter():
     ours = pgd(f, x, labels, threat, steps=5, step_size=0.01, loss="cross_entropy", best_iterate=False)
     agree(f, ours, theirs, fooled, labels)
     assert np.mean(np.abs(ours - theirs) < 1e-5) > 0.95
+
+
+def test_an_adversarially_trained_network_resists_foolbox_as_it_resists_us():
+    found, threat = data.load("mnist5k", n_train=1000, n_test=150), Threat("linf", 0.1)
+    x, labels, model = found.x_test, found.y_test, small_cnn(10, width=8)
+    options = {"optimizer": optax.sgd(0.05, momentum=0.9), "key": jax.random.key(0), "batch_size": 50}
+    left = []
+    for attack in (None, training_attack(threat, steps=3)):
+        run = train(model, found.x_train, found.y_train, epochs=6, attack=attack, **options)
+        f = predict_fn(model, run.variables)
+        theirs = fb.attacks.LinfPGD(steps=20, abs_stepsize=0.02, random_start=False)
+        attacked, fooled = attacked_by_foolbox(theirs, f, x, labels, 0.1)
+        ours = pgd(f, x, labels, threat, steps=20, step_size=0.02, loss="cross_entropy", best_iterate=False)
+        agree(f, ours, attacked, fooled, labels)
+        left.append(1 - fooled.mean())
+    assert left[0] < 0.6 < 0.75 < left[1]
