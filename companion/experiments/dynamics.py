@@ -62,12 +62,12 @@ class Case:
     dataset: str = "mnist5k"
     model: str = "small CNN"
     width: int = 8
-    n_train: int = 1000
+    n_train: int = 800
     n_test: int = 300
-    n_watch: int = 200
+    n_watch: int = 150
     eps: float = 0.2
     epochs: int = 12
-    batch_size: int = 50
+    batch_size: int = 40
     rate: float = 0.05
     momentum: float = 0.9
     ramp: float = 4.0
