@@ -40,6 +40,14 @@ MANUALS = {
             ("jax.tree_util.Partial", "py:class", "_autosummary/jax.tree_util.Partial.html#$"),
         ),
     ),
+    "flax": (
+        "https://flax-linen.readthedocs.io/en/latest/",
+        (("flax.linen.Module", "py:class", "api_reference/flax.linen/module.html#$"),),
+    ),
+    "optax": (
+        "https://optax.readthedocs.io/en/latest/",
+        (("optax.GradientTransformation", "py:class", "api/transformations.html#$"),),
+    ),
     "matplotlib": (
         "https://matplotlib.org/stable/",
         (
@@ -59,6 +67,8 @@ ALIASES = {
     "Path": "pathlib.Path",
     "pathlib._local.Path": "pathlib.Path",
     "jaxlib._jax.Array": "jax.Array",
+    "flax.linen.module.Module": "flax.linen.Module",
+    "optax._src.base.GradientTransformation": "optax.GradientTransformation",
     "matplotlib.axes._axes.Axes": "matplotlib.axes.Axes",
     "ipywidgets.widgets.widget.Widget": "ipywidgets.Widget",
 }
