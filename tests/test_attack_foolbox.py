@@ -97,6 +97,7 @@ def test_a_predictor_of_ten_classes_needs_no_adapter():
     assert np.mean(np.abs(ours - theirs) < 1e-5) > 0.95
 
 
+@pytest.mark.matrix
 def test_an_adversarially_trained_network_resists_foolbox_as_it_resists_us():
     found, threat = data.load("mnist5k", n_train=1000, n_test=150), Threat("linf", 0.1)
     x, labels, model = found.x_test, found.y_test, small_cnn(10, width=8)

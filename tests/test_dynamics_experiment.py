@@ -11,6 +11,9 @@ from companion.attacks import Threat, training_attack
 from companion.experiments import dynamics as experiment
 from companion.training import linear_solution, train
 
+# `make book` runs the experiment whole, in chapter 4; these hold its arrays against slow definitions.
+pytestmark = pytest.mark.matrix
+
 TOY = replace(
     experiment.Case(),
     width=4, n_train=100, n_test=50, n_watch=30, epochs=2, batch_size=20, record=(0.0, 0.5, 2.0), n_probe=6,

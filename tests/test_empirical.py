@@ -173,7 +173,7 @@ def test_custom_derivatives_and_loops_survive():
         np.testing.assert_allclose(kernel, dense_ntk(net, w, X1, X2), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.matrix), True])
 @pytest.mark.usefixtures("x64")
 def test_batch_normalization_in_both_modes(train):
     net = NormNet()

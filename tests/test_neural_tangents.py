@@ -287,7 +287,7 @@ def monte_carlo_z(draws, exact):
     return z.max(), scipy.stats.t.ppf(1 - 1e-4 / (2 * z.size), n - 1)
 
 
-MATRIX = {"conv_global", "conv_residual"}
+MATRIX = {"conv_flatten", "conv_global", "conv_residual"}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ TESTS = (
     "tests/test_empirical.py",
     "tests/test_regression.py",
     "tests/test_training.py",
-    "tests/test_networks.py",
     "tests/test_train.py",
     "tests/test_interactive.py",
 )
