@@ -115,6 +115,9 @@ def _ascending(norm: str, bounds: Any, loss: Callable[..., Any], random_start: b
 
         return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, one, start))
 
+    # A checkpoint of training knows an attack by this name and its numbers.
+    name = getattr(loss, "__qualname__", repr(loss))
+    ascend.__qualname__ = f"training_attack {norm} {bounds} {name} {random_start}"
     return ascend
 
 
@@ -124,6 +127,7 @@ def _mover(norm: str, bounds: Any) -> Callable[..., Any]:
         low, high = _box(norm, x, eps, bounds)
         return geometry.step(norm, gradient, now, x, low, high, eps, eps)
 
+    move.__qualname__ = f"free_training {norm} {bounds}"
     return move
 
 

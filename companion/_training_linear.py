@@ -12,6 +12,7 @@ from jaxtyping import Float
 from companion._checks import batch as examples
 from companion._checks import count, finite, number
 from companion._compile import network
+from companion._kernel_path import flat
 from companion.empirical import empirical_ntk
 from companion.networks import Model, evaluation, linearise_at
 
@@ -128,9 +129,7 @@ def linear_features(
 
 def _full(apply_fn: Any, variables: Any, x: np.ndarray) -> np.ndarray:
     """The full kernel (n·k, n·k) in float64."""
-    kernel = empirical_ntk(apply_fn, variables, x, reduce="full").astype(float)
-    n, _, k, _ = kernel.shape
-    return kernel.swapaxes(1, 2).reshape(n * k, n * k)
+    return flat(empirical_ntk(apply_fn, variables, x, reduce="full").astype(float))
 
 
 def _combination(apply_fn: Any, variables: Any, x: np.ndarray, weights: np.ndarray) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
+from companion._kernel_path import flat
 from companion._training_checkpoint import fingerprint
 from companion._training_step import attacked, right
 from companion.empirical import Reduce, empirical_ntk_fn
@@ -38,7 +39,7 @@ class Recorder:
     """What is measured at a record."""
 
     def __init__(self, model: Model, test: Any, attack: Any, probe: Probe | None, key: Any) -> None:
-        self.model, self.test, self.attack, self.key = model, test, as_partial(attack), key
+        self.model, self.test, self.attack, self.key = model, test, traceable(attack), key
         self.probe, self.kernel_fn = probe, None
         if probe is not None:
             if probe.reduce not in ("full", "trace"):
@@ -67,13 +68,10 @@ class Recorder:
         if self.probe.attack is not None:
             labels = np.asarray(self.probe.labels)
             x = np.asarray(
-                attacked(variables, x, labels, as_partial(self.probe.attack), self.key, model=self.model)
+                attacked(variables, x, labels, traceable(self.probe.attack), self.key, model=self.model)
             )
         kernel = self.kernel_fn(variables, x)
-        if self.probe.reduce == "trace":
-            return kernel
-        m, _, k, _ = kernel.shape
-        return kernel.swapaxes(1, 2).reshape(m * k, m * k)
+        return kernel if self.probe.reduce == "trace" else flat(kernel)
 
 
 @functools.lru_cache(maxsize=32)
@@ -81,7 +79,7 @@ def _kernel_fn(apply_fn: Any, reduce: Reduce) -> Any:
     return empirical_ntk_fn(apply_fn, reduce=reduce)
 
 
-def as_partial(attack: Any) -> Partial | None:
+def traceable(attack: Any) -> Partial | None:
     if attack is None or isinstance(attack, Partial):
         return attack
     if not callable(attack):

@@ -23,7 +23,7 @@ from companion._checks import count, number
 from companion._compile import network
 from companion._kernel_path import KernelPath
 from companion._training_checkpoint import Checkpoints, fingerprint
-from companion._training_records import Probe, Recorder, as_partial
+from companion._training_records import Probe, Recorder, traceable
 from companion._training_step import Carry, Replay, advance
 from companion.networks import Model, evaluation
 
@@ -107,8 +107,8 @@ def train(
         keep: whether to keep the network at every record, or at which of them.
         folder: where to keep a checkpoint after each epoch and record, and kernels and snapshots. A run found
             there goes on where it stopped, also to more epochs than it had; one of other data, start, key,
-            batch size, attack, records or optimizer is refused. (Of a schedule only the first step can be
-            compared.)
+            batch size, model's name, attack, records or optimizer is refused. (Of a schedule only the first
+            step can be compared.)
         progress: show a tqdm bar over epochs with loss and accuracies.
 
     Returns:
@@ -128,6 +128,12 @@ def train(
     >>> run.epochs, float(run.clean[-1])
     (array([ 0., 50.]), 1.0)
     """
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model must be a networks.Model, got {model!r}: networks.from_flax makes one of a Flax module"
+        )
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must come from Optax, such as optax.sgd(0.1), got {optimizer!r}")
     x, labels = _data("x", x, "labels", labels)
     epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
     if batch_size > len(x):
@@ -147,7 +153,7 @@ def train(
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
 
     times = attack.times if isinstance(attack, Replay) else 0
-    attack = attack.move if times else as_partial(attack)
+    attack = attack.move if times else traceable(attack)
     shape = (batch_size, *x.shape[1:]) if times else None
     carry = Carry(
         *jax.tree.map(jnp.array, variables),
@@ -169,23 +175,28 @@ def train(
         attack_training_mode=attack_training_mode,
     )
 
-    store, done, rows, kernels, snapshots = None, 0, [], [], {}
+    store, done, spent, rows, kernels, snapshots = None, 0, 0.0, [], [], {}
     if folder is not None:
         identity = {
+            "model": model.name,
             "data": fingerprint(x, labels),
             "start": fingerprint(variables),
             "key": fingerprint(jax.random.key_data(key)),
             "batch size": str(batch_size),
             "attack": f"{_label(attack)} {times} {attack_training_mode} {fingerprint(attack)}",
             "loss": _label(named(loss)),
-            "records": f"{recorder.identity()}",
+            "records": recorder.identity(),
             "optimizer": fingerprint(_first_step(optimizer, variables[0])),
         }
         store = Checkpoints(Path(folder), identity)
         kernels = KernelPath(Path(folder) / "kernels") if probe is not None else []
         if (found := store.load(carry)) is not None:
-            done, carry, history = found
+            done, spent, carry, history = found
             rows = list(history)
+            if done > epochs * n_steps:
+                raise ValueError(
+                    f"epochs must be at least {done / n_steps:g}, which folder {folder} has, got {epochs}"
+                )
             if [row[0] for row in rows] != [mark / n_steps for mark in marks if mark <= done]:
                 raise ValueError(
                     f"folder {folder} holds a run with other records: ask for the same, and later ones"
@@ -208,7 +219,6 @@ def train(
                 store.keep(epoch, snapshots[epoch])
 
     stops = sorted({*marks, *(e * n_steps for e in range(epochs + 1))})
-    spent = float(rows[-1][4]) if rows else 0.0
     with tqdm(
         total=epochs, initial=done / n_steps, desc=model.name, unit="epoch", disable=not progress
     ) as bar:
@@ -232,7 +242,7 @@ def train(
                 carry = carry._replace(loss=jnp.zeros(()))
                 bar.set_postfix({name: f"{v:.3f}" for name, v in _shown(rows[-1]).items()})
             if store:
-                store.save(done, carry, np.array(rows, float).reshape(-1, 5))
+                store.save(done, spent, carry, np.array(rows, float).reshape(-1, 5))
             bar.update(done / n_steps - bar.n)
     columns = np.array(rows, float).reshape(-1, 5).T
     return Run(

@@ -140,7 +140,7 @@ def evaluation(model: Model) -> Callable[..., Any]:
     """The model in evaluation mode as `apply_fn(variables, x) -> (n, k)`, with variables = (params, state).
 
     For `empirical_ntk_fn` and whatever else takes a network: only params have derivatives, those of the
-    state are 0.
+    state are 0. Inside a compiled loop on a CPU its convolutions are slow; `predict_fn` is made for that.
 
     >>> apply_fn = evaluation(mlp(3, width=8))
     >>> apply_fn(mlp(3, width=8).init(jax.random.key(0), jnp.ones((1, 2))), jnp.ones((5, 2))).shape

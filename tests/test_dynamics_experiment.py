@@ -9,6 +9,7 @@ import pytest
 from companion import data, dynamics, networks
 from companion.attacks import Threat, training_attack
 from companion.experiments import dynamics as experiment
+from companion.experiments._shared import padded
 from companion.training import linear_solution, train
 
 # `make book` runs the experiment whole, in chapter 4; these hold its arrays against slow definitions.
@@ -148,7 +149,7 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
 
 
 def test_cases_of_different_length_are_filled_up():
-    filled = experiment._padded([np.ones((2, 3)), np.zeros((2, 1))])
+    filled = padded([np.ones((2, 3)), np.zeros((2, 1))])
     assert filled.shape == (2, 2, 3)
     assert np.isnan(filled[1, :, 1:]).all()
     assert (filled[1, :, 0] == 0).all()

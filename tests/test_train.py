@@ -267,6 +267,10 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path):
         ({"batch_size": 30}, "batch size"),
         ({"attack": training_attack(LINF, steps=3)}, "attack"),
         ({"attack": None}, "attack"),
+        ({"attack": training_attack(Threat("l2", 0.1), steps=2)}, "attack"),
+        ({"attack": training_attack(LINF, steps=2, loss="margin", step_size=0.125)}, "attack"),
+        ({"attack": training_attack(LINF, steps=2, random_start=False)}, "attack"),
+        ({"epochs": 0, "record": ()}, "epochs must be at least 1"),
         ({"loss": "squared"}, "loss"),
         ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "optimizer"),
         ({"probe": Probe(X[:5])}, "records"),
@@ -276,7 +280,7 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path):
 )
 def test_a_folder_of_another_run_is_refused(tmp_path, change, named):
     train(MODEL, X, Y, **arguments(tmp_path) | {"epochs": 1, "record": (0, 0.5, 1)})
-    with pytest.raises(ValueError, match=f"holds a run with other .*{named}"):
+    with pytest.raises(ValueError, match=f"holds a run with other .*{named}|^{named}"):
         train(MODEL, X, Y, **arguments(tmp_path) | change)
 
 
@@ -361,6 +365,26 @@ def test_wrong_arguments(change, message, as_users_run):
 def test_wrong_labels(labels, message, as_users_run):
     with pytest.raises(ValueError, match=message):
         train(MODEL, X, labels, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": nn.Dense(3)}, "model must be a networks.Model, got Dense"),
+        ({"optimizer": 0.1}, r"optimizer must come from Optax, such as optax.sgd\(0.1\), got 0.1"),
+    ],
+)
+def test_what_is_no_model_or_optimizer_is_told_how_to_become_one(change, message, as_users_run):
+    options = {"model": MODEL} | OPTIONS | change
+    with pytest.raises(TypeError, match=message):
+        train(options.pop("model"), X, Y, **options)
+
+
+def test_a_linearised_run_does_not_go_on_as_a_centred_one(tmp_path):
+    options = OPTIONS | {"start": linearise_at(MODEL.init(jax.random.key(0), X[:1])), "folder": tmp_path}
+    train(linearised(MODEL), X, Y, **options)
+    with pytest.raises(ValueError, match="holds a run with other model"):
+        train(linearised(MODEL, centre=True), X, Y, **options)
 
 
 def doubled():

@@ -1,7 +1,9 @@
-"""What several experiments do alike: kernels by name, attacks in batches, intervals as numbers, sources."""
+"""What several experiments do alike: kernels by name, attacks in batches, intervals, padding, sources."""
 
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from companion import data
 from companion.architectures import Architecture, conv, fc, myrtle
@@ -27,3 +29,12 @@ def triple(estimate: Estimate) -> list[float]:
 def sources(cases: Iterable[Any]) -> str:
     """The data sets of some cases, as captions name them."""
     return "; ".join(dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in cases))
+
+
+def padded(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays of several lengths as one, with NaN behind the shorter."""
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
+    result = np.full((len(arrays), *shape), np.nan)
+    for row, array in enumerate(arrays):
+        result[row, *(slice(length) for length in array.shape)] = array
+    return result

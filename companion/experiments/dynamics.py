@@ -22,7 +22,7 @@ from companion import data, dynamics, networks
 from companion._formats import write_atomically
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.experiments import main
-from companion.experiments._shared import sources, triple
+from companion.experiments._shared import padded, sources, triple
 from companion.training import Probe, Run, linear_solution, train
 
 REGIMES = ("standard", "again", "fgsm", "pgd", "standard decayed", "pgd decayed")
@@ -49,7 +49,7 @@ class Case:
         rate: learning rate of SGD.
         momentum: of SGD.
         ramp: epochs over which ε grows in training.
-        steps: of PGD in training and in records.
+        steps: of PGD in training and in records; twice as many on frozen kernels.
         record: epochs at which the kernel is recorded.
         n_probe: images of the kernel.
         linear: epochs at which the kernel is frozen.
@@ -89,11 +89,13 @@ class Config:
         cases: data sets and networks.
         regimes: which of `REGIMES` are trained.
         seeds: initializations.
+        kernels: whether to return the kernels of seed 0 themselves.
     """
 
     cases: tuple[Case, ...] = (Case(),)
     regimes: tuple[str, ...] = REGIMES[:4]
     seeds: int = 3
+    kernels: bool = True
 
 
 _EPOCHS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0)
@@ -115,8 +117,8 @@ _RESNET = replace(
 )  # fmt: skip
 PROFILES = {
     "quick": Config(),
-    "full": Config((_CIFAR, _FASHION), REGIMES),
-    "paper": Config((_PAPER, _RESNET), REGIMES),
+    "full": Config((_CIFAR, _FASHION), REGIMES, kernels=False),
+    "paper": Config((_PAPER, _RESNET), REGIMES, kernels=False),
 }
 
 
@@ -146,10 +148,12 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         found.append([_kept(case, config.regimes, seed, progress, folder) for seed in seeds])
     arrays = {}
     for name in found[0][0]:
+        if name == "kernels" and not config.kernels:
+            continue
         rows = [np.stack([one[name] for one in case]) for case in found]
         if name in ("epochs", "kernels"):
             rows = [row[0] for row in rows]
-        arrays[name] = _padded(rows)
+        arrays[name] = padded(rows).astype(np.float32)
     return arrays
 
 
@@ -321,15 +325,6 @@ def _frozen(
             attacked = pgd(f, x, y, threat, steps=10, early_stop=True, batch=512)
             solved[i] = [robust_accuracy(f, points, y).value for points in (x, attacked)]
     return linear, solved
-
-
-def _padded(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays of several shapes as one, filled up with NaN."""
-    shape = np.max([array.shape for array in arrays], axis=0)
-    result = np.full((len(arrays), *shape), np.nan, np.float32)
-    for row, array in zip(result, arrays, strict=True):
-        row[tuple(slice(size) for size in array.shape)] = array
-    return result
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from companion import data, features, regression
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
 from companion.experiments import main
-from companion.experiments._shared import architecture, attack_batch, sources, triple
+from companion.experiments._shared import architecture, attack_batch, padded, sources, triple
 from companion.kernels import gram
 
 EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -179,7 +179,7 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         _measured(case, name, config, progress)
         for case, name in tqdm(rows(config), desc="kernels", disable=not progress)
     ]
-    arrays = {name: _padded([one[name] for one in found]) for name in found[0]}
+    arrays = {name: padded([one[name] for one in found]) for name in found[0]}
     arrays |= {"times": _times(config)} | _compared(config.overlap, progress)
     # Half the size in the repository; no number here has more than seven digits to lose.
     return {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -322,15 +322,6 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
     else:
         matrix = gram(architecture(spec), x)
     return regression.fit(matrix, np.ones((len(x), 1))).eigenvectors
-
-
-def _padded(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays of several lengths as one, with NaN behind the shorter."""
-    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
-    result = np.full((len(arrays), *shape), np.nan)
-    for row, array in enumerate(arrays):
-        result[row, *(slice(length) for length in array.shape)] = array
-    return result
 
 
 if __name__ == "__main__":
