@@ -57,6 +57,12 @@ def number(
     return float(value)
 
 
+def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    """Refuse what is not among the known values."""
+    if type(value) is not type(known[0]) or value not in known:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+
+
 def same_inputs(first: str, x1: Any, second: str, x2: Any) -> None:
     """Refuse two batches whose examples differ in shape."""
     if x1.shape[1:] != x2.shape[1:]:

@@ -18,12 +18,12 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
         self.folder, self.identity = folder, dict(identity)
 
-    def save(self, step: int, seconds: float, tree: Any, history: np.ndarray) -> None:
+    def save(self, step: int, tree: Any, history: np.ndarray, **numbers: float | None) -> None:
         """Keep the state of a run after `step` minibatches, in place of the one before."""
-        header = json.dumps({"step": step, "seconds": seconds, "identity": self.identity})
+        header = json.dumps({"step": step, "numbers": numbers, "identity": self.identity})
         _write(self.folder / "checkpoint.npz", tree, header=np.array(header), history=history)
 
-    def load(self, tree: Any) -> tuple[int, float, Any, np.ndarray] | None:
+    def load(self, tree: Any) -> tuple[int, Any, np.ndarray, dict[str, float | None]] | None:
         """The latest checkpoint, shaped like `tree`; None where there is none; or an error."""
         path = self.folder / "checkpoint.npz"
         if not path.exists():
@@ -37,7 +37,7 @@ class Checkpoints:
                     f"folder {self.folder} holds a run with other {', '.join(names)}: continue that run with "
                     "the same arguments, or choose another folder"
                 )
-            return header["step"], header["seconds"], _read(file, tree), file["history"]
+            return header["step"], _read(file, tree), file["history"], header["numbers"]
 
     def keep(self, epoch: float, variables: Any) -> None:
         """Keep the network at an epoch."""

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,35 @@ from companion._training_checkpoint import fingerprint
 from companion._training_step import attacked, right
 from companion.empirical import Reduce, empirical_ntk_fn
 from companion.networks import Model, evaluation
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network and what was recorded on the way.
+
+    Attributes:
+        variables: (params, state) at the end.
+        epochs: moments of the records (r,), rounded to whole minibatches.
+        loss: mean training loss since the record before, under the training attack (r,); NaN at epoch 0.
+        clean: share of the test inputs classified rightly (r,); NaN without test inputs.
+        robust: the same under the test attack (r,); NaN without one.
+        seconds: time spent in training steps until then, without compilation and without records (r,).
+        probe_seconds: time spent in kernels of the probe until then, without compilation (r,).
+        kernels: of the probe at these moments, a list of arrays or a `KernelPath`; None without a probe.
+        snapshots: (params, state) by epoch, where they were kept.
+        switched: the epoch at which a `Switch` took its second attack; None where it never did.
+    """
+
+    variables: tuple[Any, Any]
+    epochs: Float[np.ndarray, " r"]
+    loss: Float[np.ndarray, " r"]
+    clean: Float[np.ndarray, " r"]
+    robust: Float[np.ndarray, " r"]
+    seconds: Float[np.ndarray, " r"]
+    probe_seconds: Float[np.ndarray, " r"]
+    kernels: Any
+    snapshots: Mapping[float, tuple[Any, Any]]
+    switched: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +71,8 @@ class Recorder:
 
     def __init__(self, model: Model, test: Any, attack: Any, probe: Probe | None, key: Any) -> None:
         self.model, self.test, self.attack, self.key = model, test, traceable(attack), key
-        self.probe, self.kernel_fn = probe, None
+        self.probe, self.kernel_fn, self.probe_seconds = probe, None, 0.0
+        self._compiled = False
         if probe is not None:
             if probe.reduce not in ("full", "trace"):
                 raise ValueError(f"probe's reduce must be 'full' or 'trace', got {probe.reduce!r}")
@@ -64,6 +96,15 @@ class Recorder:
     def kernel(self, variables: Any) -> np.ndarray | None:
         if self.probe is None:
             return None
+        if not self._compiled:
+            self._kernel(variables)
+            self._compiled = True
+        begin = time.perf_counter()
+        kernel = self._kernel(variables)
+        self.probe_seconds += time.perf_counter() - begin
+        return kernel
+
+    def _kernel(self, variables: Any) -> np.ndarray:
         x = np.asarray(self.probe.x)
         if self.probe.attack is not None:
             labels = np.asarray(self.probe.labels)

@@ -4,8 +4,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +16,14 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from companion import _training_checks as checks
 from companion._attack_losses import Loss, named
-from companion._checks import batch as examples
-from companion._checks import count, number
-from companion._compile import network
+from companion._checks import count
 from companion._kernel_path import KernelPath
 from companion._training_checkpoint import Checkpoints, fingerprint
-from companion._training_records import Probe, Recorder, traceable
-from companion._training_step import Carry, Replay, advance
-from companion.networks import Model, evaluation
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained network and what was recorded on the way.
-
-    Attributes:
-        variables: (params, state) at the end.
-        epochs: moments of the records (r,), rounded to whole minibatches.
-        loss: mean training loss since the record before, under the training attack (r,); NaN at epoch 0.
-        clean: share of the test inputs classified rightly (r,); NaN without test inputs.
-        robust: the same under the test attack (r,); NaN without one.
-        seconds: time spent in training steps until then, without compilation and without records (r,).
-        kernels: of the probe at these moments, a list of arrays or a `KernelPath`; None without a probe.
-        snapshots: (params, state) by epoch, where they were kept.
-    """
-
-    variables: tuple[Any, Any]
-    epochs: Float[np.ndarray, " r"]
-    loss: Float[np.ndarray, " r"]
-    clean: Float[np.ndarray, " r"]
-    robust: Float[np.ndarray, " r"]
-    seconds: Float[np.ndarray, " r"]
-    kernels: Any
-    snapshots: Mapping[float, tuple[Any, Any]]
+from companion._training_records import Probe, Recorder, Run, traceable
+from companion._training_step import Carry, Replay, Switch, advance
+from companion.networks import Model
 
 
 def train(
@@ -62,8 +35,10 @@ def train(
     optimizer: optax.GradientTransformation,
     key: Any,
     batch_size: int = 100,
-    attack: Partial | Replay | None = None,
+    attack: Partial | Replay | Switch | None = None,
     attack_training_mode: bool = False,
+    clean_too: bool = False,
+    penalty: Partial | None = None,
     loss: Loss = "cross_entropy",
     start: tuple[Any, Any] | None = None,
     record: Sequence[float | int] | None = None,
@@ -92,10 +67,14 @@ def train(
         key: a JAX random key.
         batch_size: examples in a step, at most n.
         attack: None for standard training; `attacks.training_attack(...)` for FGSM and PGD training,
-            `attacks.free_training(...)` for free training; or any traceable function
-            `attack(predict, x, labels, key, epoch) -> x'`, best as a `jax.tree_util.Partial`.
+            `attacks.free_training(...)` for free training; a `Switch` from one to another at a moment that a
+            rule finds; or any traceable function `attack(predict, x, labels, key, epoch) -> x'`, best as a
+            `jax.tree_util.Partial`.
         attack_training_mode: whether the attacker meets the network in training mode (batch statistics), as
             in Wong et al. (2020); else in evaluation mode, as at test time.
+        clean_too: whether each step sees the minibatch twice, as one batch: clean, then attacked.
+        penalty: what is added to the mean loss, `penalty(predict, x, labels, key, epoch) -> scalar` of the
+            clean minibatch and the network as the attacker meets it, such as `catastrophic.gradalign`.
         loss: "cross_entropy", "margin", "squared", or a function of outputs (n, k) and labels, values (n,).
         start: (params, state) to start from; None: `model.init`.
         record: epochs at which to record, fractions too, such as (0, .125, .25, .5, 1, 2); rounded to whole
@@ -134,18 +113,18 @@ def train(
         )
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must come from Optax, such as optax.sgd(0.1), got {optimizer!r}")
-    x, labels = _data("x", x, "labels", labels)
+    x, labels = checks.data("x", x, "labels", labels)
     epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
     if batch_size > len(x):
         raise ValueError(f"batch_size must be at most {len(x)}, the number of inputs, got {batch_size}")
-    test = None if x_test is None else _data("x_test", x_test, "labels_test", labels_test)
+    test = None if x_test is None else checks.data("x_test", x_test, "labels_test", labels_test)
     if test_attack is not None and test is None:
         raise ValueError("test_attack needs x_test and labels_test")
     variables = model.init(jax.random.fold_in(key, 0), jnp.asarray(x[:1])) if start is None else start
-    _fits(model, variables, x, labels)
+    checks.fits(model, variables, x, labels)
     n_steps = len(x) // batch_size
-    marks = _marks("record", range(epochs + 1) if record is None else record, epochs, n_steps)
-    kept = set(marks) if keep is True else set(_marks("keep", keep or (), epochs, n_steps))
+    marks = checks.marks("record", range(epochs + 1) if record is None else record, epochs, n_steps)
+    kept = set(marks) if keep is True else set(checks.marks("keep", keep or (), epochs, n_steps))
     if not kept <= set(marks):
         raise ValueError(
             f"keep must name epochs of record, got {sorted(m / n_steps for m in kept - set(marks))}"
@@ -153,7 +132,12 @@ def train(
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
 
     times = attack.times if isinstance(attack, Replay) else 0
-    attack = attack.move if times else traceable(attack)
+    if times and (clean_too or penalty is not None):
+        raise ValueError("free training takes neither clean_too nor a penalty")
+    if isinstance(attack, Switch):
+        pending, rule = [traceable(attack.first), traceable(attack.second)], attack.rule
+    else:
+        pending, rule = [attack.move if times else traceable(attack)], None
     shape = (batch_size, *x.shape[1:]) if times else None
     carry = Carry(
         *jax.tree.map(jnp.array, variables),
@@ -165,33 +149,39 @@ def train(
         advance,
         x=jnp.asarray(x),
         labels=jnp.asarray(labels),
-        attack=attack,
         key=jax.random.fold_in(key, 2),
+        penalty=traceable(penalty),
         model=model,
         optimizer=optimizer,
         loss=named(loss),
         batch_size=batch_size,
         times=times,
         attack_training_mode=attack_training_mode,
+        clean_too=clean_too,
     )
 
-    store, done, spent, rows, kernels, snapshots = None, 0, 0.0, [], [], {}
+    store, done, spent, rows, kernels, snapshots, switched = None, 0, 0.0, [], [], {}, None
     if folder is not None:
+        names = [checks.label(one) for one in (*pending, *([rule] if rule else []))]
         identity = {
             "model": model.name,
             "data": fingerprint(x, labels),
             "start": fingerprint(variables),
             "key": fingerprint(jax.random.key_data(key)),
             "batch size": str(batch_size),
-            "attack": f"{_label(attack)} {times} {attack_training_mode} {fingerprint(attack)}",
-            "loss": _label(named(loss)),
+            "attack": f"{names} {times} {attack_training_mode} {clean_too} {fingerprint(pending)}",
+            "penalty": f"{checks.label(penalty)} {fingerprint(penalty)}",
+            "loss": checks.label(named(loss)),
             "records": recorder.identity(),
-            "optimizer": fingerprint(_first_step(optimizer, variables[0])),
+            "optimizer": fingerprint(checks.first_step(optimizer, variables[0])),
         }
         store = Checkpoints(Path(folder), identity)
         kernels = KernelPath(Path(folder) / "kernels") if probe is not None else []
         if (found := store.load(carry)) is not None:
-            done, spent, carry, history = found
+            done, carry, history, numbers = found
+            spent, recorder.probe_seconds, switched = (
+                numbers[name] for name in ("seconds", "probe_seconds", "switched")
+            )
             rows = list(history)
             if done > epochs * n_steps:
                 raise ValueError(
@@ -205,18 +195,32 @@ def train(
                 mark / n_steps: store.kept(mark / n_steps, variables) for mark in kept if mark <= done
             }
 
+    def result() -> Run:
+        columns = np.array(rows, float).reshape(-1, 6).T
+        return Run(
+            jax.tree.map(np.asarray, (carry.params, carry.state)),
+            *columns,
+            kernels=kernels if probe is not None else None,
+            snapshots=snapshots,
+            switched=switched,
+        )
+
     def note(step: int, total: float) -> None:
+        nonlocal switched
         epoch = step / n_steps
         params, state = carry.params, carry.state
         since = step - (round(rows[-1][0] * n_steps) if rows else 0)
         loss = float(carry.loss) / since if since else math.nan
-        rows.append((epoch, loss, *recorder.accuracies((params, state)), total))
-        if (kernel := recorder.kernel((params, state))) is not None:
+        accuracies, kernel = recorder.accuracies((params, state)), recorder.kernel((params, state))
+        rows.append((epoch, loss, *accuracies, total, recorder.probe_seconds))
+        if kernel is not None:
             kernels.save(epoch, kernel) if store else kernels.append(kernel)
         if step in kept:
             snapshots[epoch] = jax.tree.map(np.asarray, (params, state))
             if store:
                 store.keep(epoch, snapshots[epoch])
+        if rule is not None and switched is None and rule(result()):
+            switched = epoch
 
     stops = sorted({*marks, *(e * n_steps for e in range(epochs + 1))})
     with tqdm(
@@ -225,11 +229,15 @@ def train(
         if not rows and 0 in marks:
             note(0, 0.0)
         if done < epochs * n_steps:
-            jax.block_until_ready(go_on(carry, epoch=0, first=0, last=0))  # compiles, and does nothing
+            for one in pending:  # compiles, and does nothing
+                jax.block_until_ready(go_on(carry, attack=one, epoch=0, first=0, last=0))
         for stop in [stop for stop in stops if stop > done]:
             epoch, first = divmod(done, n_steps)
+            attack = pending[0 if switched is None else -1]
             begin = time.perf_counter()
-            carry = jax.block_until_ready(go_on(carry, epoch=epoch, first=first, last=stop - epoch * n_steps))
+            carry = jax.block_until_ready(
+                go_on(carry, attack=attack, epoch=epoch, first=first, last=stop - epoch * n_steps)
+            )
             spent += time.perf_counter() - begin
             done = stop
             if not np.isfinite(float(carry.loss)):
@@ -242,47 +250,16 @@ def train(
                 carry = carry._replace(loss=jnp.zeros(()))
                 bar.set_postfix({name: f"{v:.3f}" for name, v in _shown(rows[-1]).items()})
             if store:
-                store.save(done, spent, carry, np.array(rows, float).reshape(-1, 5))
+                store.save(
+                    done,
+                    carry,
+                    np.array(rows, float).reshape(-1, 6),
+                    seconds=spent,
+                    probe_seconds=recorder.probe_seconds,
+                    switched=switched,
+                )
             bar.update(done / n_steps - bar.n)
-    columns = np.array(rows, float).reshape(-1, 5).T
-    return Run(
-        jax.tree.map(np.asarray, (carry.params, carry.state)),
-        *columns,
-        kernels=kernels if probe is not None else None,
-        snapshots=snapshots,
-    )
-
-
-def _data(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    x, labels = examples(name, x), np.asarray(labels)
-    if labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]:
-        raise ValueError(
-            f"{labels_name} must be integers of shape {x.shape[:1]}, got {labels.dtype} {labels.shape}"
-        )
-    return x, labels.astype(np.int32)
-
-
-def _fits(model: Model, variables: Any, x: np.ndarray, labels: np.ndarray) -> None:
-    k = network("model", evaluation(model), variables, x)[1]
-    if labels.min() < 0 or labels.max() >= max(2, k):
-        raise ValueError(f"labels must lie in [0, {max(2, k)}), got {labels.min()} to {labels.max()}")
-
-
-def _marks(name: str, moments: Any, epochs: int, n_steps: int) -> list[int]:
-    marks = sorted({round(number(name, epoch) * n_steps) for epoch in moments})
-    if marks and marks[-1] > epochs * n_steps:
-        raise ValueError(f"{name} must lie within {epochs} epochs, got {marks[-1] / n_steps:g}")
-    return marks
-
-
-def _label(function: Any) -> str:
-    function = getattr(function, "func", function)
-    return getattr(function, "__qualname__", type(function).__name__)
-
-
-def _first_step(optimizer: Any, params: Any) -> Any:
-    """The update of gradients of one: it tells optimizers of other rates apart."""
-    return optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)[0]
+    return result()
 
 
 def _shown(row: Sequence[float]) -> dict[str, float]:

@@ -27,6 +27,22 @@ class Replay:
     move: Partial
 
 
+@dataclass(frozen=True)
+class Switch:
+    """Training with one attack until a rule asks for another.
+
+    Attributes:
+        first: the attack at the start; None for clean inputs.
+        second: the attack afterwards.
+        rule: `rule(run) -> bool`, asked after each record with the `Run` so far (its `epochs`, accuracies,
+            `kernels`, ...) until it says True.
+    """
+
+    first: Partial | None
+    second: Partial | None
+    rule: Callable[..., bool]
+
+
 class Carry(NamedTuple):
     """What goes from step to step: all that a checkpoint has to hold."""
 
@@ -38,7 +54,16 @@ class Carry(NamedTuple):
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "loss", "batch_size", "times", "attack_training_mode")
+    jax.jit,
+    static_argnames=(
+        "model",
+        "optimizer",
+        "loss",
+        "batch_size",
+        "times",
+        "attack_training_mode",
+        "clean_too",
+    ),
 )
 def advance(
     carry: Carry,
@@ -49,6 +74,7 @@ def advance(
     epoch: Any,
     first: Any,
     last: Any,
+    penalty: Partial | None = None,
     *,
     model: Model,
     optimizer: Any,
@@ -56,6 +82,7 @@ def advance(
     batch_size: int,
     times: int,
     attack_training_mode: bool,
+    clean_too: bool,
 ) -> Carry:
     """Steps first, ..., last − 1 of an epoch. All depends on the key, the epoch and the step alone."""
     key = jax.random.fold_in(key, epoch)
@@ -88,15 +115,29 @@ def advance(
 
     def step(i: Any, carry: Carry) -> Carry:
         here, y = x[order[i]], labels[order[i]]
+        seen, classes, own_key = here, y, jax.random.fold_in(step_key, i)
+
+        def predict(z: Any, params: Any = carry.params) -> Any:
+            return model.apply(params, carry.state, z, attack_training_mode)[0]
+
         if attack is not None:
+            seen = attack(predict, here, y, own_key, epoch + i / n_steps)
+        if clean_too:
+            seen, classes = jnp.concatenate([here, seen]), jnp.concatenate([y, y])
 
-            def predict(z: Any) -> Any:
-                return model.apply(carry.params, carry.state, z, attack_training_mode)[0]
+        def penalized(params: Any) -> tuple[Any, Any]:
+            value, state = objective(params, seen, carry.state, classes)
+            if penalty is not None:
+                value += penalty(
+                    functools.partial(predict, params=params),
+                    here,
+                    y,
+                    jax.random.fold_in(own_key, 1),
+                    epoch + i / n_steps,
+                )
+            return value, state
 
-            here = attack(predict, here, y, jax.random.fold_in(step_key, i), epoch + i / n_steps)
-        (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(
-            carry.params, here, carry.state, y
-        )
+        (value, state), gradient = jax.value_and_grad(penalized, has_aux=True)(carry.params)
         return update(carry, gradient, state, value)
 
     return jax.lax.fori_loop(first, last, replayed if times else step, carry)

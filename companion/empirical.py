@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from companion._checks import batch, count, finite, same_inputs
+from companion._checks import batch, count, finite, one_of, same_inputs
 from companion._compile import double, free_memory, keep_compiled, network
 from companion._empirical_blocks import Plan, add_blocks, make_plan, pairs
 from companion._empirical_methods import choose, method
@@ -102,10 +102,10 @@ def empirical_ntk_fn(
     >>> kernel_fn(np.ones((3, 2), np.float32), np.eye(3, dtype=np.float32)).shape
     (3, 3, 2, 2)
     """
-    _one_of("reduce", reduce, ("trace", "class", "full"))
-    _one_of("implementation", implementation, ("auto", "jacobian", "vector_products", "structured"))
-    _one_of("batch_statistics", batch_statistics, (False, True))
-    _one_of("progress", progress, (False, True))
+    one_of("reduce", reduce, ("trace", "class", "full"))
+    one_of("implementation", implementation, ("auto", "jacobian", "vector_products", "structured"))
+    one_of("batch_statistics", batch_statistics, (False, True))
+    one_of("progress", progress, (False, True))
     if batch_statistics and implementation == "structured":
         raise ValueError("implementation 'structured' takes each example alone: not with batch_statistics")
     if memory is not None:
@@ -153,11 +153,6 @@ _kept = keep_compiled(
     lambda apply_fn, *options: empirical_ntk_fn(apply_fn, **dict(zip(_OPTIONS, options, strict=True)))
 )
 _OPTIONS = ("reduce", "implementation", "batch_statistics", "memory", "progress")
-
-
-def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if type(value) is not type(known[0]) or value not in known:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def _signature(params: Any, *arrays: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 
 from companion._checks import count
 from companion._layers import Conv, average_pool, max_pool, outside_loops
+from companion._norm_layers import BatchNorm, layer
 
 __all__ = [
     "Model",
@@ -33,7 +34,7 @@ __all__ = [
     "small_cnn",
 ]
 
-Norm = Literal["batch", "group"] | None
+Norm = Literal["batch", "layer", "group"] | BatchNorm | None
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,21 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:
     return from_flax(_MLP(*sizes), name=f"MLP-{depth}")
 
 
-def small_cnn(n_outputs: int, *, width: int = 16) -> Model:
+def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
     """Two 3×3 convolutions of `width` and 2 `width` channels, each halved by average pooling; then dense.
 
     The book's quick experiments train it in seconds.
+
+    Args:
+        n_outputs: classes.
+        width: channels of the first convolution.
+        norm: what follows each convolution: see `normalization.layer`.
+
+    Raises:
+        TypeError, ValueError: sizes that are no positive integers, an unknown norm.
     """
-    return from_flax(_SmallCNN(count("n_outputs", n_outputs), count("width", width)), name="small CNN")
+    sizes = count("n_outputs", n_outputs), count("width", width)
+    return from_flax(_SmallCNN(*sizes, _known(norm)), name=_named("small CNN", norm))
 
 
 def cnn(n_outputs: int, *, width: int = 32) -> Model:
@@ -120,7 +130,7 @@ def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
     Args:
         n_outputs: classes.
         width: channels of the first stage, doubled in each of three more; 64 in the original.
-        norm: "batch" normalization, "group" normalization (at most 8 groups), or None.
+        norm: what follows each convolution: see `normalization.layer`.
 
     Returns:
         The model; its state holds the running statistics of batch normalization.
@@ -130,9 +140,8 @@ def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
 
     Source: He et al. (2016), arXiv 1512.03385, in the variant for CIFAR.
     """
-    if norm not in ("batch", "group", None):
-        raise ValueError(f"norm must be 'batch', 'group' or None, got {norm!r}")
-    return from_flax(_ResNet(count("n_outputs", n_outputs), count("width", width), norm), name="ResNet-18")
+    sizes = count("n_outputs", n_outputs), count("width", width)
+    return from_flax(_ResNet(*sizes, _known(norm)), name=_named("ResNet-18", norm, usual="batch"))
 
 
 @functools.lru_cache
@@ -219,6 +228,15 @@ def linearise_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
     return jax.tree.map(jnp.zeros_like, variables[0]), variables
 
 
+def _known(norm: Norm) -> Norm:
+    layer(norm, False)
+    return BatchNorm() if norm == "batch" else norm
+
+
+def _named(name: str, norm: Norm, *, usual: Norm = None) -> str:
+    return name if norm == usual else f"{name}, {'no' if norm is None else norm} norm"
+
+
 class _MLP(nn.Module):
     n_outputs: int
     depth: int
@@ -235,11 +253,12 @@ class _MLP(nn.Module):
 class _SmallCNN(nn.Module):
     n_outputs: int
     width: int
+    norm: Norm
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, training: bool = False) -> Any:
         for channels in (self.width, 2 * self.width):
-            x = average_pool(nn.relu(Conv(channels)(x)))
+            x = average_pool(nn.relu(layer(self.norm, training)(Conv(channels)(x))))
         return nn.Dense(self.n_outputs)(x.reshape(len(x), -1))
 
 
@@ -265,11 +284,7 @@ class _ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Any, training: bool = False) -> Any:
         def normalized(x: Any) -> Any:
-            if self.norm == "batch":
-                return nn.BatchNorm(use_running_average=not training, momentum=0.9)(x)
-            if self.norm == "group":
-                return nn.GroupNorm(num_groups=min(8, x.shape[-1]))(x)
-            return x
+            return layer(self.norm, training)(x)
 
         bias = self.norm is None
         x = nn.relu(normalized(Conv(self.width, use_bias=bias)(x)))

@@ -9,9 +9,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "companion"
 FLOORS = (
     {"neural_tangents", "data", "results", "statistics"},
     {"architectures", "networks", "kernels", "empirical"},
-    {"regression", "predictor", "training"},
+    {"regression", "predictor", "training", "normalization"},
     {"attacks"},
     {"features", "dynamics"},
+    {"warm_start", "catastrophic"},
     {"plots", "interactive"},
     {"experiments"},
 )

@@ -1,0 +1,450 @@
+"""Catastrophic overfitting: signals that warn of it, a detector that is scored, and remedies (chapter 7).
+
+One-step adversarial training can end abruptly with a network that resists its own attack and no other
+(Wong et al. 2020, arXiv 2001.03994). Li et al. (2023), arXiv 2312.02236, look for it in the spectrum of the
+kernel and add anisotropic noise; how exactly could not be read, so `noisy_fgsm` is our construction.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from companion._attack_losses import cross_entropy
+from companion._checks import batch, count, number, one_of
+from companion.attacks import Threat
+from companion.training import Run
+
+__all__ = [
+    "Detector",
+    "Score",
+    "alarm",
+    "alarmed",
+    "calibrate",
+    "gradalign",
+    "gradient_directions",
+    "local_linearity",
+    "noisy_fgsm",
+    "onset",
+    "score",
+    "spectrum_signals",
+]
+
+SPECTRUM = ("top share", "effective rank", "log trace")
+
+
+def noisy_fgsm(
+    threat: Threat,
+    *,
+    noise: Literal["isotropic", "gradient"] = "isotropic",
+    size: float | int = 2.0,
+    rank: int = 5,
+    step_size: float | None = None,
+    ramp: float | int = 0,
+) -> Partial:
+    """One-step training with noise before the step and no projection after it, for `training.train`.
+
+    x' = Π(x₁ + s · sign ∂loss(x₁)/∂x₁), x₁ = Π(x + η), with Π on the pixels' bounds alone, not on the ball.
+    "isotropic": η uniform in [−κε, κε]^d, which is N-FGSM. "gradient", anisotropic: η in the span of the
+    minibatch's `rank` leading input-gradient directions (`gradient_directions`), normal there and scaled to
+    the length κε √(d/3) that isotropic noise has on average.
+
+    Args:
+        threat: L∞, with eps and bounds in pixel units.
+        noise: its kind.
+        size: κ, the noise's half-width in units of eps.
+        rank: dimension of anisotropic noise.
+        step_size: s in pixel units; None: eps.
+        ramp: epochs over which noise and step grow linearly from 0; 0 for none.
+
+    Returns:
+        The attack. Its points lie outside the ball; it is for training, not for measuring.
+
+    Raises:
+        TypeError, ValueError: another norm, arguments of the wrong kind or range.
+
+    Cost: a gradient by x for each minibatch; two, and one eigendecomposition of a matrix of the minibatch's
+    size, with "gradient".
+    Source: de Jorge et al. (2022), arXiv 2202.01181, for N-FGSM; anisotropic noise after the idea of Li et
+    al. (2023), arXiv 2312.02236, in our construction.
+
+    >>> attack = noisy_fgsm(Threat("linf", 0.1), size=0)
+    >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 0)
+    Array([[0.4, 0.4]], dtype=float32)
+    """
+    if threat.norm != "linf":
+        raise ValueError(f"threat must be L∞, got {threat}")
+    one_of("noise", noise, ("isotropic", "gradient"))
+    step = threat.eps if step_size is None else number("step_size", step_size)
+    numbers = number("size", size) * threat.eps, step, number("ramp", ramp)
+    low, high = threat.bounds
+    if noise == "isotropic":
+        return Partial(_isotropic, float(low), float(high), *numbers)
+    return Partial(_anisotropic(count("rank", rank)), float(low), float(high), *numbers)
+
+
+def _isotropic(
+    low: Any,
+    high: Any,
+    width: Any,
+    step: Any,
+    ramp: Any,
+    predict: Any,
+    x: Any,
+    labels: Any,
+    key: Any,
+    epoch: Any,
+) -> Any:
+    share = _share(ramp, epoch, x)
+    noise = share * width * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1)
+    return _stepped(low, high, share * step, predict, x, labels, noise)
+
+
+@functools.lru_cache
+def _anisotropic(rank: int) -> Callable[..., Any]:
+    def move(
+        low: Any,
+        high: Any,
+        width: Any,
+        step: Any,
+        ramp: Any,
+        predict: Any,
+        x: Any,
+        labels: Any,
+        key: Any,
+        epoch: Any,
+    ) -> Any:
+        share = _share(ramp, epoch, x)
+        directions = _leading(_gradient(predict, x, labels).reshape(len(x), -1), min(rank, len(x)))
+        noise = jax.random.normal(key, (len(x), len(directions)), x.dtype) @ directions
+        length = jnp.linalg.norm(noise, axis=1, keepdims=True)
+        wanted = share * width * math.sqrt(directions.shape[1] / 3)
+        noise = noise * (wanted / jnp.maximum(length, jnp.finfo(x.dtype).tiny))
+        return _stepped(low, high, share * step, predict, x, labels, noise.reshape(x.shape))
+
+    move.__qualname__ = f"gradient noise of rank {rank}"
+    return move
+
+
+def _share(ramp: Any, epoch: Any, x: Any) -> Any:
+    return jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-9)), 1).astype(x.dtype)
+
+
+def _stepped(low: Any, high: Any, step: Any, predict: Any, x: Any, labels: Any, noise: Any) -> Any:
+    start = jnp.clip(x + noise, low, high)
+    return jax.lax.stop_gradient(
+        jnp.clip(start + step * jnp.sign(_gradient(predict, start, labels)), low, high)
+    )
+
+
+def _gradient(predict: Any, x: Any, labels: Any) -> Any:
+    return jax.grad(lambda z: cross_entropy(predict(z), labels).sum())(x)
+
+
+def gradient_directions(
+    f: Callable[..., Any], x: Float[Any, "n ..."], labels: Int[Any, " n"], *, rank: int
+) -> tuple[Float[np.ndarray, "r ..."], Float[np.ndarray, " r"]]:
+    """Where a minibatch's losses change most: leading right singular vectors of its input gradients.
+
+    Args:
+        f: the network, x (n, ...) to outputs (n, k).
+        x: inputs.
+        labels: classes (n,).
+        rank: r ≤ n, how many.
+
+    Returns:
+        Directions (r, ...), orthonormal, and the share of Σ_i ‖∂loss_i/∂x_i‖² along each (r,).
+
+    >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
+    >>> directions, shares = gradient_directions(
+    ...     lambda x: x @ weights, np.ones((3, 2), np.float32), np.zeros(3, int), rank=1)
+    >>> np.abs(directions).round(3), shares.round(3)
+    (array([[1., 0.]], dtype=float32), array([1.], dtype=float32))
+    """
+    x = batch("x", x)
+    if count("rank", rank) > len(x):
+        raise ValueError(f"rank must be at most {len(x)}, the number of inputs, got {rank}")
+    gradients = np.asarray(_gradient(f, jnp.asarray(x), jnp.asarray(labels))).reshape(len(x), -1)
+    directions = np.asarray(_leading(jnp.asarray(gradients), rank))
+    energy = ((gradients @ directions.T) ** 2).sum(axis=0) / max((gradients**2).sum(), np.finfo(x.dtype).tiny)
+    return directions.reshape(rank, *x.shape[1:]), energy
+
+
+def _leading(gradients: Any, rank: int) -> Any:
+    """Leading right singular vectors (rank, d) of (n, d), by the smaller Gram matrix."""
+    lengths = jnp.maximum(jnp.abs(gradients).max(), jnp.finfo(gradients.dtype).tiny)
+    gradients = gradients / lengths
+    _, vectors = jnp.linalg.eigh(gradients @ gradients.T)
+    found = vectors[:, ::-1][:, :rank].T @ gradients
+    return found / jnp.maximum(jnp.linalg.norm(found, axis=1, keepdims=True), jnp.finfo(found.dtype).tiny)
+
+
+def local_linearity(
+    f: Callable[..., Any], x: Float[Any, "n ..."], labels: Int[Any, " n"], threat: Threat, *, key: Any
+) -> Float[np.ndarray, " n"]:
+    """Cosine between ∂loss/∂x at an input and at a random point of its ε-ball: 1 where the loss is linear.
+
+    Args:
+        f: the network, x (n, ...) to outputs (n, k).
+        x: inputs.
+        labels: classes (n,).
+        threat: the ball; only L∞. The random point is uniform, before the pixels' bounds cut it.
+        key: a JAX random key.
+
+    Returns:
+        (n,), in [−1, 1]; 0 where a gradient vanishes.
+
+    Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, section 4.1.
+
+    >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
+    >>> local_linearity(lambda x: x @ weights, np.ones((1, 2), np.float32), np.zeros(1, int),
+    ...     Threat("linf", 0.1), key=jax.random.key(0)).round(3)
+    array([1.], dtype=float32)
+    """
+    x = batch("x", x)
+    if threat.norm != "linf":
+        raise ValueError(f"threat must be L∞, got {threat}")
+    low, high = threat.bounds
+    return np.asarray(
+        _cosine(float(low), float(high), threat.eps, f, jnp.asarray(x), jnp.asarray(labels), key)
+    )
+
+
+def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any) -> Any:
+    other = jnp.clip(x + eps * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1), low, high)
+    one, two = (_gradient(predict, z, labels).reshape(len(x), -1) for z in (x, other))
+    # Scaled first: squares of tiny gradients vanish, and their square roots have no derivative.
+    one, two = (g / jnp.maximum(jnp.abs(g).max(axis=1, keepdims=True), 1e-30) for g in (one, two))
+    lengths = jnp.sqrt(jnp.maximum((one**2).sum(axis=1) * (two**2).sum(axis=1), 1e-30))
+    return (one * two).sum(axis=1) / lengths
+
+
+def gradalign(threat: Threat, *, weight: float | int = 0.2) -> Partial:
+    """GradAlign: λ (1 − mean cosine of `local_linearity`), for `training.train(penalty=...)`.
+
+    Args:
+        threat: the ball; only L∞.
+        weight: λ.
+
+    Returns:
+        The penalty, a function of the clean minibatch.
+
+    Cost: its derivative goes twice through the network: about three ordinary gradients.
+    Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, equation 5.
+
+    >>> penalty = gradalign(Threat("linf", 0.1), weight=1.0)
+    >>> x, labels = jnp.ones((1, 2)), jnp.array([1])
+    >>> float(penalty(lambda x: x @ jnp.eye(2), x, labels, jax.random.key(0), 0.0).round(3))
+    0.0
+    """
+    if threat.norm != "linf":
+        raise ValueError(f"threat must be L∞, got {threat}")
+    low, high = threat.bounds
+    return Partial(_misaligned, number("weight", weight), float(low), float(high), threat.eps)
+
+
+def _misaligned(
+    weight: Any, low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any
+) -> Any:
+    del epoch
+    return weight * (1 - _cosine(low, high, eps, predict, x, labels, key).mean())
+
+
+def onset(epochs: ArrayLike, robust: ArrayLike, *, fall: float = 0.5) -> float:
+    """When robust accuracy first falls below a share of its highest value so far; infinity if never.
+
+    Args:
+        epochs: of the records.
+        robust: accuracy under a strong attack (r,).
+        fall: the share, in (0, 1).
+
+    >>> onset([0, 1, 2, 3], [0.1, 0.6, 0.5, 0.2])
+    3.0
+    """
+    epochs, robust = _series(epochs, robust)
+    highest = np.maximum.accumulate(robust)
+    return _first(epochs, robust < number("fall", fall, open_end=True) * highest)
+
+
+def spectrum_signals(path: Any, *, top: int = 1) -> dict[str, np.ndarray]:
+    """What the spectra of a path of kernels say, one number a kernel, for a `Detector`.
+
+    Args:
+        path: kernels K_0, ..., K_T.
+        top: how many eigenvalues count as the top.
+
+    Returns:
+        "top share" Σ_{i≤top} λ_i / Σ λ_i, "effective rank" (Σλ)² / Σλ², "log trace" ln Σ λ_i; each (T + 1,).
+
+    >>> spectrum_signals([np.eye(4)])["top share"]
+    array([0.25])
+    """
+    values = np.array([np.linalg.eigvalsh(np.asarray(kernel, float))[::-1] for kernel in path])
+    total = values.sum(axis=1)
+    return {
+        "top share": values[:, : count("top", top)].sum(axis=1) / total,
+        "effective rank": total**2 / (values**2).sum(axis=1),
+        "log trace": np.log(total),
+    }
+
+
+@dataclass(frozen=True)
+class Detector:
+    """An alarm where a signal passes a threshold.
+
+    Attributes:
+        threshold: as `calibrate` finds it.
+        side: "above" or "below", where the alarm is.
+        relative: whether the signal is taken relative to its own running mean, as a difference.
+    """
+
+    threshold: float
+    side: Literal["above", "below"]
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a detector did on runs that it has not seen.
+
+    Attributes:
+        leads: onset minus alarm in epochs, of each run that overfits; −infinity for a missed one.
+        false_alarms: share of the runs without an onset in which it rang.
+    """
+
+    leads: Float[np.ndarray, " m"]
+    false_alarms: float
+
+    @property
+    def missed(self) -> float:
+        """Share of overfitting runs without an alarm before or at the onset."""
+        return float((self.leads < 0).mean()) if len(self.leads) else math.nan
+
+
+def calibrate(
+    calm: Sequence[ArrayLike],
+    *,
+    side: Literal["above", "below"],
+    relative: bool = False,
+    skip: int = 1,
+    margin: float | int = 0.0,
+) -> Detector:
+    """The most sensitive detector that stays silent on runs without overfitting.
+
+    Its threshold is the most extreme value of the signal in these runs, and a margin of `margin` times their
+    range beyond it.
+
+    Args:
+        calm: the signal of each calm run, or of the calm part of a run.
+        side: where the alarm is.
+        relative: see `Detector`.
+        skip: how many first records are ignored: a network that has learned nothing is not calm.
+        margin: ≥ 0.
+
+    Raises:
+        ValueError: no runs, or none with more than `skip` records.
+
+    >>> calibrate([[9.0, 1.0, 2.0], [0.0, 3.0]], side="above").threshold
+    3.0
+    """
+    one_of("side", side, ("above", "below"))
+    parts = [_taken(np.asarray(run, float), relative)[count("skip", skip, least=0) :] for run in calm]
+    values = np.concatenate(parts) if parts else np.empty(0)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise ValueError(f"calm must hold runs of more than skip = {skip} records")
+    beyond = number("margin", margin) * (values.max() - values.min())
+    threshold = values.max() + beyond if side == "above" else values.min() - beyond
+    return Detector(float(threshold), side, relative)
+
+
+def alarm(epochs: ArrayLike, signal: ArrayLike, detector: Detector, *, skip: int = 1) -> float:
+    """When a detector first rings; infinity if never.
+
+    >>> alarm([0, 1, 2], [5.0, 1.0, 4.0], Detector(3.0, "above"))
+    2.0
+    """
+    epochs, signal = _series(epochs, signal)
+    taken = _taken(signal, detector.relative)
+    over = taken > detector.threshold if detector.side == "above" else taken < detector.threshold
+    return _first(epochs, over & (np.arange(len(over)) >= skip))
+
+
+def score(
+    epochs: ArrayLike,
+    signals: Sequence[ArrayLike],
+    onsets: ArrayLike,
+    detector: Detector,
+    *,
+    skip: int = 1,
+) -> Score:
+    """Lead and false alarms of a detector on held-out runs.
+
+    Args:
+        epochs: of the records, of all runs.
+        signals: of each run.
+        onsets: of each run, from `onset`; infinity for calm runs.
+        detector: calibrated on *other* runs.
+        skip: as for `calibrate`.
+
+    >>> score([0, 1, 2], [[0, 0, 5], [0, 0, 0]], [2, math.inf], Detector(3.0, "above"))
+    Score(leads=array([0.]), false_alarms=0.0)
+    """
+    onsets = np.asarray(onsets, float)
+    if len(signals) != len(onsets):
+        raise ValueError(f"signals and onsets must be of one length, got {len(signals)} and {len(onsets)}")
+    rings = np.array([alarm(epochs, signal, detector, skip=skip) for signal in signals])
+    hit = np.isfinite(onsets)
+    calm = ~hit
+    return Score(onsets[hit] - rings[hit], float(np.isfinite(rings[calm]).mean()) if calm.any() else math.nan)
+
+
+def alarmed(
+    detector: Detector, signal: Literal["top share", "effective rank", "log trace"], *, skip: int = 1
+) -> Callable[[Run], bool]:
+    """A rule for `training.Switch`: the spectrum of the probe's kernel sets off the detector.
+
+    Args:
+        detector: calibrated on other runs.
+        signal: which of `spectrum_signals`.
+        skip: as for `calibrate`.
+
+    Returns:
+        The rule; it needs a probe.
+    """
+    one_of("signal", signal, SPECTRUM)
+
+    def rule(run: Run) -> bool:
+        if run.kernels is None:
+            raise ValueError("the rule needs kernels: give train a probe")
+        return math.isfinite(alarm(run.epochs, spectrum_signals(run.kernels)[signal], detector, skip=skip))
+
+    rule.__qualname__ = f"alarmed {signal} {detector}"
+    return rule
+
+
+def _taken(signal: np.ndarray, relative: bool) -> np.ndarray:
+    if not relative:
+        return signal
+    before = np.cumsum(signal) - signal
+    seen = np.arange(len(signal))
+    return np.where(seen > 0, signal - before / np.maximum(seen, 1), 0.0)
+
+
+def _series(epochs: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
+    epochs, values = np.asarray(epochs, float), np.asarray(values, float)
+    if epochs.shape != values.shape or epochs.ndim != 1:
+        raise ValueError(f"epochs and values must be of one length, got {epochs.shape} and {values.shape}")
+    return epochs, values
+
+
+def _first(epochs: np.ndarray, where: np.ndarray) -> float:
+    return float(epochs[where.argmax()]) if where.any() else math.inf

@@ -1,0 +1,155 @@
+"""Normalization of inputs and of layers, with a say in which statistics are taken (chapter 5).
+
+Inputs: `on_normalized_inputs` puts x ↦ (x − shift) / scale *inside* a model, so that an attacker's ε stays in
+pixel units whatever the network sees. Layers: `BatchNorm` says whose mean and variance normalize, in training
+and in evaluation, and by which estimator; networks take it as their `norm`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from companion._checks import batch, count, one_of
+from companion._norm_layers import BatchNorm, Variance, batch_statistics, layer
+from companion.networks import Model
+
+__all__ = [
+    "BatchNorm",
+    "Inputs",
+    "Variance",
+    "batch_statistics",
+    "input_statistics",
+    "layer",
+    "normalize_inputs",
+    "on_normalized_inputs",
+    "training_mode",
+    "variance_ratio",
+]
+
+Inputs = Literal["raw", "centred", "standardized", "symmetric", "bytes"]
+
+
+def variance_ratio(
+    x: Float[Any, "n ... c"], batch_size: int, variance: Variance = "biased"
+) -> Float[np.ndarray, " c"]:
+    """E[estimator of a batch] / σ² for batches of `batch_size` images, from the images' own correlations.
+
+    biased: 1 − τ²/(σ² B); unbiased: that times B·P/(B·P − 1); by_image: 1. τ² is the variance of an image's
+    mean, σ² that of all values, both over x as the population.
+
+    Args:
+        x: activations (n, ..., c) of many images.
+        batch_size: B, images in a batch, drawn independently.
+        variance: the estimator, as for `batch_statistics`.
+
+    Returns:
+        (c,), float64; NaN for a channel that does not vary.
+
+    >>> variance_ratio(np.array([[0.0], [2.0]], np.float32), 4)
+    array([0.75])
+    """
+    x = batch("x", x).astype(np.float64)
+    size = count("batch_size", batch_size)
+    one_of("variance", variance, ("biased", "unbiased", "by_image"))
+    axes = tuple(range(x.ndim - 1))
+    total, positions = x.var(axis=axes), x.size // (len(x) * x.shape[-1])
+    if variance == "by_image":
+        return np.where(total > 0, 1.0, np.nan)
+    images = x.mean(axis=axes[1:]) if len(axes) > 1 else x
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = 1 - images.var(axis=0) / total / size
+        values = size * positions
+        return ratio * (values / (values - 1)) if variance == "unbiased" else ratio
+
+
+def input_statistics(x: Float[Any, "n ..."], inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale that normalize pixels in [0, 1]: x ↦ (x − shift) / scale.
+
+    Args:
+        x: training inputs (n, ..., c).
+        inputs: "raw" for 0 and 1; "centred" subtracts each channel's mean; "standardized" divides by its
+            standard deviation too; "symmetric" for [−1, 1]; "bytes" for [0, 255].
+
+    Returns:
+        shift (c,), scale (c,), float32.
+
+    >>> [part.item() for part in input_statistics(np.ones((1, 2, 2, 1), np.float32), "symmetric")]
+    [0.5, 0.5]
+    """
+    x = batch("x", x)
+    one_of("inputs", inputs, ("raw", "centred", "standardized", "symmetric", "bytes"))
+    channels = x.shape[-1]
+    axes = tuple(range(x.ndim - 1))
+    shift = {"symmetric": 0.5}.get(inputs, 0.0) * np.ones(channels)
+    scale = {"symmetric": 0.5, "bytes": 1 / 255}.get(inputs, 1.0) * np.ones(channels)
+    if inputs in ("centred", "standardized"):
+        shift = x.mean(axis=axes, dtype=float)
+    if inputs == "standardized":
+        scale = x.std(axis=axes, dtype=float)
+        if not scale.all():
+            raise ValueError("x cannot be standardized: a channel does not vary")
+    return shift.astype(np.float32), scale.astype(np.float32)
+
+
+@functools.lru_cache
+def on_normalized_inputs(model: Model) -> Model:
+    """A model that normalizes its inputs itself: f((x − shift) / scale), of pixels x.
+
+    Attacks on it, and distances, are in pixel units, whatever the network inside sees.
+
+    Args:
+        model: any `networks.Model`.
+
+    Returns:
+        A model whose state is (shift, scale, the model's own state): see `normalize_inputs`. Its `init` sets
+        0 and 1.
+    """
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        params, state = model.init(key, x)
+        channels = x.shape[-1]
+        return params, (jnp.zeros(channels), jnp.ones(channels), state)
+
+    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        shift, scale, own = state
+        shift, scale = jax.lax.stop_gradient((shift, scale))
+        outputs, own = model.apply(params, own, (x - shift.astype(x.dtype)) / scale.astype(x.dtype), training)
+        return outputs, (shift, scale, own)
+
+    return Model(f"{model.name}, normalized inputs", init, apply)
+
+
+def normalize_inputs(
+    variables: tuple[Any, Any], statistics: tuple[Float[Any, " c"], Float[Any, " c"]]
+) -> tuple[Any, Any]:
+    """Variables of a model, as `on_normalized_inputs(model)` takes them, with these statistics.
+
+    >>> from companion.networks import mlp
+    >>> model, x = mlp(2, width=4), np.full((3, 2), 0.5, np.float32)
+    >>> variables = model.init(jax.random.key(0), x)
+    >>> inside = normalize_inputs(variables, input_statistics(x, "symmetric"))
+    >>> outputs, _ = on_normalized_inputs(model).apply(*inside, x, False)
+    >>> bool((outputs == model.apply(*variables, 0 * x, False)[0]).all())
+    True
+    """
+    shift, scale = (jnp.asarray(part) for part in statistics)
+    return variables[0], (shift, scale, variables[1])
+
+
+@functools.lru_cache
+def training_mode(model: Model) -> Callable[..., Any]:
+    """The model in training mode as `apply_fn(variables, x) -> (n, k)`: batch statistics are those of x.
+
+    For `empirical_ntk(..., batch_statistics=True)`, beside `networks.evaluation`.
+    """
+
+    def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
+        params, state = variables
+        return model.apply(params, jax.lax.stop_gradient(state), x, True)[0]
+
+    return apply_fn

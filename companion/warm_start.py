@@ -1,0 +1,168 @@
+"""Saving time in adversarial training: clean first, attacked later, and when to switch (chapter 6).
+
+The idea is of Li et al. (2023), arXiv 2312.02236: early in training the kernels of standard and of
+adversarial training are near each other, so the early epochs may as well be the cheap ones. `clean_first`
+makes the schedule, with the switch at an epoch or where a rule finds that the kernel has slowed down;
+`seconds_to`, `robust_within` and `pareto` compare schedules at equal robustness and at equal time.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Bool
+from numpy.typing import ArrayLike
+
+from companion import dynamics
+from companion._checks import count, number
+from companion.attacks import Threat, training_attack
+from companion.training import Run, Switch
+
+__all__ = ["after", "clean_first", "growing_steps", "pareto", "robust_within", "seconds_to", "settled"]
+
+
+def clean_first(attack: Partial, *, until: float | int | Callable[[Run], bool]) -> Switch:
+    """Training on clean inputs first, on attacked ones afterwards.
+
+    Args:
+        attack: as for `training.train`.
+        until: an epoch, or a rule such as `settled()`, which is asked after each record.
+
+    Returns:
+        What `training.train` takes as its attack. The switch comes at a record: list its epoch in `record`.
+
+    >>> clean_first(training_attack(Threat("linf", 0.1)), until=2).first is None
+    True
+    """
+    return Switch(None, attack, until if callable(until) else after(until))
+
+
+@functools.lru_cache
+def after(epoch: float | int) -> Callable[[Run], bool]:
+    """A rule that says True from an epoch on."""
+    epoch = number("epoch", epoch)
+
+    def rule(run: Run) -> bool:
+        return bool(run.epochs[-1] >= epoch - 1e-9)
+
+    rule.__qualname__ = f"after {epoch:g}"
+    return rule
+
+
+@functools.lru_cache
+def settled(*, fraction: float = 0.1) -> Callable[[Run], bool]:
+    """A rule that says True once the kernel's velocity has fallen to a fraction of its highest.
+
+    v_i = d(K_{i-1}, K_i) / (t_i − t_{i-1}) between records of `train`'s probe, with d the distance of
+    `dynamics.distances`. The kernel's first rush is common to all ways of training; when it is over, the
+    labels' shape is in the kernel and what remains differs.
+
+    Args:
+        fraction: of the highest velocity so far, more than 0 and below 1.
+
+    Returns:
+        The rule. It needs a probe, and three records.
+
+    Raises:
+        ValueError: a fraction out of range; later, training without a probe.
+
+    Cost: a kernel of the probe for each record until the switch: `Run.probe_seconds`.
+    """
+    if not number("fraction", fraction, open_end=True) < 1:
+        raise ValueError(f"fraction must be below 1, got {fraction}")
+
+    def rule(run: Run) -> bool:
+        if run.kernels is None:
+            raise ValueError("the rule needs kernels: give train a probe")
+        if len(run.epochs) < 3:
+            return False
+        speeds = dynamics.velocity(run.kernels, run.epochs)
+        return bool(speeds[-1] <= fraction * speeds.max())
+
+    rule.__qualname__ = f"settled {fraction:g}"
+    return rule
+
+
+def growing_steps(threat: Threat, steps: int, *, until: float | int) -> Partial:
+    """PGD whose steps grow from 1 to `steps`, linearly in the epoch, for `training.train`.
+
+    At epoch t it takes k = 1 + ⌊(steps − 1) · min(1, t / until)⌋ steps of size 2.5 ε / k (1.25 ε for one).
+
+    Args:
+        threat: norm, eps and bounds, in pixel units.
+        steps: in the end.
+        until: the epoch from which all steps are taken, more than 0.
+
+    Returns:
+        The attack.
+
+    >>> import jax
+    >>> attack = growing_steps(Threat("linf", 0.5), 10, until=3)
+    >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 3)
+    Array([[0., 0.]], dtype=float32)
+    """
+    whole = training_attack(threat, steps=count("steps", steps))
+    until = number("until", until, open_end=True)
+    return Partial(_growing, whole.func, threat.eps, float(steps), until)
+
+
+def _growing(
+    ascend: Any, eps: Any, most: Any, until: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any
+) -> Any:
+    now = 1 + jnp.floor((most - 1) * jnp.minimum(1, epoch / until)).astype(int)
+    size = eps * jnp.where(now > 1, 2.5 / now, 1.25)
+    return ascend(now, size.astype(x.dtype), eps, 0.0, predict, x, labels, key, epoch)
+
+
+def seconds_to(seconds: ArrayLike, robust: ArrayLike, level: float | int) -> float:
+    """When a run first reaches a robust accuracy, interpolated between records; infinity if never.
+
+    >>> seconds_to([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 0.25)
+    5.0
+    """
+    seconds, robust = _record(seconds, robust)
+    reached = np.flatnonzero(robust >= number("level", level))
+    if not len(reached):
+        return math.inf
+    i = int(reached[0])
+    if i == 0:
+        return float(seconds[0])
+    share = (level - robust[i - 1]) / (robust[i] - robust[i - 1])
+    return float(seconds[i - 1] + share * (seconds[i] - seconds[i - 1]))
+
+
+def robust_within(seconds: ArrayLike, robust: ArrayLike, budget: float | int) -> float:
+    """The robust accuracy of a run that is stopped after so many seconds, interpolated between records.
+
+    >>> robust_within([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 15)
+    0.45
+    """
+    seconds, robust = _record(seconds, robust)
+    return float(np.interp(number("budget", budget), seconds, robust))
+
+
+def pareto(seconds: ArrayLike, robust: ArrayLike) -> Bool[np.ndarray, " m"]:
+    """Which methods no other beats: at least as fast and as robust as any that is better in either.
+
+    >>> pareto([1.0, 2.0, 3.0], [0.2, 0.5, 0.4])
+    array([ True,  True, False])
+    """
+    seconds, robust = np.asarray(seconds, float), np.asarray(robust, float)
+    if seconds.shape != robust.shape or seconds.ndim != 1:
+        raise ValueError(f"seconds and robust must be of one length, got {seconds.shape} and {robust.shape}")
+    no_worse = (seconds[:, None] <= seconds) & (robust[:, None] >= robust)
+    better = (seconds[:, None] < seconds) | (robust[:, None] > robust)
+    return ~(no_worse & better).any(axis=0)
+
+
+def _record(seconds: Any, robust: Any) -> tuple[np.ndarray, np.ndarray]:
+    seconds, robust = np.asarray(seconds, float), np.asarray(robust, float)
+    if seconds.shape != robust.shape or seconds.ndim != 1 or not len(seconds):
+        raise ValueError(f"seconds and robust must be of one length, got {seconds.shape} and {robust.shape}")
+    if (np.diff(seconds) < 0).any():
+        raise ValueError("seconds must not decrease")
+    return seconds, robust
