@@ -57,10 +57,11 @@ def number(
     return float(value)
 
 
-def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    """Refuse what is not among the known values."""
+def one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
+    """One of the known values, or an error."""
     if type(value) is not type(known[0]) or value not in known:
         raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+    return value
 
 
 def same_inputs(first: str, x1: Any, second: str, x2: Any) -> None:

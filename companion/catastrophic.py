@@ -47,7 +47,7 @@ def noisy_fgsm(
     noise: Literal["isotropic", "gradient"] = "isotropic",
     size: float | int = 2.0,
     rank: int = 5,
-    step_size: float | None = None,
+    step_size: float | int | None = None,
     ramp: float | int = 0,
 ) -> Partial:
     """One-step training with noise before the step and no projection after it, for `training.train`.
@@ -306,7 +306,7 @@ class Detector:
         relative: whether the signal is taken relative to its own running mean, as a difference.
     """
 
-    threshold: float
+    threshold: float | int
     side: Literal["above", "below"]
     relative: bool = False
 

@@ -6,6 +6,7 @@ and in evaluation, and by which estimator; networks take it as their `norm`.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from companion._checks import batch, count, one_of
+from companion._checks import batch, count, number, one_of
 from companion._norm_layers import BatchNorm, Variance, batch_statistics, layer
 from companion.networks import Model
 
@@ -31,7 +32,7 @@ __all__ = [
     "variance_ratio",
 ]
 
-Inputs = Literal["raw", "centred", "standardized", "symmetric", "bytes"]
+Inputs = Literal["raw", "centred", "standardized"] | tuple[float | int, float | int]
 
 
 def variance_ratio(
@@ -73,26 +74,31 @@ def input_statistics(x: Float[Any, "n ..."], inputs: Inputs) -> tuple[np.ndarray
     Args:
         x: training inputs (n, ..., c).
         inputs: "raw" for 0 and 1; "centred" subtracts each channel's mean; "standardized" divides by its
-            standard deviation too; "symmetric" for [−1, 1]; "bytes" for [0, 255].
+            standard deviation too; a pair (low, high) maps [0, 1] there, such as (-1, 1) or (0, 255).
 
     Returns:
         shift (c,), scale (c,), float32.
 
-    >>> [part.item() for part in input_statistics(np.ones((1, 2, 2, 1), np.float32), "symmetric")]
+    Raises:
+        ValueError: an unknown choice, an empty range, a channel that cannot be standardized.
+
+    >>> [part.item() for part in input_statistics(np.ones((1, 2, 2, 1), np.float32), (-1, 1))]
     [0.5, 0.5]
     """
     x = batch("x", x)
-    one_of("inputs", inputs, ("raw", "centred", "standardized", "symmetric", "bytes"))
-    channels = x.shape[-1]
     axes = tuple(range(x.ndim - 1))
-    shift = {"symmetric": 0.5}.get(inputs, 0.0) * np.ones(channels)
-    scale = {"symmetric": 0.5, "bytes": 1 / 255}.get(inputs, 1.0) * np.ones(channels)
-    if inputs in ("centred", "standardized"):
+    shift, scale = np.zeros(x.shape[-1]), np.ones(x.shape[-1])
+    if isinstance(inputs, tuple):
+        low, high = (number("inputs", end, least=-math.inf) for end in inputs)
+        if not high > low:
+            raise ValueError(f"inputs must be a range (low, high) with low < high, got {inputs}")
+        shift, scale = shift - low / (high - low), scale / (high - low)
+    elif one_of("inputs", inputs, ("raw", "centred", "standardized")) != "raw":
         shift = x.mean(axis=axes, dtype=float)
-    if inputs == "standardized":
-        scale = x.std(axis=axes, dtype=float)
-        if not scale.all():
-            raise ValueError("x cannot be standardized: a channel does not vary")
+        if inputs == "standardized":
+            scale = x.std(axis=axes, dtype=float)
+            if not scale.all():
+                raise ValueError("x cannot be standardized: a channel does not vary")
     return shift.astype(np.float32), scale.astype(np.float32)
 
 
@@ -132,7 +138,7 @@ def normalize_inputs(
     >>> from companion.networks import mlp
     >>> model, x = mlp(2, width=4), np.full((3, 2), 0.5, np.float32)
     >>> variables = model.init(jax.random.key(0), x)
-    >>> inside = normalize_inputs(variables, input_statistics(x, "symmetric"))
+    >>> inside = normalize_inputs(variables, input_statistics(x, (-1, 1)))
     >>> outputs, _ = on_normalized_inputs(model).apply(*inside, x, False)
     >>> bool((outputs == model.apply(*variables, 0 * x, False)[0]).all())
     True
