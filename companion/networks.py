@@ -30,6 +30,7 @@ __all__ = [
     "linearised",
     "mlp",
     "predict_fn",
+    "resnet",
     "resnet18",
     "small_cnn",
 ]
@@ -142,6 +143,28 @@ def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
     return from_flax(_ResNet(*sizes, _known(norm)), name=_named("ResNet-18", norm, usual="batch"))
+
+
+def resnet(
+    n_outputs: int, *, blocks: tuple[int, ...] = (1, 1, 1), width: int = 16, norm: Norm = "batch"
+) -> Model:
+    """A residual network for small images, like `resnet18` with other stages.
+
+    Args:
+        n_outputs: classes.
+        blocks: of two convolutions each, for every stage; (1, 1, 1) is ResNet-8, (2, 2, 2, 2) ResNet-18.
+        width: channels of the first stage, doubled in each further one.
+        norm: what follows each convolution: see `normalization.layer`.
+
+    Raises:
+        TypeError, ValueError: sizes that are no positive integers, an unknown norm.
+
+    Source: He et al. (2016), arXiv 1512.03385.
+    """
+    sizes = count("n_outputs", n_outputs), count("width", width)
+    stages = tuple(count("blocks", number) for number in blocks)
+    name = f"ResNet-{2 * sum(stages) + 2}"
+    return from_flax(_ResNet(*sizes, _known(norm), stages), name=_named(name, norm, usual="batch"))
 
 
 @functools.lru_cache
@@ -280,6 +303,7 @@ class _ResNet(nn.Module):
     n_outputs: int
     width: int
     norm: Norm
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
 
     @nn.compact
     def __call__(self, x: Any, training: bool = False) -> Any:
@@ -288,8 +312,8 @@ class _ResNet(nn.Module):
 
         bias = self.norm is None
         x = nn.relu(normalized(Conv(self.width, use_bias=bias)(x)))
-        for stage in range(4):
-            for block in range(2):
+        for stage, blocks in enumerate(self.blocks):
+            for block in range(blocks):
                 channels, stride = self.width * 2**stage, 2 if stage and not block else 1
                 y = nn.relu(normalized(Conv(channels, stride=stride, use_bias=bias)(x)))
                 y = normalized(Conv(channels, use_bias=bias)(y))

@@ -20,6 +20,15 @@ def test_resnet18_has_as_many_parameters_as_the_usual_one_for_cifar():
     assert parameters(networks.resnet18(10)) == 11_173_962
 
 
+def test_resnet8_has_the_layers_of_its_name():
+    # Convolutions 1→16, 16→16 twice, 16→32, 32→32, 32→64, 64→64; shortcuts 16→32, 32→64; norms; 64→10.
+    convolutions = 9 * (16 + 2 * 16**2 + 16 * 32 + 32**2 + 32 * 64 + 64**2) + 16 * 32 + 32 * 64
+    norms = 2 * (3 * 16 + 3 * 32 + 3 * 64)
+    assert parameters(networks.resnet(10), (1, 28, 28, 1)) == convolutions + norms + 64 * 10 + 10
+    assert networks.resnet(10).name == "ResNet-8"
+    assert parameters(networks.resnet(10, blocks=(2, 2, 2, 2), width=64)) == 11_173_962
+
+
 def test_the_cnn_has_the_layers_of_the_paper():
     convolutions = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
     assert parameters(networks.cnn(10)) == sum(9 * a * b + b for a, b in convolutions) + 8 * 8 * 128 * 10 + 10

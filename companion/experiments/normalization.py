@@ -1,0 +1,351 @@
+"""What normalization does to adversarial training (chapter 5).
+
+Networks of one start are trained, on clean and on PGD's images, with inputs on different scales and with
+different normalizing layers; ε is in pixel units always. Beside their accuracies: the distance between the
+kernels of training and of evaluation mode, specialization, and the bias of batch variances against batch
+size. After finding B1 of Li et al. (2023), arXiv 2312.02236.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm.auto import tqdm
+
+from companion import data, dynamics, networks, normalization
+from companion._kernel_path import flat
+from companion._layers import Conv, average_pool
+from companion.attacks import Threat, pgd, robust_accuracy, training_attack
+from companion.empirical import empirical_ntk_fn
+from companion.experiments import main
+from companion.experiments._shared import padded, sources, triple
+from companion.normalization import BatchNorm
+from companion.training import Run, train
+
+REGIMES = ("standard", "pgd")
+ESTIMATORS = ("biased", "unbiased", "by_image")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to normalize.
+
+    Attributes:
+        name: its label.
+        inputs: as for `normalization.input_statistics`.
+        norm: as for `networks.small_cnn`.
+        clean_too: whether steps see clean and attacked images.
+        batch_size: other than the case's.
+        warm: whether running statistics start as those of the training images, not at 0 and 1.
+        attack_training_mode: whether the attacker meets the network in training mode.
+    """
+
+    name: str
+    inputs: normalization.Inputs = "raw"
+    norm: str | BatchNorm | None = None
+    clean_too: bool = False
+    batch_size: int | None = None
+    warm: bool = False
+    attack_training_mode: bool = False
+
+
+INPUTS = (
+    Variant("raw"),
+    Variant("centred", "centred"),
+    Variant("standardized", "standardized"),
+    Variant("[−1, 1]", (-1.0, 1.0)),
+    Variant("[0, ½]", (0.0, 0.5)),
+)
+LAYERS = (
+    Variant("batch norm", norm="batch"),
+    Variant("layer norm", norm="layer"),
+    Variant("group norm", norm="group"),
+)
+STATISTICS = (
+    Variant("unbiased", norm=BatchNorm(variance="unbiased", running_variance="unbiased")),
+    Variant("running unbiased", norm=BatchNorm(running_variance="unbiased")),
+    Variant("batches of 8, no norm", batch_size=8),
+    Variant("batches of 8", norm="batch", batch_size=8),
+    Variant(
+        "batches of 8, unbiased",
+        norm=BatchNorm(variance="unbiased", running_variance="unbiased"),
+        batch_size=8,
+    ),
+    Variant(
+        "batches of 8, by image",
+        norm=BatchNorm(variance="by_image", running_variance="by_image"),
+        batch_size=8,
+    ),
+    Variant("batch at test", norm=BatchNorm(evaluation="batch")),
+    Variant("running in training", norm=BatchNorm(training="running"), warm=True),
+    Variant("frozen", norm=BatchNorm(training="frozen"), warm=True),
+    Variant("attack meets batches", norm="batch", attack_training_mode=True),
+    Variant("both, shared", norm="batch", clean_too=True),
+    Variant("both, separate", norm=BatchNorm(parts=2, part=1), clean_too=True),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data set and network.
+
+    Attributes:
+        dataset: a name for `data.load`.
+        width: of the small CNN.
+        n_train: training images.
+        n_test: test images.
+        n_watch: how many of them are classified at every record.
+        eps: ε, L∞, in pixel units.
+        epochs: of training.
+        batch_size: images in a step.
+        rate: learning rate of SGD.
+        ramp: epochs over which ε grows in training.
+        steps: of PGD in training and in records.
+        n_probe: images of the kernels.
+        sizes: batch sizes at which the bias of variances is measured.
+        draws: images in all batches of a size.
+        final: steps and restarts of PGD on the networks at the end.
+    """
+
+    dataset: str = "mnist5k"
+    width: int = 8
+    n_train: int = 600
+    n_test: int = 300
+    n_watch: int = 150
+    eps: float = 0.2
+    epochs: int = 6
+    batch_size: int = 40
+    rate: float = 0.02
+    ramp: float = 2.0
+    steps: int = 4
+    n_probe: int = 40
+    sizes: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    draws: int = 8_000
+    final: tuple[int, int] = (10, 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one profile.
+
+    Attributes:
+        cases: data sets and networks.
+        variants: ways to normalize.
+        regimes: which of `REGIMES` are trained.
+        seeds: initializations.
+    """
+
+    cases: tuple[Case, ...] = (Case(),)
+    variants: tuple[Variant, ...] = (*INPUTS[:3], *LAYERS[:2])
+    regimes: tuple[str, ...] = ("pgd",)
+    seeds: int = 3
+
+
+_FASHION = Case(
+    "fashion_mnist", width=16, n_train=2000, n_test=1000, n_watch=500, eps=0.1, epochs=8, batch_size=50,
+    ramp=2.0, n_probe=50, draws=40_000, final=(40, 1),
+)  # fmt: skip
+_CIFAR = replace(_FASHION, dataset="cifar10", eps=4 / 255, rate=0.01, ramp=0.0)
+_PAPER = replace(
+    _CIFAR, width=64, n_train=50_000, n_test=10_000, n_watch=1000, eps=8 / 255, epochs=60, batch_size=128,
+    steps=10, n_probe=100,
+)  # fmt: skip
+_ALL = (*INPUTS, *LAYERS, *STATISTICS)
+PROFILES = {
+    "quick": Config(),
+    "full": Config((_FASHION, _CIFAR), _ALL, REGIMES),
+    "paper": Config((_PAPER,), _ALL, REGIMES, seeds=5),
+}
+
+
+def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+    """Train every variant, attack it, look at its kernels.
+
+    Args:
+        config: sizes.
+        progress: show tqdm bars.
+
+    Returns:
+        Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, r) at the end of
+        every epoch from 0 on; `final` (c, v, g, s, 2, 3): clean and PGD with restarts at the end, with the
+        ends of 95 % intervals; `modes` (c, v, g, s, 2), the distance between the kernels of training and of
+        evaluation mode at the start and the end, NaN without batch norm; `specialization` (c, v, g, s) of the
+        kernel in evaluation mode at the end; `seconds` (c, v, g, s). `ratio` (c, s, 2, b, 3, 2): mean over
+        channels of E[estimator] / σ² of the batch variance behind the first and the second convolution, for
+        each batch size and each of `ESTIMATORS`, as predicted and as measured, on the network without
+        normalization trained by PGD.
+    """
+    found = []
+    total = len(config.cases) * len(config.variants) * len(config.regimes) * config.seeds
+    with tqdm(total=total, desc="networks", disable=not progress) as bar:
+        for case in config.cases:
+            rows, ratios = {}, []
+            for index in np.ndindex(len(config.variants), len(config.regimes), config.seeds):
+                variant, regime, seed = config.variants[index[0]], config.regimes[index[1]], index[2]
+                one, arrays = _one(case, variant, regime, seed)
+                rows[index] = arrays
+                if variant == INPUTS[0] and regime == "pgd":
+                    ratios.append(_ratios(case, one.variables, seed))
+                bar.update()
+            shape = len(config.variants), len(config.regimes), config.seeds
+            arrays = {
+                name: np.stack([rows[i][name] for i in np.ndindex(*shape)]).reshape(
+                    *shape, *rows[0, 0, 0][name].shape
+                )
+                for name in rows[0, 0, 0]
+            }
+            if ratios:
+                arrays["ratio"] = np.stack(ratios)
+            found.append(arrays)
+    return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+
+
+def model_of(case: Case, variant: Variant, n_outputs: int) -> networks.Model:
+    """The network of a case, with normalized inputs."""
+    return normalization.on_normalized_inputs(
+        networks.small_cnn(n_outputs, width=case.width, norm=variant.norm)
+    )
+
+
+@functools.lru_cache
+def optimizer_of(case: Case) -> optax.GradientTransformation:
+    """SGD of constant rate with momentum."""
+    return optax.sgd(case.rate, momentum=0.9)
+
+
+def trained(case: Case, variant: Variant, regime: str, seed: int, *, progress: bool = False) -> Run:
+    """One network; all variants of a seed start from the same weights where they have them."""
+    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    threat, k = Threat("linf", case.eps), len(images.classes)
+    return train(
+        model_of(case, variant, k),
+        images.x_train,
+        images.y_train,
+        epochs=case.epochs,
+        optimizer=optimizer_of(case),
+        key=jax.random.key(seed),
+        batch_size=variant.batch_size or case.batch_size,
+        attack=training_attack(threat, steps=case.steps, ramp=case.ramp) if regime == "pgd" else None,
+        attack_training_mode=variant.attack_training_mode,
+        clean_too=variant.clean_too,
+        start=_start(case, variant, images, seed),
+        x_test=images.x_test[: case.n_watch],
+        labels_test=images.y_test[: case.n_watch],
+        test_attack=training_attack(threat, steps=case.steps),
+        keep=[0],
+        progress=progress,
+    )
+
+
+def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> tuple[Any, Any]:
+    k = len(images.classes)
+    statistics = normalization.input_statistics(images.x_train, variant.inputs)
+    model = networks.small_cnn(k, width=case.width, norm=variant.norm)
+    params, state = model.init(jax.random.key(seed), images.x_train[:1])
+    if variant.warm:
+        shift, scale = statistics
+        # With no memory, one pass leaves the statistics of the images themselves, layer after layer.
+        forgetful = networks.small_cnn(k, width=case.width, norm=BatchNorm(momentum=0.0))
+        state = forgetful.apply(params, state, jnp.asarray((images.x_train[:500] - shift) / scale), True)[1]
+    return normalization.normalize_inputs((params, state), statistics)
+
+
+def _one(case: Case, variant: Variant, regime: str, seed: int) -> tuple[Run, dict[str, np.ndarray]]:
+    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    one = trained(case, variant, regime, seed)
+    model, k = model_of(case, variant, len(images.classes)), len(images.classes)
+    probe = images.x_train[: case.n_probe]
+    modes = np.full(2, np.nan)
+    still = normalization.BatchNorm(evaluation="batch")
+    alone = variant.norm != still  # whether an image's outputs in evaluation mode are its own
+    evaluated = flat(_kernel(model, False, not alone)(one.variables, probe))
+    if "batch_stats" in one.variables[1][2] and not variant.clean_too:
+        for i, variables in enumerate((one.snapshots[0.0], one.variables)):
+            kernels = [
+                flat(_kernel(model, training, training or not alone)(variables, probe))
+                for training in (False, True)
+            ]
+            modes[i] = dynamics.distances(kernels)[0, 1]
+    labels = data.targets(images.y_train[: case.n_probe], k)
+    return one, {
+        "clean": one.clean,
+        "robust": one.robust,
+        "final": _final(case, model, images, one.variables, seed),
+        "modes": modes,
+        "specialization": np.array(dynamics.specialization(dynamics.per_output(evaluated, k), labels)[0]),
+        "seconds": one.seconds[-1],
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(model: networks.Model, training: bool, mixes: bool) -> Any:
+    make = normalization.training_mode if training else networks.evaluation
+    return empirical_ntk_fn(make(model), reduce="full", batch_statistics=mixes)
+
+
+def _final(case: Case, model: networks.Model, images: data.Dataset, variables: Any, seed: int) -> np.ndarray:
+    steps, restarts = case.final
+    f = networks.predict_fn(model, variables)
+    x, y = images.x_test, images.y_test
+    attacked = pgd(
+        f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, key=jax.random.key(1000 + seed),
+        early_stop=True, batch=len(x),
+    )  # fmt: skip
+    return np.array([triple(robust_accuracy(f, points, y, batch=len(x))) for points in (x, attacked)])
+
+
+def activations(variables: Any, x: np.ndarray) -> list[np.ndarray]:
+    """What the two convolutions of a small CNN without normalization put out, (n, h, w, c) each."""
+    found = []
+    for name in ("Conv_0", "Conv_1"):
+        weights = variables[0][name]
+        before = average_pool(nn.relu(found[-1])) if found else x
+        found.append(jax.jit(Conv(weights["kernel"].shape[-1]).apply)({"params": weights}, before))
+    return [np.asarray(one) for one in found]
+
+
+def _ratios(case: Case, variables: Any, seed: int) -> np.ndarray:
+    """Predicted and measured ratios (layers, sizes, estimators, 2)."""
+    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    layers = activations(variables, images.x_train[:400])
+    return np.stack([ratios(layer, case.sizes, case.draws, seed) for layer in layers])
+
+
+def ratios(values: np.ndarray, sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
+    """E[estimator] / σ², mean over channels, for batches drawn with replacement (sizes, estimators, 2)."""
+    rng = np.random.default_rng(seed)
+    total = values.var(axis=(0, 1, 2), dtype=float)
+    live = total > 1e-12
+    # Every estimator needs two sums of each image alone.
+    sums, squares = values.mean(axis=(1, 2), dtype=float), (values.astype(float) ** 2).mean(axis=(1, 2))
+    positions = values.shape[1] * values.shape[2]
+    found = np.empty((len(sizes), len(ESTIMATORS), 2))
+    for i, size in enumerate(sizes):
+        rows = rng.integers(0, len(values), (draws // size, size))
+        images, mean = sums[rows], sums[rows].mean(axis=1)
+        biased = squares[rows].mean(axis=1) - mean**2
+        spread = ((images - mean[:, None]) ** 2).sum(axis=1) / (size * (size - 1))
+        values_of = {
+            "biased": biased,
+            "unbiased": biased * (size * positions / (size * positions - 1)),
+            "by_image": biased + spread,
+        }
+        for j, estimator in enumerate(ESTIMATORS):
+            predicted = normalization.variance_ratio(values, size, estimator)[live].mean()
+            found[i, j] = predicted, (values_of[estimator].mean(axis=0)[live] / total[live]).mean()
+    return found
+
+
+if __name__ == "__main__":
+    main(
+        "normalization",
+        PROFILES,
+        run,
+        dataset=lambda config: sources(config.cases),
+        seeds=lambda config: range(config.seeds),
+    )
