@@ -169,8 +169,9 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         ends of 95 % intervals; `modes` (c, v, g, s, 2), the distance between the kernels of training and of
         evaluation mode at the start and the end, NaN without batch norm; `specialization` (c, v, g, s) of the
         kernel in evaluation mode at the end; `seconds` (c, v, g, s); NaN where nothing was trained. `ratio`
-        (c, s, 2, b, 3, 2): mean over channels of E[estimator] / σ² of the batch variance behind the first and the second convolution, for
-        each batch size and each of `ESTIMATORS`, as predicted and as measured, on the network without
+        (c, s, 2, b, 3, 2): mean over channels of E[estimator] / σ² of the batch variance behind the first and
+        the second convolution, for each batch size and each of `ESTIMATORS`, as predicted and as measured, on
+        the network without
         normalization trained by PGD.
     """
     found = []
