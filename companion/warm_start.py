@@ -107,15 +107,18 @@ def growing_steps(threat: Threat, steps: int, *, until: float | int) -> Partial:
     """
     whole = training_attack(threat, steps=count("steps", steps))
     until = number("until", until, open_end=True)
-    return Partial(_growing, whole.func, threat.eps, float(steps), until)
+    return Partial(_grower(whole.func), threat.eps, float(steps), until)
 
 
-def _growing(
-    ascend: Any, eps: Any, most: Any, until: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any
-) -> Any:
-    now = 1 + jnp.floor((most - 1) * jnp.minimum(1, epoch / until)).astype(int)
-    size = eps * jnp.where(now > 1, 2.5 / now, 1.25)
-    return ascend(now, size.astype(x.dtype), eps, 0.0, predict, x, labels, key, epoch)
+@functools.lru_cache
+def _grower(ascend: Callable[..., Any]) -> Callable[..., Any]:
+    def grow(eps: Any, most: Any, until: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any) -> Any:
+        now = 1 + jnp.floor((most - 1) * jnp.minimum(1, epoch / until)).astype(int)
+        size = (eps * jnp.where(now > 1, 2.5 / now, 1.25)).astype(x.dtype)
+        return ascend(now, size, eps, 0.0, predict, x, labels, key, epoch)
+
+    grow.__qualname__ = f"growing {ascend.__qualname__}"
+    return grow
 
 
 def seconds_to(seconds: ArrayLike, robust: ArrayLike, level: float | int) -> float:

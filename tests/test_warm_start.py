@@ -115,6 +115,20 @@ def test_growing_steps_are_pgd_of_that_many(epoch, steps):
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+def test_growing_steps_train_as_the_attacks_that_they_are():
+    # Of one epoch: one step until its end, then three.
+    grown = train(MODEL, X, Y, attack=warm_start.growing_steps(LINF, 3, until=1), **OPTIONS | {"epochs": 2})
+    clock = Partial(
+        lambda predict, x, labels, key, epoch: training_attack(LINF, steps=1)(predict, x, labels, key, epoch)
+    )
+    first = train(MODEL, X, Y, attack=clock, **OPTIONS | {"epochs": 1, "record": [0, 1 / 3]})
+    same_start = train(
+        MODEL, X, Y, attack=warm_start.growing_steps(LINF, 3, until=9), **OPTIONS | {"epochs": 1}
+    )
+    assert same(first.variables, same_start.variables)
+    assert not same(grown.variables, first.variables)
+
+
 def test_when_a_level_is_reached():
     seconds, robust = [1, 2, 4, 5], [0.2, 0.4, 0.6, 0.5]
     assert warm_start.seconds_to(seconds, robust, 0.2) == 1

@@ -1,0 +1,348 @@
+"""Catastrophic overfitting: induced, watched in the kernel, foretold and remedied (chapter 7).
+
+Networks are trained by FGSM at a large ε until they resist it and nothing else; beside it PGD training,
+which stays calm, and remedies. At every record: accuracy under FGSM and PGD, the spectrum of the empirical
+kernel on a fixed probe, the local linearity of the loss. Detectors are calibrated on some seeds and scored on
+others.
+After finding B3 of Li et al. (2023), arXiv 2312.02236.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm.auto import tqdm
+
+from companion import catastrophic, data, networks
+from companion._attack_losses import cross_entropy
+from companion.attacks import Threat, pgd, robust_accuracy, training_attack
+from companion.experiments import main
+from companion.experiments._shared import padded, sources, triple
+from companion.training import Probe, Run, Switch, train
+
+METHODS = (
+    "fgsm", "pgd", "fgsm, random start", "isotropic noise", "gradient noise", "half ε", "gradalign", "switch",
+)  # fmt: skip
+SIGNALS = ("top share", "effective rank", "log trace", "linearity", "pgd accuracy")
+SIDES = ("above", "below", "above", "below", "below")
+WATCHED = ("clean", "fgsm", "pgd")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data set and network.
+
+    Attributes:
+        dataset: a name for `data.load`.
+        blocks: of a residual network; () for the small CNN.
+        width: of the network.
+        norm: as for `networks.small_cnn`.
+        n_train: training images.
+        n_test: test images.
+        n_watch: how many of them are attacked at every record.
+        eps: ε, L∞.
+        epochs: of training.
+        batch_size: images in a step.
+        rate: learning rate of SGD.
+        ramp: epochs over which ε grows in training.
+        steps: of PGD in training; twice as many in records.
+        record: records in an epoch.
+        n_probe: images of the kernel.
+        noise: κ of isotropic noise, and of gradient noise of equal length.
+        rank: of gradient noise.
+        weight: λ of GradAlign.
+        final: steps and restarts of PGD on the networks at the end.
+    """
+
+    dataset: str = "mnist5k"
+    blocks: tuple[int, ...] = ()
+    width: int = 16
+    norm: str | None = "batch"
+    n_train: int = 2000
+    n_test: int = 300
+    n_watch: int = 100
+    eps: float = 0.28
+    epochs: int = 22
+    batch_size: int = 50
+    rate: float = 0.1
+    ramp: float = 8.0
+    steps: int = 4
+    record: int = 1
+    n_probe: int = 20
+    noise: float = 1.0
+    rank: int = 5
+    weight: float = 0.5
+    final: tuple[int, int] = (20, 2)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of one profile.
+
+    Attributes:
+        cases: data sets and networks.
+        methods: which of `METHODS`; "fgsm" and "pgd" first.
+        calibration: seeds on which detectors are calibrated, 0 for none; only "fgsm" and "pgd" are trained
+            there.
+        seeds: further seeds, on which they are scored and all methods are trained.
+        switch: which signal triggers the switch to PGD.
+    """
+
+    cases: tuple[Case, ...] = (Case(),)
+    methods: tuple[str, ...] = (*METHODS[:2], METHODS[3])
+    calibration: int = 0
+    seeds: int = 1
+    switch: str = "log trace"
+
+
+_DIGITS = Case(n_test=1000, n_watch=200, epochs=25, record=2, n_probe=30, final=(40, 3))
+_RESIDUAL = replace(
+    _DIGITS, blocks=(2, 2, 2), width=4, eps=0.25, batch_size=25, rate=0.05, ramp=3.0, epochs=15
+)
+_PAPER = replace(
+    _DIGITS, dataset="cifar10", blocks=(2, 2, 2, 2), width=64, n_train=50_000, n_test=10_000,
+    n_watch=1000, eps=8 / 255, epochs=30, batch_size=128, ramp=0.0, steps=10, n_probe=100, noise=2.0,
+    weight=0.2,
+)  # fmt: skip
+PROFILES = {
+    "quick": Config(),
+    "full": Config((_DIGITS, _RESIDUAL), METHODS, calibration=3, seeds=3),
+    "paper": Config((_PAPER, replace(_PAPER, eps=16 / 255)), METHODS, calibration=3, seeds=3),
+}
+
+
+def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+    """Train all methods, watch them, calibrate detectors, score them, switch by them.
+
+    Args:
+        config: sizes.
+        progress: show tqdm bars.
+
+    Returns:
+        Arrays over cases c, methods m, seeds s (calibration first) and records r, NaN where nothing was
+        trained: `epochs` (c, r); `accuracy` (c, m, s, r, 3) over `WATCHED`, `loss` (c, m, s, r); `signals`
+        (c, m, s, r, 5) over `SIGNALS`; `spectrum` (c, m, s, r, 20), the largest eigenvalues; `final` (c, m,
+        s, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals; `seconds` (c, m, s)
+        of training, with the probe's where a switch needs it; `switched` (c, s); `onset` (c, m, s); `alarm`
+        (c, 5, 2, s): when each signal's detector rings on "fgsm" and "pgd", infinity for never, and
+        `threshold` (c, 5), with calibration; `surface` (c, r, 21, 11): the mean loss of ten images of seed 0 under "fgsm" along FGSM's
+        direction and a random one of signs.
+    """
+    found = []
+    for case in config.cases:
+        seeds = config.calibration + config.seeds
+        jobs = [
+            (method, seed)
+            for seed in range(seeds)
+            for method in config.methods
+            if method != "switch" and (method in METHODS[:2] or seed >= config.calibration)
+        ]
+        rows = {}
+        for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
+            rows[method, seed] = _one(case, seed, attack_of(case, method), penalty_of(case, method))
+        watched = {key: row[1] for key, row in rows.items()}
+        detectors = calibrated(watched, config.calibration) if config.calibration else []
+        held = range(config.calibration, seeds)
+        switched = np.full(seeds, np.nan)
+        if "switch" in config.methods:
+            detector = detectors[SIGNALS.index(config.switch)]
+            rule = catastrophic.alarmed(detector, config.switch)
+            for seed in tqdm(held, desc=f"{case.dataset} switches", disable=not progress):
+                attack = Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule)
+                rows["switch", seed] = _one(case, seed, attack, None)
+                watched["switch", seed] = rows["switch", seed][1]
+                one = rows["switch", seed][0]
+                last = len(one.epochs) - 1
+                asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
+                watched["switch", seed]["seconds"] += one.probe_seconds[asked]
+                switched[seed] = np.inf if one.switched is None else one.switched
+        first = next(iter(watched.values()))
+        shape = len(config.methods), seeds
+        arrays = {name: np.full((*shape, *value.shape), np.nan) for name, value in first.items()}
+        for (method, seed), row in watched.items():
+            for name, value in row.items():
+                arrays[name][config.methods.index(method), seed] = value
+        epochs = rows["fgsm", 0][0].epochs
+        arrays["epochs"], arrays["switched"] = epochs, switched
+        if detectors:
+            arrays["threshold"] = np.array([detector.threshold for detector in detectors])
+            arrays["alarm"] = alarms(detectors, watched, epochs, seeds)
+        arrays["surface"] = surfaces(case, rows["fgsm", 0][0])
+        found.append(arrays)
+    return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+
+
+def alarms(
+    detectors: list[Any], watched: dict[tuple[str, int], dict[str, np.ndarray]], epochs: Any, seeds: int
+) -> np.ndarray:
+    """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"."""
+    return np.array(
+        [
+            [
+                [
+                    catastrophic.alarm(epochs, watched[method, seed]["signals"][:, i], detector)
+                    for seed in range(seeds)
+                ]
+                for method in METHODS[:2]
+            ]
+            for i, detector in enumerate(detectors)
+        ]
+    )
+
+
+def calibrated(watched: dict[tuple[str, int], dict[str, np.ndarray]], seeds: int) -> list[Any]:
+    """A detector for each of `SIGNALS`, silent on the PGD runs of the first seeds."""
+    return [
+        catastrophic.calibrate(
+            [watched["pgd", seed]["signals"][:, i] for seed in range(seeds)],
+            side=side,
+            relative=True,
+            margin=0.1,
+        )
+        for i, side in enumerate(SIDES)
+    ]
+
+
+def model_of(case: Case, n_outputs: int) -> networks.Model:
+    """The network of a case."""
+    if case.blocks:
+        return networks.resnet(n_outputs, blocks=case.blocks, width=case.width, norm=case.norm)
+    return networks.small_cnn(n_outputs, width=case.width, norm=case.norm)
+
+
+@functools.lru_cache
+def optimizer_of(case: Case) -> optax.GradientTransformation:
+    """SGD of constant rate with momentum."""
+    return optax.sgd(case.rate, momentum=0.9)
+
+
+def attack_of(case: Case, method: str) -> Any:
+    """The training attack of a method."""
+    threat = Threat("linf", case.eps)
+    if method == "pgd":
+        return training_attack(threat, steps=case.steps, ramp=case.ramp)
+    if method.endswith("noise"):
+        kind = "gradient" if method.startswith("gradient") else "isotropic"
+        return catastrophic.noisy_fgsm(threat, noise=kind, size=case.noise, rank=case.rank, ramp=case.ramp)
+    if method == "half ε":
+        threat = Threat("linf", case.eps / 2)
+    return training_attack(threat, steps=1, random_start=method.endswith("random start"), ramp=case.ramp)
+
+
+def penalty_of(case: Case, method: str) -> Any:
+    """What a method adds to the loss."""
+    if method != "gradalign":
+        return None
+    return catastrophic.gradalign(Threat("linf", case.eps), weight=case.weight)
+
+
+def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress: bool = False) -> Run:
+    """One network with its kernels, and itself at every record."""
+    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    model, key = model_of(case, len(images.classes)), jax.random.key(seed)
+    return train(
+        model,
+        images.x_train,
+        images.y_train,
+        epochs=case.epochs,
+        optimizer=optimizer_of(case),
+        key=key,
+        batch_size=case.batch_size,
+        attack=attack,
+        penalty=penalty,
+        record=np.linspace(0, case.epochs, case.epochs * case.record + 1).tolist(),
+        x_test=images.x_test[: case.n_watch],
+        labels_test=images.y_test[: case.n_watch],
+        test_attack=training_attack(Threat("linf", case.eps), steps=2 * case.steps),
+        probe=Probe(images.x_test[-case.n_probe :], "trace"),
+        keep=True,
+        progress=progress,
+    )
+
+
+def _one(case: Case, seed: int, attack: Any, penalty: Any) -> tuple[Run, dict[str, np.ndarray]]:
+    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    model, threat = model_of(case, len(images.classes)), Threat("linf", case.eps)
+    one = trained(case, seed, attack, penalty)
+    x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
+    pairs = [_watch(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
+    fgsm, linearity = np.array(pairs, float).T
+    spectrum = catastrophic.spectrum_signals(one.kernels)
+    values = np.array([np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels])
+    f = networks.predict_fn(model, one.variables)
+    steps, restarts = case.final
+    attacked = pgd(
+        f, images.x_test, images.y_test, threat, steps=steps, restarts=restarts,
+        key=jax.random.key(1000 + seed), early_stop=True, batch=512,
+    )  # fmt: skip
+    return one, {
+        "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
+        "loss": one.loss,
+        "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
+        "spectrum": np.pad(values, ((0, 0), (0, 20)), constant_values=np.nan)[:, :20],
+        "final": np.array(
+            [triple(robust_accuracy(f, points, images.y_test)) for points in (images.x_test, attacked)]
+        ),
+        "seconds": np.array(one.seconds[-1]),
+        "onset": np.array(catastrophic.onset(one.epochs, one.robust)),
+    }
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _watch(variables: Any, x: Any, y: Any, *, model: networks.Model, eps: Any) -> tuple[Any, Any]:
+    """Accuracy under FGSM, and the mean cosine of `local_linearity`."""
+
+    def predict(z: Any) -> Any:
+        return model.apply(*variables, z, False)[0]
+
+    gradient = jax.grad(lambda z: cross_entropy(predict(z), y).sum())
+    here = gradient(x)
+    share = 2 * jax.random.uniform(jax.random.key(0), x.shape) - 1
+    there = gradient(jnp.clip(x + eps * share, 0, 1))
+    moved = jnp.clip(x + eps * jnp.sign(here), 0, 1)
+    one, two = (g.reshape(len(x), -1) for g in (here, there))
+    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
+    cosines = (one * two).sum(axis=1) / jnp.maximum(lengths, 1e-30)
+    return (predict(moved).argmax(axis=1) == y).mean(), cosines.mean()
+
+
+def surfaces(case: Case, one: Run) -> np.ndarray:
+    """Mean loss of ten test images along FGSM's direction (21) and a random one (11), at every record."""
+    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    model = model_of(case, len(images.classes))
+    x, y = images.x_test[:10], images.y_test[:10]
+    signs = np.random.default_rng(0).choice([-1, 1], x.shape).astype(np.float32)
+    return np.stack(
+        [
+            np.asarray(_surface(one.snapshots[epoch], x, y, signs, case.eps, model=model))
+            for epoch in one.epochs
+        ]
+    )
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _surface(variables: Any, x: Any, y: Any, signs: Any, eps: Any, *, model: networks.Model) -> Any:
+    def loss(z: Any) -> Any:
+        return cross_entropy(model.apply(*variables, z, False)[0], y).mean()
+
+    ahead = jnp.sign(jax.grad(loss)(x))
+    steps, sides = jnp.meshgrid(jnp.linspace(0, 1, 21), jnp.linspace(-1, 1, 11), indexing="ij")
+
+    def at(point: tuple[Any, Any]) -> Any:
+        return loss(jnp.clip(x + eps * (point[0] * ahead + point[1] * signs), 0, 1))
+
+    return jax.lax.map(at, (steps.ravel(), sides.ravel())).reshape(steps.shape)
+
+
+if __name__ == "__main__":
+    main(
+        "catastrophic",
+        PROFILES,
+        run,
+        dataset=lambda config: sources(config.cases),
+        seeds=lambda config: range(config.calibration + config.seeds),
+    )
