@@ -258,20 +258,22 @@ def _misaligned(
     return weight * (1 - _cosine(low, high, eps, predict, x, labels, key).mean())
 
 
-def onset(epochs: ArrayLike, robust: ArrayLike, *, fall: float = 0.5) -> float:
+def onset(epochs: ArrayLike, robust: ArrayLike, *, fall: float = 0.5, least: float | int = 0.0) -> float:
     """When robust accuracy first falls below a share of its highest value so far; infinity if never.
 
     Args:
         epochs: of the records.
         robust: accuracy under a strong attack (r,).
         fall: the share, in (0, 1).
+        least: what the highest value must have reached, so that the noise of early epochs is no fall.
 
     >>> onset([0, 1, 2, 3], [0.1, 0.6, 0.5, 0.2])
     3.0
     """
     epochs, robust = _series(epochs, robust)
     highest = np.maximum.accumulate(robust)
-    return _first(epochs, robust < number("fall", fall, open_end=True) * highest)
+    fallen = robust < number("fall", fall, open_end=True) * highest
+    return _first(epochs, fallen & (highest >= number("least", least)))
 
 
 def spectrum_signals(path: Any, *, top: int = 1) -> dict[str, np.ndarray]:

@@ -164,6 +164,11 @@ def test_onset(robust, fall, wanted):
     assert catastrophic.onset([0, 1, 2, 3], robust, fall=fall) == wanted
 
 
+def test_onset_waits_until_something_was_reached():
+    assert catastrophic.onset([0, 1, 2, 3], [0.1, 0.04, 0.5, 0.2], least=0.3) == 3
+    assert catastrophic.onset([0, 1, 2, 3], [0.1, 0.04, 0.5, 0.2], least=0.6) == math.inf
+
+
 def test_signals_of_a_known_spectrum():
     basis = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
     kernel = basis @ np.diag([4.0, 3.0, 2.0, 1.0]) @ basis.T

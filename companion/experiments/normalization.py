@@ -140,8 +140,8 @@ class Config:
 
 
 _FASHION = Case(
-    "fashion_mnist", width=16, n_train=2000, n_test=1000, n_watch=500, eps=0.1, epochs=8, batch_size=50,
-    ramp=2.0, n_probe=50, draws=40_000, final=(20, 1),
+    "fashion_mnist", n_train=2000, n_test=1000, n_watch=200, eps=0.1, epochs=8, batch_size=50,
+    ramp=2.0, n_probe=50, draws=40_000, final=(10, 1),
 )  # fmt: skip
 _CIFAR = replace(_FASHION, dataset="cifar10", eps=4 / 255, rate=0.01, ramp=0.0)
 _PAPER = replace(
@@ -164,8 +164,8 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         progress: show tqdm bars.
 
     Returns:
-        Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, r) at the end of
-        every epoch from 0 on; `final` (c, v, g, s, 2, 3): clean and PGD with restarts at the end, with the
+        Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, 2) on a few images
+        at the start and the end; `final` (c, v, g, s, 2, 3): clean and PGD with restarts at the end, with the
         ends of 95 % intervals; `modes` (c, v, g, s, 2), the distance between the kernels of training and of
         evaluation mode at the start and the end, NaN without batch norm; `specialization` (c, v, g, s) of the
         kernel in evaluation mode at the end; `seconds` (c, v, g, s); NaN where nothing was trained. `ratio`
@@ -229,6 +229,7 @@ def trained(case: Case, variant: Variant, regime: str, seed: int, *, progress: b
         x_test=images.x_test[: case.n_watch],
         labels_test=images.y_test[: case.n_watch],
         test_attack=training_attack(threat, steps=case.steps),
+        record=[0, case.epochs],
         keep=[0],
         progress=progress,
     )

@@ -83,13 +83,13 @@ class Config:
 
 
 _FASHION = Case(
-    "fashion_mnist", width=16, n_train=2000, n_test=1000, n_watch=300, eps=0.1, epochs=12, batch_size=50,
-    switches=(1, 2, 4, 6, 8, 10), final=(40, 2),
+    "fashion_mnist", n_train=2000, n_test=1000, n_watch=200, eps=0.1, epochs=10, batch_size=50,
+    switches=(2, 4, 6, 8), final=(20, 1),
 )  # fmt: skip
 _CIFAR = replace(_FASHION, dataset="cifar10", eps=4 / 255, rate=0.02)
 _PAPER = replace(
     _CIFAR, model="ResNet-18", width=64, n_train=50_000, n_test=10_000, n_watch=1000, eps=8 / 255, epochs=30,
-    batch_size=128, rate=0.1, steps=10, switches=(2, 5, 10, 15, 20, 25), n_probe=50, free=8,
+    batch_size=128, rate=0.1, steps=10, switches=(2, 5, 10, 15, 20, 25), n_probe=50, final=(40, 2),
 )  # fmt: skip
 PROFILES = {
     "quick": Config(),
