@@ -56,6 +56,7 @@ class Case:
         rank: of gradient noise.
         weight: λ of GradAlign.
         final: steps and restarts of PGD on the networks at the end.
+        skip: methods that are not trained.
     """
 
     dataset: str = "mnist5k"
@@ -77,6 +78,7 @@ class Case:
     rank: int = 5
     weight: float = 0.5
     final: tuple[int, int] = (20, 2)
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,17 @@ class Config:
     switch: str = "log trace"
 
 
-_DIGITS = Case(n_test=1000, n_watch=150, epochs=25, final=(40, 3))
+_DIGITS = Case(n_test=1000, n_watch=150, epochs=25, final=(40, 2))
 _RESIDUAL = replace(
-    _DIGITS, blocks=(2, 2, 2), width=4, eps=0.25, batch_size=25, rate=0.05, ramp=3.0, epochs=15
+    _DIGITS,
+    blocks=(2, 2, 2),
+    width=4,
+    eps=0.25,
+    batch_size=25,
+    rate=0.05,
+    ramp=3.0,
+    epochs=15,
+    skip=("fgsm, random start", "half ε", "gradalign"),
 )
 _PAPER = replace(
     _DIGITS, dataset="cifar10", blocks=(2, 2, 2, 2), width=64, n_train=50_000, n_test=10_000,
@@ -139,7 +149,7 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
             (method, seed)
             for seed in range(seeds)
             for method in config.methods
-            if method != "switch" and (method in METHODS[:2] or seed >= config.calibration)
+            if method not in ("switch", *case.skip) and (method in METHODS[:2] or seed >= config.calibration)
         ]
         rows = {}
         for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
