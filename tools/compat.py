@@ -27,6 +27,9 @@ TESTS = (
     "tests/test_regression.py",
     "tests/test_training.py",
     "tests/test_train.py",
+    "tests/test_normalization.py",
+    "tests/test_warm_start.py",
+    "tests/test_catastrophic.py",
     "tests/test_interactive.py",
 )
 QUICK = TESTS[:1]

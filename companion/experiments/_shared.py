@@ -1,11 +1,14 @@
 """What several experiments do alike: kernels by name, attacks in batches, intervals, padding, sources."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from companion import data
+from companion._formats import write_atomically
 from companion.architectures import Architecture, conv, fc, myrtle
 from companion.statistics import Estimate
 
@@ -29,6 +32,25 @@ def triple(estimate: Estimate) -> list[float]:
 def sources(cases: Iterable[Any]) -> str:
     """The data sets of some cases, as captions name them."""
     return "; ".join(dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in cases))
+
+
+def kept(folder: Path | None, name: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Arrays from the folder where a run of the same key has left them, else made and left there.
+
+    Args:
+        folder: None for nowhere.
+        name: begins the file's name.
+        key: all that the arrays depend on; its `repr` tells.
+        make: makes them.
+    """
+    if folder is None:
+        return make()
+    path = folder / f"{name} {hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
+    if not path.exists():
+        arrays = make()
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+    with np.load(path) as file:
+        return dict(file)
 
 
 def padded(arrays: list[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,9 @@ After finding B3 of Li et al. (2023), arXiv 2312.02236.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ from companion import catastrophic, data, networks
 from companion._attack_losses import cross_entropy
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.experiments import main
-from companion.experiments._shared import padded, sources, triple
+from companion.experiments._shared import kept, padded, sources, triple
 from companion.training import Probe, Run, Switch, train
 
 METHODS = (
@@ -125,12 +127,13 @@ PROFILES = {
 }
 
 
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
     """Train all methods, watch them, calibrate detectors, score them, switch by them.
 
     Args:
         config: sizes.
         progress: show tqdm bars.
+        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
 
     Returns:
         Arrays over cases c, methods m, seeds s (calibration first) and records r, NaN where nothing was
@@ -142,48 +145,54 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         `threshold` (c, 5), with calibration; `surface` (c, r, 21, 11): the mean loss of ten images of seed 0
         under "fgsm" along FGSM's direction and a random one of signs.
     """
-    found = []
-    for case in config.cases:
-        seeds = config.calibration + config.seeds
-        jobs = [
-            (method, seed)
-            for seed in range(seeds)
-            for method in config.methods
-            if method not in ("switch", *case.skip) and (method in METHODS[:2] or seed >= config.calibration)
-        ]
-        rows = {}
-        for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
-            rows[method, seed] = _one(case, seed, attack_of(case, method), penalty_of(case, method))
-        watched = {key: row[1] for key, row in rows.items()}
-        detectors = calibrated(watched, config.calibration) if config.calibration else []
-        held = range(config.calibration, seeds)
-        switched = np.full(seeds, np.nan)
-        if "switch" in config.methods:
-            detector = detectors[SIGNALS.index(config.switch)]
-            rule = catastrophic.alarmed(detector, config.switch)
-            for seed in tqdm(held, desc=f"{case.dataset} switches", disable=not progress):
-                attack = Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule)
-                rows["switch", seed] = _one(case, seed, attack, None)
-                watched["switch", seed] = rows["switch", seed][1]
-                one = rows["switch", seed][0]
-                last = len(one.epochs) - 1
-                asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
-                watched["switch", seed]["seconds"] += one.probe_seconds[asked]
-                switched[seed] = np.inf if one.switched is None else one.switched
-        first = next(iter(watched.values()))
-        shape = len(config.methods), seeds
-        arrays = {name: np.full((*shape, *value.shape), np.nan) for name, value in first.items()}
-        for (method, seed), row in watched.items():
-            for name, value in row.items():
-                arrays[name][config.methods.index(method), seed] = value
-        epochs = rows["fgsm", 0][0].epochs
-        arrays["epochs"], arrays["switched"] = epochs, switched
-        if detectors:
-            arrays["threshold"] = np.array([detector.threshold for detector in detectors])
-            arrays["alarm"] = alarms(detectors, watched, epochs, seeds)
-        arrays["surface"] = surfaces(case, rows["fgsm", 0][0])
-        found.append(arrays)
+    found = [_case(config, case, progress, folder) for case in config.cases]
     return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+
+
+def _case(config: Config, case: Case, progress: bool, folder: Path | None) -> dict[str, np.ndarray]:
+    seeds = config.calibration + config.seeds
+    jobs = [
+        (method, seed)
+        for seed in range(seeds)
+        for method in config.methods
+        if method not in ("switch", *case.skip) and (method in METHODS[:2] or seed >= config.calibration)
+    ]
+    rows: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+
+    def add(method: str, seed: int, attack: Any, detector: Any = None) -> None:
+        rows[method, seed] = kept(
+            folder,
+            f"{case.dataset} {model_of(case, 10).name} {method} {seed}",
+            (case, method, seed, detector),
+            functools.partial(_one, case, seed, attack, penalty_of(case, method), method == "fgsm"),
+        )
+
+    for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
+        add(method, seed, attack_of(case, method))
+    detectors = calibrated(rows, config.calibration) if config.calibration else []
+    switched = np.full(seeds, np.nan)
+    if "switch" in config.methods:
+        detector = detectors[SIGNALS.index(config.switch)]
+        rule = catastrophic.alarmed(detector, config.switch)
+        attack = Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule)
+        held = range(config.calibration, seeds)
+        for seed in tqdm(held, desc=f"{case.dataset} switches", disable=not progress):
+            add("switch", seed, attack, detector)
+            switched[seed] = rows["switch", seed]["switched"]
+    epochs, surface = rows["fgsm", 0]["epochs"], rows["fgsm", 0]["surface"]
+    shape = len(config.methods), seeds
+    arrays = {
+        name: np.full((*shape, *value.shape), np.nan)
+        for name, value in rows["fgsm", 0].items()
+        if name not in ("epochs", "surface", "switched")
+    }
+    for (method, seed), name in itertools.product(rows, arrays):
+        arrays[name][config.methods.index(method), seed] = rows[method, seed][name]
+    arrays |= {"epochs": epochs, "surface": surface, "switched": switched}
+    if detectors:
+        arrays["threshold"] = np.array([detector.threshold for detector in detectors])
+        arrays["alarm"] = alarms(detectors, rows, epochs, seeds)
+    return arrays
 
 
 def alarms(
@@ -274,7 +283,7 @@ def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress
     )
 
 
-def _one(case: Case, seed: int, attack: Any, penalty: Any) -> tuple[Run, dict[str, np.ndarray]]:
+def _one(case: Case, seed: int, attack: Any, penalty: Any, surface: bool) -> dict[str, np.ndarray]:
     images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
     model, threat = model_of(case, len(images.classes)), Threat("linf", case.eps)
     one = trained(case, seed, attack, penalty)
@@ -289,7 +298,10 @@ def _one(case: Case, seed: int, attack: Any, penalty: Any) -> tuple[Run, dict[st
         f, images.x_test, images.y_test, threat, steps=steps, restarts=restarts,
         key=jax.random.key(1000 + seed), early_stop=True, batch=512,
     )  # fmt: skip
-    return one, {
+    last = len(one.epochs) - 1
+    asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
+    found = {
+        "epochs": one.epochs,
         "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
         "loss": one.loss,
         "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
@@ -297,9 +309,15 @@ def _one(case: Case, seed: int, attack: Any, penalty: Any) -> tuple[Run, dict[st
         "final": np.array(
             [triple(robust_accuracy(f, points, images.y_test)) for points in (images.x_test, attacked)]
         ),
-        "seconds": np.array(one.seconds[-1]),
+        "seconds": np.array(
+            one.seconds[-1] + (one.probe_seconds[asked] if isinstance(attack, Switch) else 0.0)
+        ),
+        "switched": np.array(np.inf if one.switched is None else one.switched),
         "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=0.2)),
     }
+    if surface:
+        found["surface"] = surfaces(case, one)
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -355,4 +373,5 @@ if __name__ == "__main__":
         run,
         dataset=lambda config: sources(config.cases),
         seeds=lambda config: range(config.calibration + config.seeds),
+        checkpoints=True,
     )

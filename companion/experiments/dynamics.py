@@ -8,7 +8,6 @@ and on attacked ones. Tsilivis & Kempe (2022), arXiv 2210.05577, section 5; Loo 
 """
 
 import functools
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ import optax
 from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks
-from companion._formats import write_atomically
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.experiments import main
-from companion.experiments._shared import padded, sources, triple
+from companion.experiments._shared import kept, padded, sources, triple
 from companion.training import Probe, Run, linear_solution, train
 
 REGIMES = ("standard", "again", "fgsm", "pgd", "standard decayed", "pgd decayed")
@@ -145,7 +143,17 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
     found = []
     for case in config.cases:
         seeds = tqdm(range(config.seeds), desc=case.dataset, disable=not progress)
-        found.append([_kept(case, config.regimes, seed, progress, folder) for seed in seeds])
+        found.append(
+            [
+                kept(
+                    folder,
+                    f"{case.dataset} {case.model} {seed}",
+                    (case, config.regimes, seed),
+                    functools.partial(_seed, case, config.regimes, seed, progress, folder),
+                )
+                for seed in seeds
+            ]
+        )
     arrays = {}
     for name in found[0][0]:
         if name == "kernels" and not config.kernels:
@@ -204,21 +212,6 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
         folder=folder and folder / f"{case.dataset} {case.model} {regime} {seed}",
         progress=progress,
     )
-
-
-def _kept(
-    case: Case, regimes: tuple[str, ...], seed: int, progress: bool, folder: Path | None
-) -> dict[str, np.ndarray]:
-    """All of one seed, from the folder where a run of the same sizes has left it."""
-    if folder is None:
-        return _seed(case, regimes, seed, progress, None)
-    name = hashlib.sha256(f"{case} {regimes} {seed}".encode()).hexdigest()[:16]
-    path = folder / f"{case.dataset} {case.model} {seed} {name}.npz"
-    if not path.exists():
-        arrays = _seed(case, regimes, seed, progress, folder)
-        write_atomically(path, lambda file: np.savez(file, **arrays))
-    with np.load(path) as file:
-        return dict(file)
 
 
 def _seed(

@@ -9,6 +9,7 @@ size. After finding B1 of Li et al. (2023), arXiv 2312.02236.
 import functools
 import itertools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ from companion._layers import Conv, average_pool
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk_fn
 from companion.experiments import main
-from companion.experiments._shared import padded, sources, triple
+from companion.experiments._shared import kept, padded, sources, triple
 from companion.normalization import BatchNorm
 from companion.training import Run, train
 
@@ -158,12 +159,13 @@ PROFILES = {
 }
 
 
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
     """Train every variant, attack it, look at its kernels.
 
     Args:
         config: sizes.
         progress: show tqdm bars.
+        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
 
     Returns:
         Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, 2) on a few images
@@ -186,9 +188,14 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
                 if variant in STATISTICS and (regime == "standard" or not case.statistics):
                     bar.update()
                     continue
-                one, rows[index] = _one(case, variant, regime, seed)
-                if variant == INPUTS[0] and regime == "pgd":
-                    ratios.append(_ratios(case, one.variables, seed))
+                rows[index] = kept(
+                    folder,
+                    f"{case.dataset} {variant.name} {regime} {seed}".replace("/", " "),
+                    (case, variant, regime, seed),
+                    functools.partial(_one, case, variant, regime, seed),
+                )
+                if "ratio" in rows[index]:
+                    ratios.append(rows[index].pop("ratio"))
                 bar.update()
             shape = len(config.variants), len(config.regimes), config.seeds
             arrays = {name: np.full((*shape, *one.shape), np.nan) for name, one in rows[0, 0, 0].items()}
@@ -250,7 +257,7 @@ def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> tup
     return normalization.normalize_inputs((params, state), statistics)
 
 
-def _one(case: Case, variant: Variant, regime: str, seed: int) -> tuple[Run, dict[str, np.ndarray]]:
+def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.ndarray]:
     images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
     one = trained(case, variant, regime, seed)
     model, k = model_of(case, variant, len(images.classes)), len(images.classes)
@@ -267,7 +274,7 @@ def _one(case: Case, variant: Variant, regime: str, seed: int) -> tuple[Run, dic
             ]
             modes[i] = dynamics.distances(kernels)[0, 1]
     labels = data.targets(images.y_train[: case.n_probe], k)
-    return one, {
+    found = {
         "clean": one.clean,
         "robust": one.robust,
         "final": _final(case, model, images, one.variables, seed),
@@ -275,6 +282,9 @@ def _one(case: Case, variant: Variant, regime: str, seed: int) -> tuple[Run, dic
         "specialization": np.array(dynamics.specialization(dynamics.per_output(evaluated, k), labels)[0]),
         "seconds": np.array(one.seconds[-1]),
     }
+    if variant == INPUTS[0] and regime == "pgd":
+        found["ratio"] = _ratios(case, one.variables, seed)
+    return found
 
 
 @functools.lru_cache(maxsize=64)
@@ -343,4 +353,5 @@ if __name__ == "__main__":
         run,
         dataset=lambda config: sources(config.cases),
         seeds=lambda config: range(config.seeds),
+        checkpoints=True,
     )

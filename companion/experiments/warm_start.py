@@ -8,6 +8,7 @@ al. (2023), arXiv 2312.02236.
 
 import functools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from companion import data, dynamics, networks, warm_start
 from companion.attacks import Threat, free_training, pgd, robust_accuracy, training_attack
 from companion.experiments import main
-from companion.experiments._shared import padded, sources, triple
+from companion.experiments._shared import kept, padded, sources, triple
 from companion.training import Probe, Replay, Run, train
 
 EARLY = ("standard", "again", "fgsm", "pgd")
@@ -104,12 +105,13 @@ def methods(case: Case) -> tuple[str, ...]:
     return ("pgd", "fgsm", "free", "growing ε", "growing steps", *by_hand, "rule", "standard")
 
 
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
     """Train by every schedule.
 
     Args:
         config: sizes.
         progress: show tqdm bars.
+        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
 
     Returns:
         Arrays over cases c, rates k, `methods` m, seeds s and records r; NaN where a case has fewer: `epochs`
@@ -128,32 +130,26 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         switched, probed = np.full((shape[0], config.seeds), np.inf), np.zeros((shape[0], config.seeds))
         jobs = list(np.ndindex(shape))
         for k, m, s in tqdm(jobs, desc=f"{case.dataset} schedules", disable=not progress):
-            one, row = _one(case, names[m], config.rates[k], s)
+            row = kept(
+                folder,
+                f"{case.dataset} {names[m]} {config.rates[k]} {s}",
+                (case, names[m], config.rates[k], s),
+                functools.partial(_one, case, names[m], config.rates[k], s),
+            )
             if names[m] == "rule":
-                switched[k, s] = np.inf if one.switched is None else one.switched
-                last = len(one.epochs) - 1
-                asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
-                probed[k, s] = one.probe_seconds[asked]
-                row["total"] = row["total"] + probed[k, s]
-            row["passes"] = np.array(passes(case, names[m], one.switched))
+                switched[k, s], probed[k, s] = row["switched"], row["probe"]
+            del row["switched"], row["probe"]
             for name, value in row.items():
                 target = rows.setdefault(name, np.full((*shape, *_longest(case, value)), np.nan))
                 target[k, m, s, *(slice(size) for size in value.shape)] = value
         rows |= {"switched": switched, "probe": probed}
-        paths = [
-            [_followed(case, name, s) for name in EARLY]
-            for s in tqdm(range(config.seeds), desc=f"{case.dataset} kernels", disable=not progress)
+        seeds = tqdm(range(config.seeds), desc=f"{case.dataset} kernels", disable=not progress)
+        early = [
+            kept(folder, f"{case.dataset} kernels {s}", (case, EARLY, s), functools.partial(_early, case, s))
+            for s in seeds
         ]
-        rows["epochs"] = paths[0][0].epochs
-        rows["between"] = np.stack(
-            [
-                [dynamics.distances(kernels) for kernels in zip(*(one.kernels for one in seed), strict=True)]
-                for seed in paths
-            ]
-        )
-        rows["velocity"] = np.array(
-            [[np.append(dynamics.velocity(o.kernels, o.epochs), np.nan) for o in seed] for seed in paths]
-        )
+        rows |= {name: np.stack([one[name] for one in early]) for name in ("between", "velocity")}
+        rows["epochs"] = early[0]["epochs"]
         found.append(rows)
     return {name: padded([np.asarray(one[name]) for one in found]).astype(np.float32) for name in found[0]}
 
@@ -236,7 +232,7 @@ def trained(case: Case, method: str, rate: str, seed: int, *, kernels: bool = Fa
     )
 
 
-def _one(case: Case, method: str, rate: str, seed: int) -> tuple[Run, dict[str, np.ndarray]]:
+def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]:
     images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
     one = trained(case, method, rate, seed)
     f = networks.predict_fn(model_of(case, len(images.classes)), one.variables)
@@ -246,17 +242,30 @@ def _one(case: Case, method: str, rate: str, seed: int) -> tuple[Run, dict[str, 
         f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, key=jax.random.key(1000 + seed),
         early_stop=True, batch=512,
     )  # fmt: skip
-    return one, {
+    last = len(one.epochs) - 1
+    asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
+    probe = one.probe_seconds[asked] if method == "rule" else 0.0
+    return {
         "clean": one.clean,
         "robust": one.robust,
         "seconds": one.seconds,
         "final": np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)]),
-        "total": np.array(one.seconds[-1]),
+        "total": np.array(one.seconds[-1] + probe),
+        "probe": np.array(probe),
+        "switched": np.array(np.inf if one.switched is None else one.switched),
+        "passes": np.array(passes(case, method, one.switched)),
     }
 
 
-def _followed(case: Case, name: str, seed: int) -> Run:
-    return trained(case, name, "constant", seed, kernels=True)
+def _early(case: Case, seed: int) -> dict[str, np.ndarray]:
+    """How far the kernels of `EARLY` are apart, and how fast each moves."""
+    runs = [trained(case, name, "constant", seed, kernels=True) for name in EARLY]
+    paths = zip(*(one.kernels for one in runs), strict=True)
+    return {
+        "epochs": runs[0].epochs,
+        "between": np.stack([dynamics.distances(kernels) for kernels in paths]),
+        "velocity": np.stack([np.append(dynamics.velocity(one.kernels, one.epochs), np.nan) for one in runs]),
+    }
 
 
 if __name__ == "__main__":
@@ -266,4 +275,5 @@ if __name__ == "__main__":
         run,
         dataset=lambda config: sources(config.cases),
         seeds=lambda config: range(config.seeds),
+        checkpoints=True,
     )
