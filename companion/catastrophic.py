@@ -213,22 +213,27 @@ def local_linearity(
     if threat.norm != "linf":
         raise ValueError(f"threat must be L∞, got {threat}")
     low, high = threat.bounds
-    return np.asarray(
-        _cosine(float(low), float(high), threat.eps, f, jnp.asarray(x), jnp.asarray(labels), key)
-    )
+    arrays = jnp.asarray(x), jnp.asarray(labels)
+    return np.asarray(_cosine(float(low), float(high), threat.eps, f, *arrays, key)[0])
 
 
-def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any) -> Any:
+def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any) -> tuple[Any, Any]:
+    """Cosines, 0 where a gradient vanishes, and where none does."""
     other = jnp.clip(x + eps * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1), low, high)
-    one, two = (_gradient(predict, z, labels).reshape(len(x), -1) for z in (x, other))
-    # Scaled first: squares of tiny gradients vanish, and their square roots have no derivative.
-    one, two = (g / jnp.maximum(jnp.abs(g).max(axis=1, keepdims=True), 1e-30) for g in (one, two))
-    lengths = jnp.sqrt(jnp.maximum((one**2).sum(axis=1) * (two**2).sum(axis=1), 1e-30))
-    return (one * two).sum(axis=1) / lengths
+    pair = [_gradient(predict, z, labels).reshape(len(x), -1) for z in (x, other)]
+    sizes = [jax.lax.stop_gradient(jnp.abs(g).max(axis=1, keepdims=True)) for g in pair]
+    # A cosine knows no scale: taken out first, squares of small gradients do not vanish, and as a constant
+    # it has no derivative to overflow. Where the loss is 0 to the last bit there is no direction.
+    live = jnp.minimum(*sizes) > 1e-20
+    one, two = (jnp.where(live, g / jnp.where(live, size, 1), 1) for g, size in zip(pair, sizes, strict=True))
+    lengths = jnp.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    return jnp.where(live[:, 0], (one * two).sum(axis=1) / lengths, 0), live[:, 0]
 
 
 def gradalign(threat: Threat, *, weight: float | int = 0.2) -> Partial:
     """GradAlign: λ (1 − mean cosine of `local_linearity`), for `training.train(penalty=...)`.
+
+    The mean is over examples whose gradients do not vanish.
 
     Args:
         threat: the ball; only L∞.
@@ -255,7 +260,8 @@ def _misaligned(
     weight: Any, low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any
 ) -> Any:
     del epoch
-    return weight * (1 - _cosine(low, high, eps, predict, x, labels, key).mean())
+    cosines, live = _cosine(low, high, eps, predict, x, labels, key)
+    return weight * (live.sum() - cosines.sum()) / jnp.maximum(live.sum(), 1)
 
 
 def onset(epochs: ArrayLike, robust: ArrayLike, *, fall: float = 0.5, least: float | int = 0.0) -> float:

@@ -109,6 +109,22 @@ def test_gradalign_has_the_derivative_of_its_definition(x64):
     assert float(value(params)) == pytest.approx(0.7 * (1 - cosines.mean()), rel=1e-6)
 
 
+def test_gradalign_has_a_derivative_where_the_loss_is_nearly_and_exactly_zero():
+    # Logits of ±1e3, ±40, ±1 in the right direction: gradients of 0, about 1e-35, and of ordinary size.
+    for scale, least in ((1e3, 0.0), (40.0, 0.0), (1.0, 1e-3)):
+
+        def value(weights, scale=scale):
+            return catastrophic.gradalign(LINF, weight=1.0)(
+                lambda x: scale * jnp.tanh(x @ weights), X[:10], np.zeros(10, int), KEY, 0.0
+            )
+
+        ahead = jnp.asarray(RNG.uniform(0.5, 1, (6, 1)), jnp.float32)
+        weights = jnp.concatenate([ahead, -ahead[::-1]], axis=1)
+        gradient = jax.grad(value)(weights)
+        assert jnp.isfinite(gradient).all()
+        assert float(jnp.abs(gradient).max()) >= least
+
+
 def test_a_penalty_is_added_to_the_loss_of_every_step():
     def penalty(predict, x, labels, key, epoch):
         return 0.3 * (predict(x) ** 2).mean() + 0.1 * epoch

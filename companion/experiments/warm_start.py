@@ -52,19 +52,19 @@ class Case:
     dataset: str = "mnist5k"
     model: str = "small CNN"
     width: int = 8
-    n_train: int = 800
+    n_train: int = 600
     n_test: int = 300
-    n_watch: int = 100
+    n_watch: int = 50
     eps: float = 0.15
-    epochs: int = 8
-    batch_size: int = 40
+    epochs: int = 6
+    batch_size: int = 30
     rate: float = 0.05
     steps: int = 5
-    switches: tuple[int, ...] = (2, 4, 6)
+    switches: tuple[int, ...] = (2, 4)
     fraction: float = 0.1
     record: int = 2
     n_probe: int = 20
-    free: int = 4
+    free: int = 3
     final: tuple[int, int] = (10, 1)
 
 
@@ -128,6 +128,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         shape = len(config.rates), len(names), config.seeds
         rows: dict[str, Any] = {}
         switched, probed = np.full((shape[0], config.seeds), np.inf), np.zeros((shape[0], config.seeds))
+        kernels: list[dict[str, np.ndarray]] = [{} for _ in range(config.seeds)]
         jobs = list(np.ndindex(shape))
         for k, m, s in tqdm(jobs, desc=f"{case.dataset} schedules", disable=not progress):
             row = kept(
@@ -138,18 +139,16 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
             )
             if names[m] == "rule":
                 switched[k, s], probed[k, s] = row["switched"], row["probe"]
+            if "kernels" in row:
+                kernels[s][names[m]] = row.pop("kernels")
             del row["switched"], row["probe"]
             for name, value in row.items():
                 target = rows.setdefault(name, np.full((*shape, *_longest(case, value)), np.nan))
                 target[k, m, s, *(slice(size) for size in value.shape)] = value
         rows |= {"switched": switched, "probe": probed}
-        seeds = tqdm(range(config.seeds), desc=f"{case.dataset} kernels", disable=not progress)
-        early = [
-            kept(folder, f"{case.dataset} kernels {s}", (case, EARLY, s), functools.partial(_early, case, s))
-            for s in seeds
-        ]
+        early = [_early(kernels[s], case, s, folder) for s in range(config.seeds)]
         rows |= {name: np.stack([one[name] for one in early]) for name in ("between", "velocity")}
-        rows["epochs"] = early[0]["epochs"]
+        rows["epochs"] = np.linspace(0, case.epochs, case.epochs * case.record + 1)
         found.append(rows)
     return {name: padded([np.asarray(one[name]) for one in found]).astype(np.float32) for name in found[0]}
 
@@ -170,7 +169,7 @@ def passes(case: Case, method: str, switched: float | None) -> float:
     if method.startswith("clean"):
         clean = float(method.split()[-1])
     if method == "rule":
-        clean = case.epochs if switched is None else switched
+        clean = float(case.epochs if switched is None else switched)
     if method == "free":
         return float(case.epochs // case.free * case.free)
     each = {"fgsm": 2, "standard": 1}.get(method, whole)
@@ -208,12 +207,13 @@ def attack_of(case: Case, method: str) -> Any:
     }.get(method)
 
 
-def trained(case: Case, method: str, rate: str, seed: int, *, kernels: bool = False) -> Run:
+def trained(case: Case, method: str, rate: str, seed: int) -> Run:
     """One network; all schedules of a seed have one start and one order of minibatches."""
     images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
     attack, key = attack_of(case, method), jax.random.key(seed)
     epochs = case.epochs // case.free if isinstance(attack, Replay) else case.epochs
     model = model_of(case, len(images.classes))
+    watched = method == "rule" or (method in EARLY and rate == "constant")
     return train(
         model,
         images.x_train,
@@ -228,7 +228,7 @@ def trained(case: Case, method: str, rate: str, seed: int, *, kernels: bool = Fa
         x_test=images.x_test[: case.n_watch],
         labels_test=images.y_test[: case.n_watch],
         test_attack=training_attack(Threat("linf", case.eps), steps=2 * case.steps),
-        probe=Probe(images.x_train[: case.n_probe], "trace") if kernels or method == "rule" else None,
+        probe=Probe(images.x_train[: case.n_probe], "trace") if watched else None,
     )
 
 
@@ -245,7 +245,10 @@ def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
     probe = one.probe_seconds[asked] if method == "rule" else 0.0
-    return {
+    kernels = {}
+    if method in EARLY and one.kernels is not None:
+        kernels = {"kernels": np.stack(one.kernels)}
+    return kernels | {
         "clean": one.clean,
         "robust": one.robust,
         "seconds": one.seconds,
@@ -257,14 +260,19 @@ def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]
     }
 
 
-def _early(case: Case, seed: int) -> dict[str, np.ndarray]:
+def _early(kernels: dict[str, np.ndarray], case: Case, seed: int, folder: Path | None) -> dict[str, Any]:
     """How far the kernels of `EARLY` are apart, and how fast each moves."""
-    runs = [trained(case, name, "constant", seed, kernels=True) for name in EARLY]
-    paths = zip(*(one.kernels for one in runs), strict=True)
+    again = kept(
+        folder,
+        f"{case.dataset} again {seed}",
+        (case, "again", seed),
+        lambda: {"kernels": np.stack(trained(case, "again", "constant", seed).kernels)},
+    )
+    paths = [(kernels | {"again": again["kernels"]})[name] for name in EARLY]
+    times = np.linspace(0, case.epochs, case.epochs * case.record + 1)
     return {
-        "epochs": runs[0].epochs,
-        "between": np.stack([dynamics.distances(kernels) for kernels in paths]),
-        "velocity": np.stack([np.append(dynamics.velocity(one.kernels, one.epochs), np.nan) for one in runs]),
+        "between": np.stack([dynamics.distances(list(some)) for some in zip(*paths, strict=True)]),
+        "velocity": np.stack([np.append(dynamics.velocity(list(path), times), np.nan) for path in paths]),
     }
 
 
