@@ -311,7 +311,7 @@ class Detector:
     Attributes:
         threshold: as `calibrate` finds it.
         side: "above" or "below", where the alarm is.
-        relative: whether the signal is taken relative to its own running mean, as a difference.
+        relative: whether the signal is taken as its difference to the mean of its earlier records.
     """
 
     threshold: float | int
@@ -354,7 +354,8 @@ def calibrate(
         calm: the signal of each calm run, or of the calm part of a run.
         side: where the alarm is.
         relative: see `Detector`.
-        skip: how many first records are ignored: a network that has learned nothing is not calm.
+        skip: how many first records are ignored, in running means too: a network that has learned nothing is
+            no measure.
         margin: ≥ 0.
 
     Raises:
@@ -364,7 +365,7 @@ def calibrate(
     3.0
     """
     one_of("side", side, ("above", "below"))
-    parts = [_taken(np.asarray(run, float), relative)[count("skip", skip, least=0) :] for run in calm]
+    parts = [_taken(np.asarray(run, float)[count("skip", skip, least=0) :], relative) for run in calm]
     values = np.concatenate(parts) if parts else np.empty(0)
     values = values[np.isfinite(values)]
     if not len(values):
@@ -381,9 +382,9 @@ def alarm(epochs: ArrayLike, signal: ArrayLike, detector: Detector, *, skip: int
     2.0
     """
     epochs, signal = _series(epochs, signal)
-    taken = _taken(signal, detector.relative)
+    taken = _taken(signal[count("skip", skip, least=0) :], detector.relative)
     over = taken > detector.threshold if detector.side == "above" else taken < detector.threshold
-    return _first(epochs, over & (np.arange(len(over)) >= skip))
+    return _first(epochs[skip:], over)
 
 
 def score(
