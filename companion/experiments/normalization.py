@@ -170,7 +170,8 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
     Returns:
         Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, 2) on a few images
         at the start and the end; `final` (c, v, g, s, 2, 3): clean and PGD with restarts at the end, with the
-        ends of 95 % intervals; `modes` (c, v, g, s, 2), the distance between the kernels of training and of
+        ends of 95 % intervals (without restarts, and on all images at once, where outputs depend on the
+        batch); `modes` (c, v, g, s, 2), the distance between the kernels of training and of
         evaluation mode at the start and the end, NaN without batch norm; `specialization` (c, v, g, s) of the
         kernel in evaluation mode at the end; `seconds` (c, v, g, s); NaN where nothing was trained. `ratio`
         (c, s, 2, b, 3, 2): mean over channels of E[estimator] / σ² of the batch variance behind the first and
@@ -277,7 +278,7 @@ def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.n
     found = {
         "clean": one.clean,
         "robust": one.robust,
-        "final": _final(case, model, images, one.variables, seed),
+        "final": _final(case, model, images, one.variables, seed, alone),
         "modes": modes,
         "specialization": np.array(dynamics.specialization(dynamics.per_output(evaluated, k), labels)[0]),
         "seconds": np.array(one.seconds[-1]),
@@ -293,15 +294,28 @@ def _kernel(model: networks.Model, training: bool, mixes: bool) -> Any:
     return empirical_ntk_fn(make(model), reduce="full", batch_statistics=mixes)
 
 
-def _final(case: Case, model: networks.Model, images: data.Dataset, variables: Any, seed: int) -> np.ndarray:
+def _final(
+    case: Case, model: networks.Model, images: data.Dataset, variables: Any, seed: int, alone: bool
+) -> np.ndarray:
     steps, restarts = case.final
-    f = networks.predict_fn(model, variables)
-    x, y = images.x_test, images.y_test
-    attacked = pgd(
-        f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, key=jax.random.key(1000 + seed),
-        early_stop=True, batch=len(x),
-    )  # fmt: skip
-    return np.array([triple(robust_accuracy(f, points, y, batch=len(x))) for points in (x, attacked)])
+    f, key = networks.predict_fn(model, variables), jax.random.key(1000 + seed)
+    x, y, threat = images.x_test, images.y_test, Threat("linf", case.eps)
+    if alone:
+        attacked = pgd(
+            f, x, y, threat, steps=steps, restarts=restarts, key=key, early_stop=True, batch=len(x)
+        )
+    else:
+        # Where outputs depend on the batch, a point found in other company fools nobody: all images move
+        # together, and are classified together as they are in the end.
+        attacked = _together(f, x, y, training_attack(threat, steps=steps), key)
+    return np.array(
+        [triple(robust_accuracy(f, np.asarray(points), y, batch=len(x))) for points in (x, attacked)]
+    )
+
+
+@jax.jit
+def _together(f: Any, x: Any, y: Any, attack: Any, key: Any) -> Any:
+    return attack(f, x, y, key, jnp.inf)
 
 
 def activations(variables: Any, x: np.ndarray) -> list[np.ndarray]:
