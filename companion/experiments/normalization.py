@@ -118,9 +118,9 @@ class Case:
     rate: float = 0.02
     ramp: float = 2.0
     steps: int = 4
-    n_probe: int = 40
+    n_probe: int = 20
     sizes: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
-    draws: int = 8_000
+    draws: int = 3_000
     final: tuple[int, int] = (10, 1)
     statistics: bool = True
 
@@ -137,7 +137,7 @@ class Config:
     """
 
     cases: tuple[Case, ...] = (Case(),)
-    variants: tuple[Variant, ...] = (*INPUTS[:3], *LAYERS[:2])
+    variants: tuple[Variant, ...] = (*INPUTS[:3], LAYERS[0])
     regimes: tuple[str, ...] = ("pgd",)
     seeds: int = 3
 
@@ -176,8 +176,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         kernel in evaluation mode at the end; `seconds` (c, v, g, s); NaN where nothing was trained. `ratio`
         (c, s, 2, b, 3, 2): mean over channels of E[estimator] / σ² of the batch variance behind the first and
         the second convolution, for each batch size and each of `ESTIMATORS`, as predicted and as measured, on
-        the network without
-        normalization trained by PGD.
+        the network without normalization trained by PGD.
     """
     found = []
     total = len(config.cases) * len(config.variants) * len(config.regimes) * config.seeds
