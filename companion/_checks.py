@@ -1,9 +1,14 @@
 """Argument checks shared by the modules: each error names the argument, what came and what is wanted."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
+
+# A list, or an array of any library.
+Numbers = Sequence[float | int] | Shaped[Any, "..."]
 
 
 def batch(name: str, value: Any) -> np.ndarray:

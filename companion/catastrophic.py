@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
 
 from companion._attack_losses import cross_entropy
-from companion._checks import batch, count, number, one_of
+from companion._checks import Numbers, batch, count, number, one_of
 from companion.attacks import Threat
 from companion.training import Run
 
@@ -264,7 +263,7 @@ def _misaligned(
     return weight * (live.sum() - cosines.sum()) / jnp.maximum(live.sum(), 1)
 
 
-def onset(epochs: ArrayLike, robust: ArrayLike, *, fall: float = 0.5, least: float | int = 0.0) -> float:
+def onset(epochs: Numbers, robust: Numbers, *, fall: float = 0.5, least: float | int = 0.0) -> float:
     """When robust accuracy first falls below a share of its highest value so far; infinity if never.
 
     Args:
@@ -338,7 +337,7 @@ class Score:
 
 
 def calibrate(
-    calm: Sequence[ArrayLike],
+    calm: Sequence[Numbers],
     *,
     side: Literal["above", "below"],
     relative: bool = False,
@@ -375,7 +374,7 @@ def calibrate(
     return Detector(float(threshold), side, relative)
 
 
-def alarm(epochs: ArrayLike, signal: ArrayLike, detector: Detector, *, skip: int = 1) -> float:
+def alarm(epochs: Numbers, signal: Numbers, detector: Detector, *, skip: int = 1) -> float:
     """When a detector first rings; infinity if never.
 
     >>> alarm([0, 1, 2], [5.0, 1.0, 4.0], Detector(3.0, "above"))
@@ -388,9 +387,9 @@ def alarm(epochs: ArrayLike, signal: ArrayLike, detector: Detector, *, skip: int
 
 
 def score(
-    epochs: ArrayLike,
-    signals: Sequence[ArrayLike],
-    onsets: ArrayLike,
+    epochs: Numbers,
+    signals: Sequence[Numbers],
+    onsets: Numbers,
     detector: Detector,
     *,
     skip: int = 1,

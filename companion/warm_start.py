@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Bool
-from numpy.typing import ArrayLike
 
 from companion import dynamics
-from companion._checks import count, number
+from companion._checks import Numbers, count, number
 from companion.attacks import Threat, training_attack
 from companion.training import Run, Switch
 
@@ -121,7 +120,7 @@ def _grower(ascend: Callable[..., Any]) -> Callable[..., Any]:
     return grow
 
 
-def seconds_to(seconds: ArrayLike, robust: ArrayLike, level: float | int) -> float:
+def seconds_to(seconds: Numbers, robust: Numbers, level: float | int) -> float:
     """When a run first reaches a robust accuracy, interpolated between records; infinity if never.
 
     >>> seconds_to([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 0.25)
@@ -138,7 +137,7 @@ def seconds_to(seconds: ArrayLike, robust: ArrayLike, level: float | int) -> flo
     return float(seconds[i - 1] + share * (seconds[i] - seconds[i - 1]))
 
 
-def robust_within(seconds: ArrayLike, robust: ArrayLike, budget: float | int) -> float:
+def robust_within(seconds: Numbers, robust: Numbers, budget: float | int) -> float:
     """The robust accuracy of a run that is stopped after so many seconds, interpolated between records.
 
     >>> robust_within([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 15)
@@ -148,7 +147,7 @@ def robust_within(seconds: ArrayLike, robust: ArrayLike, budget: float | int) ->
     return float(np.interp(number("budget", budget), seconds, robust))
 
 
-def pareto(seconds: ArrayLike, robust: ArrayLike) -> Bool[np.ndarray, " m"]:
+def pareto(seconds: Numbers, robust: Numbers) -> Bool[np.ndarray, " m"]:
     """Which methods no other beats: at least as fast and as robust as any that is better in either.
 
     >>> pareto([1.0, 2.0, 3.0], [0.2, 0.5, 0.4])

@@ -108,11 +108,11 @@ _RESIDUAL = replace(
     _DIGITS,
     blocks=(2, 2, 2),
     width=4,
-    eps=0.25,
+    eps=0.15,
     batch_size=25,
     rate=0.05,
-    ramp=3.0,
-    epochs=15,
+    ramp=0.0,
+    epochs=12,
     skip=("fgsm, random start", "half ε", "gradalign"),
 )
 _PAPER = replace(
@@ -164,7 +164,9 @@ def _case(config: Config, case: Case, progress: bool, folder: Path | None) -> di
             folder,
             f"{case.dataset} {model_of(case, 10).name} {method} {seed}",
             (case, method, seed, detector),
-            functools.partial(_one, case, seed, attack, penalty_of(case, method), method == "fgsm"),
+            functools.partial(
+                _one, case, seed, attack, penalty_of(case, method), (method, seed) == ("fgsm", 0)
+            ),
         )
 
     for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
