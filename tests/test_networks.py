@@ -72,7 +72,7 @@ def test_initialization_keeps_the_signal():
     [
         networks.mlp,
         networks.small_cnn,
-        networks.cnn,
+        pytest.param(networks.cnn, marks=pytest.mark.matrix),
     ],
 )
 def test_models_have_outputs_and_keep_their_state_s_shape(make):

@@ -208,6 +208,7 @@ def test_models_with_normalized_inputs_train_and_keep_their_statistics():
     np.testing.assert_array_equal(one.variables[1][0], shift)
 
 
+@pytest.mark.matrix
 def test_kernel_in_training_mode_is_that_of_the_whole_batch(x64):
     model = networks.small_cnn(2, width=2, norm="batch")
     x = RNG.uniform(size=(4, 8, 8, 1))
