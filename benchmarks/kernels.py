@@ -111,7 +111,7 @@ CASES = {
     **{f"CNN, empirical NTK, {n} × 10 outputs": (empirical, n) for n in (100, 250)},
     **{f"FC-3 input gradient, 500 × 5000, d = {d}": (gradient, 500, 5000, d) for d in (784, 3072)},
 }
-ROUNDS = {dense: 4, convolutional: 1, empirical: 1, gradient: 9}
+ROUNDS = {dense: 6, convolutional: 1, empirical: 1, gradient: 9}
 
 
 def seconds(work):

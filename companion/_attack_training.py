@@ -87,6 +87,11 @@ def free_training(threat: Threat, *, times: int = 8) -> Replay:
     return Replay(count("times", times), Partial(_mover(threat.norm, threat.bounds), threat.eps))
 
 
+def grown(ramp: Any, epoch: Any, dtype: Any) -> Any:
+    """The share of its full size that an attack has after `epoch` epochs of a linear ramp; 1 without one."""
+    return jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-9)), 1).astype(dtype)
+
+
 @functools.lru_cache
 def _ascending(norm: str, bounds: Any, loss: Callable[..., Any], random_start: bool) -> Callable[..., Any]:
     """One function for each choice that needs other code."""
@@ -102,7 +107,7 @@ def _ascending(norm: str, bounds: Any, loss: Callable[..., Any], random_start: b
         key: Any,
         epoch: Any,
     ) -> Any:
-        share = jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-9)), 1).astype(x.dtype)
+        share = grown(ramp, epoch, x.dtype)
         eps, size = share * eps, share * size
         low, high = _box(norm, x, eps, bounds)
         start = x

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -70,6 +71,11 @@ def free_memory(device: Any) -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return psutil.virtual_memory().available
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def network(name: str, apply_fn: Any, params: Any, x: np.ndarray) -> tuple[int, int]:

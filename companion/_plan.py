@@ -10,15 +10,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from companion._compile import Kind, free_memory, keep_compiled, pixels
+from companion._compile import Kind, cores, free_memory, keep_compiled, pixels
 
 Spec = tuple[tuple[int, ...], str]  # shape and dtype of a block of inputs
 
-IN_FLIGHT = 2
-# On a CPU a tile should stay in the cache: at n = 5,000, sides of 512 to 1,024 were the fastest,
+# While one tile is collected the next one runs. On a CPU two for each core: one waits where another computes.
+_IN_FLIGHT = 2
+_MOST_THREADS = 16
+# On a CPU a tile should stay in the cache: at n = 5,000, sides of 368 to 720 were the fastest,
 # and for a convolution's kernel arrays of 4 MB were six times as fast as of 64 MB. On a GPU a tile must
 # outlast the time to launch it and to fetch the one before.
-_SIDE, _SIDE_ELSEWHERE = 640, 4096
+_SIDE, _SIDE_ELSEWHERE = 592, 4096
 _ENTRIES, _ENTRIES_ELSEWHERE = 2**20, 2**26  # of one intermediate array
 _STEP = 16  # sides that are a multiple multiply faster, by more than the overlap costs
 _INTERMEDIATES = 3  # how many of them live at once: a first guess, which the compiler's number replaces
@@ -49,7 +51,9 @@ class Job:
     """A layout with its compiled tile, and what it takes.
 
     `hold`: whether all inputs stay on the devices. `squares`: whether a tile is given |x|² of its inputs,
-    which saves reading them once more for every tile.
+    which saves reading them once more for every tile. `at_once`: how many tiles are at work. `threads`:
+    whether each has a thread of its own, which on a CPU keeps the cores busy between the steps of a tile and
+    while one is collected.
     """
 
     layout: Layout
@@ -57,6 +61,8 @@ class Job:
     devices: tuple[Any, ...]
     hold: bool
     squares: bool
+    at_once: int
+    threads: bool
     tile_bytes: int
 
 
@@ -112,7 +118,7 @@ def prepare(
     on_cpu = devices[0].platform == "cpu"
     side, entries = (_SIDE, _ENTRIES) if on_cpu else (_SIDE_ELSEWHERE, _ENTRIES_ELSEWHERE)
     side = max(1, min(side, math.isqrt(entries // pixels(kernel, x1))))
-    while side > 1 and _guess(kernel, x1, other, cut(side), devices) > limit:
+    while side > 1 and _IN_FLIGHT * _guess(kernel, x1, other, cut(side), devices) > limit:
         side //= 2
     while (job := _job(kernel, kind, x1, other, cut(side), devices, limit)).tile_bytes > limit:
         if side == 1:
@@ -139,15 +145,21 @@ def _job(
     block = compiled(function, kind, first, second, squares, devices, jax.config.jax_enable_x64)
     stats = block.memory_analysis()
     if stats is None:
-        need = _guess(kernel, x1, x2, layout, devices)
+        one = _guess(kernel, x1, x2, layout, devices)
     else:
-        sizes = stats.temp_size_in_bytes, stats.output_size_in_bytes, stats.argument_size_in_bytes
-        need = IN_FLIGHT * sum(sizes)
+        one = stats.temp_size_in_bytes + stats.output_size_in_bytes + stats.argument_size_in_bytes
     # All inputs stay on the devices if they fit beside the work.
     shared = layout.symmetric and len(devices) == 1
     inputs = x1.nbytes // len(devices) + (0 if shared else x2.nbytes)
-    hold = need + inputs <= limit
-    return Job(layout, block, devices, hold, squares, need + inputs * hold)
+    hold = _IN_FLIGHT * one + inputs <= limit
+    threads = _by_threads(devices)
+    most = min(2 * cores(), _MOST_THREADS, (limit - inputs * hold) // one) if threads else 0
+    at_once = max(_IN_FLIGHT, most)
+    return Job(layout, block, devices, hold, squares, at_once, threads, at_once * one + inputs * hold)
+
+
+def _by_threads(devices: tuple[Any, ...]) -> bool:
+    return len(devices) == 1 and devices[0].platform == "cpu"
 
 
 def _specs(x1: np.ndarray, x2: np.ndarray, layout: Layout) -> tuple[Spec, Spec]:
@@ -156,11 +168,11 @@ def _specs(x1: np.ndarray, x2: np.ndarray, layout: Layout) -> tuple[Spec, Spec]:
 
 
 def _guess(kernel: Any, x1: np.ndarray, x2: np.ndarray, layout: Layout, devices: tuple[Any, ...]) -> int:
-    """Bytes on a device for the tiles in flight, without compiling."""
+    """Bytes on a device for a tile at work, without compiling."""
     rows, itemsize = layout.rows // len(devices), np.result_type(x1, x2).itemsize
     entries = rows * layout.columns * (1 + _INTERMEDIATES * pixels(kernel, x1))
     inputs = rows * x1[0].size + layout.columns * x2[0].size
-    return IN_FLIGHT * itemsize * (entries + inputs)
+    return itemsize * (entries + inputs)
 
 
 def _free(devices: tuple[Any, ...]) -> int:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import math
-import os
 import platform
 import re
 import subprocess
@@ -142,13 +141,14 @@ def _device() -> dict[str, Any]:
     """Describe the accelerator that JAX uses first."""
     import jax
 
+    from companion._compile import cores
+
     devices = jax.devices()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "kind": devices[0].device_kind,
         "platform": devices[0].platform,
         "count": len(devices),
-        "cores": cores,
+        "cores": cores(),
     }
 
 

@@ -2,17 +2,23 @@
 
 import collections
 import functools
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
 from companion._checks import finite
-from companion._plan import IN_FLIGHT, Job, Layout, shardings
+from companion._compile import double
+from companion._plan import Job, Layout, shardings
+
+_PIECE = 128  # side of what is transposed at once
+
+Tile = tuple[int, int, int]  # its number, first row and first column
 
 
 def fill(
@@ -25,25 +31,45 @@ def fill(
     title: str | None,
 ) -> None:
     """Compute the tiles that are not done; `title` is None where no progress is wanted."""
-    done = set(done)
+    done, lock = set(done), threading.Lock()
     tiles = [(index, i, j) for index, (i, j) in enumerate(job.layout.corners())]
     todo = [tile for tile in tiles if tile[0] not in done]
     there = f" ({len(done)} were there)" if done else ""
     with tqdm(
         total=len(tiles), initial=len(done), desc=f"{title} tiles{there}", disable=title is None
     ) as bar:
-        for (index, i, j), values in evaluate(job, x1, x1 if x2 is None else x2, todo):
-            place(matrix, job.layout, i, j, np.asarray(values))
-            mark(index)
-            bar.update()
+
+        def finish(tile: Tile, values: np.ndarray) -> None:
+            index, i, j = tile
+            place(matrix, job.layout, i, j, values)
+            with lock:
+                mark(index)
+                bar.update()
+
+        evaluate(job, x1, x1 if x2 is None else x2, todo, finish)
 
 
-def evaluate(job: Job, x1: np.ndarray, x2: np.ndarray, todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Compute the tiles (index, i, j), two in flight: while one is collected the next one runs."""
+def evaluate(
+    job: Job, x1: np.ndarray, x2: np.ndarray, todo: list[Tile], finish: Callable[[Tile, np.ndarray], None]
+) -> None:
+    """Compute tiles, several at once, and give their values to `finish`, in the thread that computed them.
+
+    After an error or an interruption the tiles at work are finished, and no other is begun.
+    """
     rows, whole = shardings(job.devices)
     first = _blocks(x1, job.layout.rows, rows, job)
     shared = job.layout.symmetric and len(job.devices) == 1
     second = first if shared else _blocks(x2, job.layout.columns, whole, job)
+    if job.threads:
+
+        def work(tile: Tile) -> None:
+            with double(x1, x2):  # a setting of JAX that threads do not inherit
+                values = job.block(first(tile[1]), second(tile[2]))
+            finish(tile, np.asarray(values))
+
+        with ThreadPoolExecutor(job.at_once) as pool:
+            collections.deque(pool.map(work, todo), maxlen=0)
+        return
     flying = collections.deque()
     for tile in todo:
         values = job.block(first(tile[1]), second(tile[2]))
@@ -51,15 +77,19 @@ def evaluate(job: Job, x1: np.ndarray, x2: np.ndarray, todo: Iterable[Any]) -> I
             values.copy_to_host_async()
         flying.append((tile, values))
         del values
-        if len(flying) == IN_FLIGHT:
-            yield flying.popleft()
-    yield from flying
+        if len(flying) == job.at_once:
+            tile, values = flying.popleft()
+            finish(tile, np.asarray(values))
+            del values
+    for tile, values in flying:
+        finish(tile, np.asarray(values))
 
 
 def _blocks(x: np.ndarray, length: int, place: Any, job: Job) -> Callable[[int], tuple[Any, ...]]:
-    """Blocks of inputs on the devices by their first row, kept: all of them, or the last two used."""
+    """Blocks of inputs on the devices by their first row, kept: all of them, or the last ones used."""
+    lock = threading.Lock()
 
-    @functools.lru_cache(maxsize=None if job.hold else 2)
+    @functools.lru_cache(maxsize=None if job.hold else job.at_once)
     def block(start: int) -> tuple[Any, ...]:
         part = x[_start(start, len(x), length) :][:length]
         if len(part) < length:
@@ -69,7 +99,11 @@ def _blocks(x: np.ndarray, length: int, place: Any, job: Job) -> Callable[[int],
         squares = (np.einsum("nd,nd->n", flat, flat),) if job.squares else ()
         return tuple(jax.device_put(array, place) for array in (part, *squares))
 
-    return block
+    def once(start: int) -> tuple[Any, ...]:
+        with lock:
+            return block(start)
+
+    return once
 
 
 def _start(start: int, n: int, length: int) -> int:
@@ -86,36 +120,34 @@ def place(matrix: np.ndarray, layout: Layout, i: int, j: int, values: np.ndarray
         suspicious = not np.isfinite(values[inside].sum())
     if suspicious:
         finite(f"the kernel matrix[{i}:{rows.stop}, {j}:{columns.stop}]", values[inside])
-    if layout.symmetric and i == j:
-        values = _symmetric(values)
     values = values[inside]
     matrix[rows, columns] = values
-    if layout.symmetric and i != j:
-        matrix[columns, rows] = values.T
+    if layout.symmetric:
+        _mirror(matrix[columns, rows], values, diagonal=i == j)
 
 
-def _symmetric(tile: np.ndarray) -> np.ndarray:
-    """A diagonal tile made equal to its transpose: the kernel's is symmetric only up to rounding."""
-    symmetric, asymmetry, size = _mirrored(tile)
-    if asymmetry > np.sqrt(np.finfo(tile.dtype).eps) * size:
-        raise ValueError(
-            f"kernel must be symmetric where x2 is None: entries differ from their mirror by {asymmetry:.3g}"
-        )
-    return np.asarray(symmetric)
+def _mirror(target: np.ndarray, values: np.ndarray, *, diagonal: bool) -> None:
+    """Write the transpose of a tile, in pieces that stay in the cache; of a diagonal one its lower triangle.
 
-
-@jax.jit
-def _mirrored(tile: Any) -> tuple[Any, Any, Any]:
-    """The upper triangle and its mirror image; the largest difference it hides; the largest entry."""
-    return jnp.triu(tile) + jnp.triu(tile, 1).T, jnp.abs(tile - tile.T).max(), jnp.abs(tile).max()
+    A kernel's diagonal tile, which `target` holds, is symmetric only up to rounding.
+    """
+    size = np.sqrt(np.finfo(values.dtype).eps) * max(values.max(), -values.min()) if diagonal else 0.0
+    for a in range(0, len(values), _PIECE):
+        for b in range(a if diagonal else 0, values.shape[1], _PIECE):
+            piece, place = values[a : a + _PIECE, b : b + _PIECE].T, target[b : b + _PIECE, a : a + _PIECE]
+            if diagonal and (asymmetry := np.abs(place - piece).max()) > size:
+                raise ValueError(
+                    "kernel must be symmetric where x2 is None: entries differ from their mirror by "
+                    f"{asymmetry:.3g}"
+                )
+            place[:] = np.tril(piece) + np.tril(piece, -1).T if diagonal and a == b else piece
 
 
 def seconds(job: Job, x1: np.ndarray, x2: np.ndarray) -> float:
     """Time of all tiles, from the first few, after one that is not counted."""
     corners = job.layout.corners()
-    few = [(index, *corner) for index, corner in enumerate(corners[:8])]
+    few = [(index, *corner) for index, corner in enumerate(corners[: 4 * job.at_once])]
     for tiles in (few[:1], few):
         start = time.perf_counter()
-        for _, values in evaluate(job, x1, x2, tiles):
-            np.asarray(values)
+        evaluate(job, x1, x2, tiles, lambda *_: None)
     return (time.perf_counter() - start) / len(few) * len(corners)

@@ -25,8 +25,9 @@ class Plan:
         tile: rows and columns of a tile.
         tiles: how many are computed.
         output_bytes: the matrix, in host memory or on disk.
-        tile_bytes: all the rest on each device, as the compiler says: two tiles at work with what they need
-            in between, and the inputs if they stay there.
+        tile_bytes: all the rest on each device, as the compiler says: the tiles at work (two; on a CPU two
+            for each core, up to 16, where memory allows) with what they need in between, and the inputs if
+            they stay there.
         devices: how many devices share the rows of every tile, and of which kind.
         seconds: how long it will take; None if not timed.
     """
@@ -127,7 +128,7 @@ def plan(
 ) -> Plan:
     """Say how `gram` with the same arguments would go, and what it would take.
 
-    The side of a tile is 640 on a CPU (4,096 elsewhere), or less where an intermediate array of a
+    The side of a tile is 592 on a CPU (4,096 elsewhere), or less where an intermediate array of a
     convolution's tile would have over 2²⁰ entries (2²⁶ elsewhere) by the rule of `Architecture.pixel_power`,
     and halved while the work is over `memory`, by what the compiler says. Tiles are then made equal.
 

@@ -181,6 +181,37 @@ def test_onset_waits_until_something_was_reached():
     assert catastrophic.onset([0, 1, 2, 3], [0.1, 0.04, 0.5, 0.2], least=0.6) == math.inf
 
 
+def test_fallen_marks_every_record_of_every_run_and_knows_missing_ones():
+    nan = math.nan
+    runs = np.array([[0.1, 0.6, 0.2, 0.4], [0.1, nan, 0.04, nan], [nan, 0.6, 0.31, 0.29]])
+    marks = [[False, False, True, False], [False, False, True, False], [False, False, False, True]]
+    np.testing.assert_array_equal(catastrophic.fallen(runs), marks)
+    marks[1][2] = False
+    np.testing.assert_array_equal(catastrophic.fallen(runs, least=0.2), marks)
+    np.testing.assert_array_equal(catastrophic.fallen(runs, fall=0.1), np.zeros((3, 4), bool))
+
+
+@pytest.mark.parametrize(
+    ("fgsm", "robust", "wanted"),
+    [
+        ([0.5, 0.95, 0.97], [0.3, 0.05, 0.04], [False, True, True]),
+        ([0.5, 0.89, 0.90], [0.3, 0.05, 0.04], [False, False, True]),
+        ([0.5, 0.95, 0.95], [0.3, 0.10, 0.09], [False, False, True]),
+        ([0.5, 0.95, 0.95], [0.19, 0.05, 0.04], [False, False, False]),  # there was nothing to lose
+        ([0.5, math.nan, 0.95], [0.2, math.nan, 0.04], [False, False, True]),
+    ],
+)
+def test_collapsed(fgsm, robust, wanted):
+    assert catastrophic.collapsed(fgsm, robust).tolist() == wanted
+
+
+def test_a_missing_record_rings_no_alarm_and_hides_no_later_one():
+    signal = [9, 2, math.nan, 2, 6]
+    assert catastrophic.alarm(range(5), signal, Detector(3, "above", relative=True)) == 4
+    assert catastrophic.alarm(range(5), [math.nan] * 5, Detector(3, "below")) == math.inf
+    assert catastrophic.calibrate([signal], side="above", relative=True).threshold == 4  # 6 − (2 + 2)/2
+
+
 def test_signals_of_a_known_spectrum():
     basis = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
     kernel = basis @ np.diag([4.0, 3.0, 2.0, 1.0]) @ basis.T
@@ -243,6 +274,14 @@ def test_a_detector_switches_training():
         (lambda: catastrophic.gradalign(Threat("l2", 1.0)), "threat must be L∞"),
         (lambda: catastrophic.gradient_directions(F, X[:2], Y[:2], rank=3), "rank must be at most 2"),
         (lambda: catastrophic.calibrate([], side="above"), "calm must hold runs"),
+        (lambda: catastrophic.local_linearity(F, X, Y, Threat("l2", 1.0), key=KEY), "threat must be L∞"),
+        (lambda: catastrophic.onset([0, 1], [1, 0], fall=2), "fall must be less than 1, got 2"),
+        (lambda: catastrophic.fallen([1, 0], fall=0), "fall must be more than 0"),
+        (lambda: catastrophic.collapsed([1, 0], [1]), r"of one shape, got \(2,\) and \(1,\)"),
+        (lambda: Detector(1.0, "aboove"), "side must be 'above' or 'below', got 'aboove'"),
+        (lambda: catastrophic.spectrum_signals([np.ones((2, 3))]), "square kernels of one size"),
+        (lambda: catastrophic.spectrum_signals([np.eye(2), np.eye(3)]), "square kernels of one size"),
+        (lambda: catastrophic.spectrum_signals([np.eye(2)], top=3), "top must be at most 2"),
         (lambda: catastrophic.calibrate([[1.0]], side="above"), "more than skip = 1 records"),
         (lambda: catastrophic.alarm([0, 1], [1], Detector(0.0, "above")), "of one length"),
         (

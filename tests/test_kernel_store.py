@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -31,7 +32,7 @@ def read(folder):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The tiles that are placed, in order; and a mark after each."""
+    """The tiles that are placed; and a mark after each."""
     monkeypatch.setattr(_store, "SECONDS_BETWEEN_MARKS", 0)
     tiles, place = [], _tiles.place
 
@@ -59,11 +60,13 @@ def test_an_interrupted_run_keeps_its_tiles(tmp_path, computed, monkeypatch, aft
     whole = gram(fc(2), X, tile=4, out=tmp_path / "whole")
     assert len(computed) == 21
     computed.clear()
-    record = _tiles.place
+    record, begun, lock = _tiles.place, [], threading.Lock()
 
     def stop(*arguments):
-        if len(computed) == after:
-            raise error
+        with lock:
+            if len(begun) == after:
+                raise error
+            begun.append(1)
         record(*arguments)
 
     with monkeypatch.context() as patch:
@@ -233,7 +236,8 @@ def slow(matrix, layout, i, j, values):
     place(matrix, layout, i, j, half)
     time.sleep(0.002)
     place(matrix, layout, i, j, values)
-    print(i // layout.rows, j // layout.columns, flush=True)
+    # One write: several threads place tiles.
+    print(f"{i // layout.rows} {j // layout.columns}\\n", end="", flush=True)
 
 _tiles.place = slow
 x = np.random.default_rng(0).uniform(size=(200, 5)).astype(np.float32)

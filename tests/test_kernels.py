@@ -4,6 +4,8 @@ import functools
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -141,25 +143,86 @@ def test_tiles_are_equal_and_a_multiple_of_sixteen_where_that_fits():
     assert cut(1000, 1000, 100).rows == 100  # 112 would be more than asked for
 
 
-def test_at_most_two_tiles_are_in_flight_and_the_next_is_sent_before_one_is_collected(monkeypatch):
-    events, place, compiled = [], _tiles.place, _plan.compiled
+@pytest.fixture
+def one_core(monkeypatch):
+    monkeypatch.setattr(_plan, "cores", lambda: 1)
+
+
+def watch_blocks(monkeypatch, sent):
+    """Call `sent` for every tile that is begun."""
+    compiled = _plan.compiled
 
     def watched(*arguments):
         block = compiled(*arguments)
 
         def run(*x):
-            events.append("sent")
+            sent()
             return block(*x)
 
         run.memory_analysis = block.memory_analysis
         return run
 
     monkeypatch.setattr(_plan, "compiled", watched)
+
+
+def test_without_threads_two_tiles_are_in_flight_and_the_next_is_sent_before_one_is_collected(monkeypatch):
+    events, place = [], _tiles.place
+    monkeypatch.setattr(_plan, "_by_threads", lambda _: False)
+    watch_blocks(monkeypatch, lambda: events.append("sent"))
     monkeypatch.setattr(_tiles, "place", lambda *a: (events.append("placed"), place(*a)))
     gram(fc(1), X1, tile=5)
     assert events == ["sent"] + ["sent", "placed"] * 5 + ["placed"]
 
 
+@pytest.mark.parametrize("cores", [1, 3, 100])
+def test_on_a_cpu_two_tiles_are_at_work_for_each_core(monkeypatch, cores):
+    monkeypatch.setattr(_plan, "cores", lambda: cores)
+    expected = min(2 * cores, 16)
+    together, place, working, most = threading.Barrier(expected), _tiles.place, [], []
+
+    def meet(*arguments):
+        if len(working) < expected:  # the first ones wait for each other
+            working.append(threading.get_ident())
+            together.wait(timeout=60)
+        most.append(len(set(working)))
+        place(*arguments)
+
+    monkeypatch.setattr(_tiles, "place", meet)
+    kernel = gram(fc(1), X1, X1, tile=3)
+    assert most == [expected] * 25
+    np.testing.assert_allclose(kernel, gram(fc(1), X1), rtol=2e-6)
+
+
+def test_threads_are_fewer_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(_plan, "cores", lambda: 8)
+    enough = plan(fc(1), X1, tile=3).tile_bytes
+    one = (enough - X1.nbytes) // 16
+    for at_once in (16, 5, 2):
+        least = at_once * one + X1.nbytes
+        assert plan(fc(1), X1, tile=3, memory=least).tile_bytes == least
+        assert plan(fc(1), X1, tile=3, memory=least + one - 1).tile_bytes == least
+    assert plan(fc(1), X1, tile=3, memory=2 * one).tile_bytes == 2 * one
+    with pytest.raises(ValueError, match=f"memory must be at least {2 * one} for tiles of 3 × 3"):
+        plan(fc(1), X1, tile=3, memory=2 * one - 1)
+
+
+def test_after_an_error_in_one_thread_no_other_tile_is_begun(monkeypatch, one_core):
+    begun = []
+    watch_blocks(monkeypatch, lambda: begun.append(1))
+
+    def fail(*_):
+        time.sleep(0.05)
+        raise ArithmeticError("in a thread")
+
+    monkeypatch.setattr(_tiles, "place", fail)
+    before = threading.active_count()
+    with pytest.raises(ArithmeticError, match="in a thread"):
+        gram(fc(1), X1, X1, tile=1)
+    assert len(begun) < 10  # of 169
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("one_core")
 @pytest.mark.parametrize("enough", [True, False])
 def test_inputs_go_to_the_device_once_if_they_fit(monkeypatch, enough):
     put, sent = jax.device_put, []
@@ -212,6 +275,7 @@ def test_the_pixels_of_a_kernel_decide_the_tile_first():
     assert plan(conv(1), x, tile=7).tile == (7, 7)
 
 
+@pytest.mark.usefixtures("one_core")
 def test_a_kernel_that_the_compiler_says_nothing_of_is_planned_by_rule(monkeypatch):
     compiled = _plan.compiled
 

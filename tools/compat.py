@@ -123,15 +123,16 @@ def run_one_notebook(path: Path) -> None:
 
 
 def chosen_rows(versions: list[str] | None, newest: bool, pythons: dict) -> list[Row]:
-    """Return the asked rows; `newest` is Colab's, the lock's and the newest with a Python here."""
+    """Return the asked rows; `newest` means Colab's and the newest with a Python here."""
     rows = {row.jax: row for row in ROWS}
     lock = locked()["jax"]
     rows.setdefault(lock, Row(lock))  # where the lock has moved on before this table
     if newest:
-        able = [row.jax for row in ROWS if any(p in pythons for p in row.pythons)]
-        if able[-1:] != [ROWS[-1].jax]:
+        able = [name for name, row in rows.items() if any(p in pythons for p in row.pythons)]
+        newest_able = max(able or [lock], key=lambda name: tuple(map(int, name.split("."))))
+        if newest_able != ROWS[-1].jax:
             print(f"jax {ROWS[-1].jax} cannot run here: its oldest Python is {dotted(min(ROWS[-1].pythons))}")
-        versions = [ROWS[0].jax, lock, *able[-1:]]
+        versions = [ROWS[0].jax, newest_able]
     unknown = set(versions or ()) - set(rows)
     if unknown:
         sys.exit(f"--versions {' '.join(sorted(unknown))}: known are {', '.join(rows)}")
@@ -163,7 +164,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--versions", nargs="+", metavar="JAX", help="only these rows (default: all)")
-    parser.add_argument("--newest", action="store_true", help="Colab's, the lock's, the newest possible")
+    parser.add_argument("--newest", action="store_true", help="Colab's and the newest possible")
     parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help=f"default: {' '.join(TESTS)}")
     parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
