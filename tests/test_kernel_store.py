@@ -54,23 +54,28 @@ def test_the_matrix_on_disk_is_the_one_in_memory(tmp_path, other, kind):
     np.testing.assert_array_equal(np.load(tmp_path / "store" / "kernel.npy"), kernel)
 
 
+def stop_after(tiles, error, patch):
+    """Raise in every thread that comes to place another tile than the first so many."""
+    record, begun, lock = _tiles.place, [], threading.Lock()
+
+    def stop(*arguments):
+        with lock:
+            if len(begun) == tiles:
+                raise error
+            begun.append(1)
+        record(*arguments)
+
+    patch.setattr(_tiles, "place", stop)
+
+
 @pytest.mark.parametrize("after", [0, 1, 7, 20])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Death])
 def test_an_interrupted_run_keeps_its_tiles(tmp_path, computed, monkeypatch, after, error):
     whole = gram(fc(2), X, tile=4, out=tmp_path / "whole")
     assert len(computed) == 21
     computed.clear()
-    record, begun, lock = _tiles.place, [], threading.Lock()
-
-    def stop(*arguments):
-        with lock:
-            if len(begun) == after:
-                raise error
-            begun.append(1)
-        record(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(_tiles, "place", stop)
+        stop_after(after, error, patch)
         with pytest.raises(error):
             gram(fc(2), X, tile=4, out=tmp_path / "store")
     assert len(computed) == after
@@ -124,15 +129,8 @@ def test_data_are_flushed_before_their_mark():
 
 
 def test_progress_says_how_many_tiles_were_there(tmp_path, computed, monkeypatch, capfd):
-    record = _tiles.place
-
-    def stop(*arguments):
-        if len(computed) == 5:
-            raise KeyboardInterrupt
-        record(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(_tiles, "place", stop)
+        stop_after(5, KeyboardInterrupt, patch)
         with pytest.raises(KeyboardInterrupt):
             gram(fc(2), X, tile=4, out=tmp_path)
     gram(fc(2), X, out=tmp_path, progress=True)
