@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import jax
@@ -61,14 +61,24 @@ def evaluate(
     shared = job.layout.symmetric and len(job.devices) == 1
     second = first if shared else _blocks(x2, job.layout.columns, whole, job)
     if job.threads:
+        tiles, taking, stop = iter(todo), threading.Lock(), threading.Event()
 
-        def work(tile: Tile) -> None:
-            with double(x1, x2):  # a setting of JAX that threads do not inherit
-                values = job.block(first(tile[1]), second(tile[2]))
-            finish(tile, np.asarray(values))
+        def work() -> None:
+            while not stop.is_set():
+                with taking:
+                    tile = next(tiles, None)
+                if tile is None:
+                    return
+                with double(x1, x2):  # a setting of JAX that threads do not inherit
+                    values = job.block(first(tile[1]), second(tile[2]))
+                finish(tile, np.asarray(values))
 
         with ThreadPoolExecutor(job.at_once) as pool:
-            collections.deque(pool.map(work, todo), maxlen=0)
+            try:
+                for thread in as_completed([pool.submit(work) for _ in range(job.at_once)]):
+                    thread.result()
+            finally:
+                stop.set()
         return
     flying = collections.deque()
     for tile in todo:

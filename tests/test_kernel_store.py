@@ -275,3 +275,34 @@ def test_a_run_killed_several_times_ends_with_the_same_bytes(kills, tmp_path):
     assert read(tmp_path / "killed") == read(tmp_path / "whole")
     assert computed[0] == 210
     assert computed[-1] < 210
+
+
+INTERRUPTED = """
+import sys
+import numpy as np
+from companion import _tiles
+from companion.architectures import fc
+from companion.kernels import gram
+
+place = _tiles.place
+
+def told(*arguments):
+    place(*arguments)
+    print("placed", flush=True)
+
+_tiles.place = told
+gram(fc(1), np.random.default_rng(0).random((3000, 5), np.float32), tile=10, out=sys.argv[1])
+"""
+
+
+def test_ctrl_c_ends_the_threads_and_leaves_the_finished_tiles(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, tmp_path]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        lines = [process.stdout.readline() for _ in range(20)]
+        process.send_signal(signal.SIGINT)
+        rest, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in error
+    done = np.load(tmp_path / "done.npy")
+    assert done.sum() == len(lines) + len(rest.splitlines()) < len(done)
