@@ -59,7 +59,7 @@ test: book
 	  $(RUN) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules tests companion $(ARGS); \
 	exit $$status
 
-matrix: env
+matrix: book
 	@$(RUN) -m pytest -n $(WORKERS) -m matrix tests $(ARGS)
 
 notebooks: env

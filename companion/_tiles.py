@@ -145,10 +145,10 @@ def _mirror(target: np.ndarray, values: np.ndarray, *, diagonal: bool) -> None:
     for a in range(0, len(values), _PIECE):
         for b in range(a if diagonal else 0, values.shape[1], _PIECE):
             piece, place = values[a : a + _PIECE, b : b + _PIECE].T, target[b : b + _PIECE, a : a + _PIECE]
-            if diagonal and (asymmetry := np.abs(place - piece).max()) > size:
+            if diagonal and np.abs(place - piece).max() > size:
                 raise ValueError(
-                    "kernel must be symmetric where x2 is None: entries differ from their mirror by "
-                    f"{asymmetry:.3g}"
+                    "kernel must be symmetric where x2 is None: entries differ from their mirror by up to "
+                    f"{np.abs(values - values.T).max():.3g}"
                 )
             place[:] = np.tril(piece) + np.tril(piece, -1).T if diagonal and a == b else piece
 

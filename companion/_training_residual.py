@@ -108,9 +108,13 @@ def train_to_residual(
         dtype = jnp.result_type(*jax.tree.leaves(params))
         x, y, rate, scale = (jnp.asarray(a, dtype) for a in (x, y, learning_rate, scale))
         size = len(x) if batch in (None, len(x)) else batch
-        function = Partial(functools.partial(_scaled, apply_fn), scale)
+        try:
+            scaled = _scaled(apply_fn)
+        except TypeError:  # a callable without a hash, compiled anew
+            scaled = _scaled.__wrapped__(apply_fn)
+        function = Partial(scaled, scale)
         offset = function(params, x) if centre else jnp.zeros_like(y)
-        start = Partial(functools.partial(_scaled, apply_fn), scale, params) if centre else None
+        start = Partial(scaled, scale, params) if centre else None
         options = (function, x, y + offset, jnp.linalg.norm(y), rate, jnp.asarray(momentum, dtype))
         state, found = None, []
         for level in tqdm(levels, desc="training", disable=not progress):
@@ -136,8 +140,14 @@ def _failure(residual: float, steps: int, level: float, rate: float) -> str:
     )
 
 
-def _scaled(apply_fn: Any, scale: Any, params: Any, x: Any) -> Any:
-    return scale * apply_fn(params, x)
+@functools.lru_cache(maxsize=64)
+def _scaled(apply_fn: Any) -> Any:
+    """One function for each network: trainings from other weights, and attacks, share what is compiled."""
+
+    def function(scale: Any, params: Any, x: Any) -> Any:
+        return scale * apply_fn(params, x)
+
+    return function
 
 
 def _difference(function: Partial, params: Any, start: Partial | None, x: Any) -> Any:

@@ -237,6 +237,10 @@ def _build(
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
     kernels = jax.jit(kernels)
 
+    @functools.partial(jax.jit, static_argnums=1)  # op by op every random draw would be compiled alone
+    def draw(key: jax.Array, shape: tuple[int, ...]) -> Any:
+        return init_fn(key, shape)[1]
+
     def flat(argument: str, shape: Any) -> tuple[int, ...]:
         shape = tuple(shape)
         if pixel_power and len(shape) != 4:
@@ -261,7 +265,7 @@ def _build(
         ) != (2,):
             raise TypeError(f"key must be a JAX random key such as jax.random.key(0), got {key!r}")
         # One example decides the shape of the parameters; the batch size does not.
-        return init_fn(key, (1, *flat("shape", shape)[1:]))[1]
+        return draw(key, (1, *flat("shape", shape)[1:]))
 
     @immutable
     def apply(params: Any, x: Float[Any, "n ..."], **options: Any) -> Float[Any, "n k"]:

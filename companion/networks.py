@@ -10,7 +10,7 @@ all.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from companion._checks import count
-from companion._layers import Conv, average_pool, max_pool, outside_loops
+from companion._compile import immutable
+from companion._layers import outside_loops
+from companion._network_modules import CNN, MLP, Norm, ResNet, SmallCNN
 from companion._norm_layers import BatchNorm, layer
 
 __all__ = [
@@ -34,8 +36,6 @@ __all__ = [
     "resnet18",
     "small_cnn",
 ]
-
-Norm = Literal["batch", "layer", "group"] | BatchNorm | None
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,13 @@ def from_flax(module: nn.Module, *, name: str | None = None) -> Model:
     """
     takes_mode = getattr(module, "norm", None) is not None
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
-        variables = dict(module.init(key, x[:1], False) if takes_mode else module.init(key, x[:1]))
+    @jax.jit  # op by op every random draw would be compiled alone, in twice the time
+    def draw(key: Any, x: Any) -> tuple[Any, Any]:
+        variables = dict(module.init(key, x, False) if takes_mode else module.init(key, x))
         return variables.pop("params"), variables
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        return draw(key, x[:1])
 
     def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
         variables, mode = {"params": params, **state}, (training,) if takes_mode else ()
@@ -97,7 +101,7 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:
     (4, 10)
     """
     sizes = count("n_outputs", n_outputs), count("depth", depth), count("width", width)
-    return from_flax(_MLP(*sizes), name=f"MLP-{depth}")
+    return from_flax(MLP(*sizes), name=f"MLP-{depth}")
 
 
 def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
@@ -114,7 +118,7 @@ def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
-    return from_flax(_SmallCNN(*sizes, _known(norm)), name=_named("small CNN", norm))
+    return from_flax(SmallCNN(*sizes, _known(norm)), name=_named("small CNN", norm))
 
 
 def cnn(n_outputs: int, *, width: int = 32) -> Model:
@@ -122,7 +126,7 @@ def cnn(n_outputs: int, *, width: int = 32) -> Model:
 
     w, w, max-pool, 2w, 2w, 4w, 4w, average pool, dense; they took w = 32.
     """
-    return from_flax(_CNN(count("n_outputs", n_outputs), count("width", width)), name="CNN")
+    return from_flax(CNN(count("n_outputs", n_outputs), count("width", width)), name="CNN")
 
 
 def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
@@ -142,7 +146,7 @@ def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
     Source: He et al. (2016), arXiv 1512.03385, in the variant for CIFAR.
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
-    return from_flax(_ResNet(*sizes, _known(norm)), name=_named("ResNet-18", norm, usual="batch"))
+    return from_flax(ResNet(*sizes, _known(norm)), name=_named("ResNet-18", norm, usual="batch"))
 
 
 def resnet(
@@ -164,7 +168,7 @@ def resnet(
     sizes = count("n_outputs", n_outputs), count("width", width)
     stages = tuple(count("blocks", number) for number in blocks)
     name = f"ResNet-{2 * sum(stages) + 2}"
-    return from_flax(_ResNet(*sizes, _known(norm), stages), name=_named(name, norm, usual="batch"))
+    return from_flax(ResNet(*sizes, _known(norm), stages), name=_named(name, norm, usual="batch"))
 
 
 @functools.lru_cache
@@ -179,6 +183,7 @@ def evaluation(model: Model) -> Callable[..., Any]:
     (5, 3)
     """
 
+    @immutable
     def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
         with outside_loops():
             return _evaluated(model)(variables, x)
@@ -258,66 +263,3 @@ def _known(norm: Norm) -> Norm:
 
 def _named(name: str, norm: Norm, *, usual: Norm = None) -> str:
     return name if norm == usual else f"{name}, {'no' if norm is None else norm} norm"
-
-
-class _MLP(nn.Module):
-    n_outputs: int
-    depth: int
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        x = x.reshape(len(x), -1)
-        for _ in range(self.depth):
-            x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal())(x))
-        return nn.Dense(self.n_outputs)(x)
-
-
-class _SmallCNN(nn.Module):
-    n_outputs: int
-    width: int
-    norm: Norm
-
-    @nn.compact
-    def __call__(self, x: Any, training: bool = False) -> Any:
-        for channels in (self.width, 2 * self.width):
-            x = average_pool(nn.relu(layer(self.norm, training)(Conv(channels)(x))))
-        return nn.Dense(self.n_outputs)(x.reshape(len(x), -1))
-
-
-class _CNN(nn.Module):
-    n_outputs: int
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        for factor in (1, 1):
-            x = nn.relu(Conv(factor * self.width)(x))
-        x = max_pool(x)
-        for factor in (2, 2, 4, 4):
-            x = nn.relu(Conv(factor * self.width)(x))
-        return nn.Dense(self.n_outputs)(average_pool(x).reshape(len(x), -1))
-
-
-class _ResNet(nn.Module):
-    n_outputs: int
-    width: int
-    norm: Norm
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-
-    @nn.compact
-    def __call__(self, x: Any, training: bool = False) -> Any:
-        def normalized(x: Any) -> Any:
-            return layer(self.norm, training)(x)
-
-        bias = self.norm is None
-        x = nn.relu(normalized(Conv(self.width, use_bias=bias)(x)))
-        for stage, blocks in enumerate(self.blocks):
-            for block in range(blocks):
-                channels, stride = self.width * 2**stage, 2 if stage and not block else 1
-                y = nn.relu(normalized(Conv(channels, stride=stride, use_bias=bias)(x)))
-                y = normalized(Conv(channels, use_bias=bias)(y))
-                if x.shape != y.shape:
-                    x = normalized(Conv(channels, kernel=1, stride=stride, use_bias=bias)(x))
-                x = nn.relu(x + y)
-        return nn.Dense(self.n_outputs)(x.mean(axis=(1, 2)))

@@ -1,5 +1,6 @@
 """The built book: every page there, no cell failed, links and buttons right. Needs `make book` first."""
 
+import functools
 import json
 import re
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -29,8 +29,14 @@ pytestmark = [
 ]
 
 
+@functools.cache
+def site():
+    """Every page, parsed once for all tests that only read."""
+    return check_site.load(HTML)
+
+
 def page(name):
-    return BeautifulSoup((HTML / f"{name}.html").read_text("utf8"), "html.parser")
+    return site()[HTML / f"{name}.html"]
 
 
 def test_every_page_of_the_contents_is_built():
@@ -55,18 +61,16 @@ def test_the_title_is_on_every_page():
 
 
 def test_site_has_no_dead_link_no_picture_without_text_and_no_heavy_page():
-    pages = check_site.load(HTML)
-    assert check_site.nameless_pictures(pages, HTML) == []
-    assert check_site.heavy_pages(pages, HTML) == []
-    problems = check_site.dead_links(pages, HTML)
+    assert check_site.nameless_pictures(site(), HTML) == []
+    assert check_site.heavy_pages(site(), HTML) == []
+    problems = check_site.dead_links(site(), HTML)
     assert [line for line in problems if "remote asset" not in line] == []
 
 
 def test_site_loads_nothing_remote():
     if not (vendor_js.is_here(vendor_js.MATHJAX) and vendor_js.is_here(vendor_js.WIDGETS)):
         pytest.skip("MathJax and the slider player were not fetched: npm is missing or has no network")
-    pages = check_site.load(HTML)
-    assert [line for line in check_site.dead_links(pages, HTML) if "remote asset" in line] == []
+    assert [line for line in check_site.dead_links(site(), HTML) if "remote asset" in line] == []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

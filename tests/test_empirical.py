@@ -1,5 +1,7 @@
 """The empirical kernel of any network, against the product of dense Jacobians."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,11 +21,16 @@ FLAT = X1.reshape(5, -1).astype(np.float32)
 IMPLEMENTATIONS = ("auto", "jacobian", "vector_products", "structured")
 
 
+@functools.lru_cache
+def compiled_jacobian(apply_fn):
+    return jax.jit(jax.jacrev(apply_fn))
+
+
 def dense_ntk(apply_fn, params, x1, x2):
     """Σ_θ ∂_θ f_a(x) ∂_θ f_b(x'), from Jacobians flattened to (n, k, parameters), float64."""
 
     def jacobian(x):
-        tree = jax.jacrev(apply_fn)(params, x)
+        tree = compiled_jacobian(apply_fn)(params, x)
         return np.concatenate(
             [np.reshape(leaf, (*leaf.shape[:2], -1)) for leaf in jax.tree.leaves(tree)], axis=2
         )
@@ -66,8 +73,20 @@ def networks():
     yield "plain", lambda w, x: jnp.sin(x.reshape(len(x), -1) @ w), lambda: jnp.asarray(weights)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize(("apply_fn", "make"), [n[1:] for n in networks()], ids=[n[0] for n in networks()])
+@pytest.mark.parametrize(
+    ("apply_fn", "make", "implementation"),
+    [
+        pytest.param(
+            *network,
+            implementation,
+            id=f"{name}-{implementation}",
+            # "auto" has two of the others in one convolutional network; Flax's has each.
+            marks=[pytest.mark.matrix] * (name == "Conv-2 relu" and implementation != "auto"),
+        )
+        for name, *network in networks()
+        for implementation in IMPLEMENTATIONS
+    ],
+)
 @pytest.mark.usefixtures("x64")
 def test_equals_the_dense_jacobian_product(apply_fn, make, implementation):
     params = make()
@@ -114,7 +133,7 @@ def test_ragged_blocks_within_memory_give_the_same_numbers(implementation, monke
         with pytest.raises(ValueError, match="memory must be at least") as error:
             empirical_ntk(net, weights, X1, x2, reduce=reduce, implementation=implementation, memory=1)
         least = max(least, int(str(error.value).split()[5]))
-    for memory in (least, 2 * least, 4 * least, 8 * least, 40 * least):
+    for memory in (least, 2 * least, 8 * least, 40 * least):
         for x2, reduce in cases:
             kernel = empirical_ntk(
                 net, weights, X1, x2, reduce=reduce, implementation=implementation, memory=memory

@@ -37,7 +37,9 @@ def test_the_cnn_has_the_layers_of_the_paper():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.parametrize("path", [_layers._product, _layers._convolution])
+@pytest.mark.parametrize(
+    "path", [_layers._product, pytest.param(_layers._convolution, marks=pytest.mark.matrix)]
+)
 def test_convolutions_are_flax_s(kernel, stride, size, path, x64, monkeypatch):
     monkeypatch.setattr(_layers, "_product", path)
     x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
@@ -104,7 +106,7 @@ def test_residual_networks_have_the_state_of_their_normalization(norm, state):
 
 
 def test_batch_normalization_moves_its_running_statistics():
-    model = networks.resnet18(3, width=4)
+    model = networks.resnet(3, blocks=(1,), width=4)
     x = jax.random.uniform(jax.random.key(0), (8, 16, 16, 1))
     params, state = model.init(jax.random.key(1), x)
     _, after = jax.jit(lambda p, s, x: model.apply(p, s, x, True))(params, state, x)
@@ -132,6 +134,34 @@ def test_evaluation_has_the_kernel_of_the_parameters_alone(x64):
     jacobian = jax.jacobian(lambda p: model.apply(p, state, x, False)[0])(params)
     rows = jnp.concatenate([leaf.reshape(3, 2, -1) for leaf in jax.tree.leaves(jacobian)], axis=-1)
     np.testing.assert_allclose(kernel, jnp.einsum("iap,jbp->ijab", rows, rows), rtol=1e-8, atol=1e-8)
+
+
+def test_initialization_is_the_module_s_own():
+    module, x = Normalized(), jax.random.normal(jax.random.key(0), (5, 4))
+    variables = module.init(jax.random.key(1), x[:1], False)
+    ours = networks.from_flax(module).init(jax.random.key(1), x)
+    jax.tree.map(
+        np.testing.assert_array_equal, ours, (variables["params"], {"batch_stats": variables["batch_stats"]})
+    )
+
+
+def test_kernels_of_one_model_at_many_weights_are_compiled_once():
+    traces = []
+
+    class Counting(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            traces.append(x.shape)
+            return nn.Dense(2)(x)
+
+    model, x = networks.from_flax(Counting()), np.eye(3, dtype=np.float32)
+    counts = []
+    for seed in range(2):
+        traces.clear()
+        kernel = empirical_ntk(networks.evaluation(model), model.init(jax.random.key(seed), x), x)
+        np.testing.assert_allclose(kernel, np.eye(3) + 1, rtol=1e-6)  # |∂f/∂W|² and one for the bias
+        counts.append(len(traces))
+    assert counts[0] > 0 == counts[1]
 
 
 @pytest.mark.parametrize("centre", [False, True])

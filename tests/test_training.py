@@ -177,6 +177,38 @@ def test_minibatches_are_an_epoch_of_parts_and_end_where_the_whole_does():
     np.testing.assert_array_equal(one.params, two.params)
 
 
+def test_trainings_of_one_network_share_compiled_code():
+    x, y = np.eye(3, dtype=np.float32), np.ones((3, 1), np.float32)
+    traced = []
+
+    def net(w, x):
+        traced.append(x.shape)
+        return jnp.tanh(x @ w)
+
+    def train(w, scale):
+        traced.clear()
+        found = train_to_residual(net, w, x, 0.3 * y, learning_rate=0.5, scale=scale)[0]
+        jax.jit(lambda f, x: f(x))(found.predict, x)
+        return len(traced)
+
+    first = train(jnp.zeros((3, 1)), 1.0)
+    # Its output shape is asked for, and its outputs at the start; nothing is traced for a compiler but this
+    # test's own function.
+    assert train(jnp.ones((3, 1)) / 2, 0.7) <= 4 < first
+
+
+def test_a_network_without_a_hash_is_trained_too():
+    class Net:
+        __hash__ = None
+
+        def __call__(self, w, x):
+            return x @ w
+
+    x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
+    found = train_to_residual(Net(), jnp.zeros((2, 1)), x, y, learning_rate=0.5)
+    assert (found[0].steps, found[0].residual) == (4, 0.0625)
+
+
 def test_a_smaller_scale_moves_the_parameters_farther():
     rng = np.random.default_rng(4)
     x, y = rng.uniform(size=(20, 6)).astype(np.float32), rng.choice([-1.0, 1.0], (20, 1)).astype(np.float32)

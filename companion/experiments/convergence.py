@@ -87,9 +87,8 @@ def _at_initialization(config: Config, progress: bool) -> dict[str, np.ndarray]:
     examples = []
     for column, width in enumerate(tqdm(config.widths, desc="kernels", disable=not progress)):
         network = fc(config.depth, width=width)
-        init = jax.jit(network.init, static_argnums=1)
         for seed in range(config.seeds):
-            kernel = empirical_ntk(network.apply, init(jax.random.key(seed), x.shape), x)
+            kernel = empirical_ntk(network.apply, network.init(jax.random.key(seed), x.shape), x)
             errors[seed, column] = np.linalg.norm(kernel - exact) / np.linalg.norm(exact)
             if seed == 0:
                 examples.append(kernel)
@@ -114,9 +113,8 @@ def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
     deviation, frozen, moved = np.empty(shape), np.empty(shape), np.empty(shape)
     for column, width in enumerate(tqdm(config.trained_widths, desc="training", disable=not progress)):
         network = fc(config.depth, width=width)
-        init = jax.jit(network.init, static_argnums=1)
         for seed in range(config.trained_seeds):
-            start = init(jax.random.key(seed), x.shape)
+            start = network.init(jax.random.key(seed), x.shape)
             outputs = gradient_descent(
                 network.apply, start, x, y, z, learning_rate=rate, record=config.record
             )
