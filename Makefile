@@ -26,7 +26,7 @@ help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
 	@echo "make serve       show the built book on localhost (PORT=8000)"
 	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser"
-	@echo "make matrix      the variants of checks that make test leaves out"
+	@echo "make matrix      the variants of checks that make test leaves out (makes the book first)"
 	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"

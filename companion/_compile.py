@@ -21,6 +21,11 @@ def immutable(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def is_immutable(function: Callable[..., Any]) -> bool:
+    """Whether a function was marked so."""
+    return getattr(function, "immutable", False)
+
+
 def keep_compiled(make: Callable[..., Any]) -> Callable[..., Any]:
     """Call `make(function, ...)` once for each immutable function, and every time for any other.
 
@@ -31,7 +36,7 @@ def keep_compiled(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make)
     def compiled(function: Callable[..., Any], *options: Any) -> Any:
-        return (kept if getattr(function, "immutable", False) else make)(function, *options)
+        return (kept if is_immutable(function) else make)(function, *options)
 
     return compiled
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from companion._checks import batch as examples
 from companion._checks import count, number
-from companion._compile import double, network
+from companion._compile import double, keep_compiled, network
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def train_to_residual(
     gradient counts n / batch times, as an estimate of the full one.
 
     Args:
-        apply_fn: the network, `apply_fn(params, x) -> (n, k)`. What it reads besides its arguments is frozen
-            at the first call with it.
+        apply_fn: the network, `apply_fn(params, x) -> (n, k)`. An architecture's is kept compiled, any other
+            is compiled at every call.
         params: the initial parameters θ₀, float32 or float64.
         x: training inputs (n, ...).
         y: targets (n, k).
@@ -108,10 +108,7 @@ def train_to_residual(
         dtype = jnp.result_type(*jax.tree.leaves(params))
         x, y, rate, scale = (jnp.asarray(a, dtype) for a in (x, y, learning_rate, scale))
         size = len(x) if batch in (None, len(x)) else batch
-        try:
-            scaled = _scaled(apply_fn)
-        except TypeError:  # a callable without a hash, compiled anew
-            scaled = _scaled.__wrapped__(apply_fn)
+        scaled = _scaled(apply_fn)
         function = Partial(scaled, scale)
         offset = function(params, x) if centre else jnp.zeros_like(y)
         start = Partial(scaled, scale, params) if centre else None
@@ -140,9 +137,9 @@ def _failure(residual: float, steps: int, level: float, rate: float) -> str:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@keep_compiled
 def _scaled(apply_fn: Any) -> Any:
-    """One function for each network: trainings from other weights, and attacks, share what is compiled."""
+    """The network times s. Trainings of one architecture from other weights share what is compiled."""
 
     def function(scale: Any, params: Any, x: Any) -> Any:
         return scale * apply_fn(params, x)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from companion._checks import batch, count, finite, one_of, same_inputs
-from companion._compile import double, free_memory, keep_compiled, network
+from companion._compile import double, free_memory, is_immutable, keep_compiled, network
 from companion._empirical_blocks import Plan, add_blocks, make_plan, pairs
 from companion._empirical_methods import choose, method
 
@@ -35,8 +35,9 @@ def empirical_ntk(
 
     Args:
         apply_fn: the network, `apply_fn(params, x) -> (n, k)`: a stax network, a Flax `module.apply`,
-            or any plain function built from differentiable JAX operations. An architecture's `apply` is kept
-            compiled; any other function is compiled at every call: see `empirical_ntk_fn`.
+            or any plain function built from differentiable JAX operations. What companion made (an
+            architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled; any other
+            function is compiled at every call: see `empirical_ntk_fn`.
         params: its parameters θ, a pytree of float32 or float64 arrays; float64 is computed as such.
         x1: inputs (n1, ...), floating point, finite.
         x2: inputs (n2, ...); None means x1: one triangle is computed and mirrored, exactly symmetric.
@@ -111,8 +112,12 @@ def empirical_ntk_fn(
     if memory is not None:
         memory = count("memory", memory)
     plans: dict[Any, Any] = {}
-    # Compiled: op by op, each operation of the network would be compiled alone.
-    first_outputs = jax.jit(lambda params, x: (apply_fn(params, x[:2])[0], apply_fn(params, x[:1])[0]))
+
+    def first_outputs(params: Any, x: Any) -> tuple[Any, Any]:
+        return apply_fn(params, x[:2])[0], apply_fn(params, x[:1])[0]
+
+    if is_immutable(apply_fn):  # faster the first time; of any other function op by op is, every later time
+        first_outputs = jax.jit(first_outputs)
 
     def kernel_fn(
         params: Any, x1: Float[Any, "n1 ..."], x2: Float[Any, "n2 ..."] | None = None
@@ -150,7 +155,7 @@ def empirical_ntk_fn(
     return kernel_fn
 
 
-# Kept for an architecture's own apply, which never changes.
+# Kept for functions of ours, which never change.
 _kept = keep_compiled(
     lambda apply_fn, *options: empirical_ntk_fn(apply_fn, **dict(zip(_OPTIONS, options, strict=True)))
 )

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from companion._checks import count
-from companion._compile import immutable
+from companion._compile import immutable, is_immutable
 from companion._layers import outside_loops
 from companion._network_modules import CNN, MLP, Norm, ResNet, SmallCNN
 from companion._norm_layers import BatchNorm, layer
@@ -101,7 +101,7 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:
     (4, 10)
     """
     sizes = count("n_outputs", n_outputs), count("depth", depth), count("width", width)
-    return from_flax(MLP(*sizes), name=f"MLP-{depth}")
+    return _ours(MLP(*sizes), f"MLP-{depth}")
 
 
 def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
@@ -118,7 +118,7 @@ def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
-    return from_flax(SmallCNN(*sizes, _known(norm)), name=_named("small CNN", norm))
+    return _ours(SmallCNN(*sizes, _known(norm)), _named("small CNN", norm))
 
 
 def cnn(n_outputs: int, *, width: int = 32) -> Model:
@@ -126,7 +126,7 @@ def cnn(n_outputs: int, *, width: int = 32) -> Model:
 
     w, w, max-pool, 2w, 2w, 4w, 4w, average pool, dense; they took w = 32.
     """
-    return from_flax(CNN(count("n_outputs", n_outputs), count("width", width)), name="CNN")
+    return _ours(CNN(count("n_outputs", n_outputs), count("width", width)), "CNN")
 
 
 def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
@@ -146,7 +146,7 @@ def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
     Source: He et al. (2016), arXiv 1512.03385, in the variant for CIFAR.
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
-    return from_flax(ResNet(*sizes, _known(norm)), name=_named("ResNet-18", norm, usual="batch"))
+    return _ours(ResNet(*sizes, _known(norm)), _named("ResNet-18", norm, usual="batch"))
 
 
 def resnet(
@@ -168,7 +168,7 @@ def resnet(
     sizes = count("n_outputs", n_outputs), count("width", width)
     stages = tuple(count("blocks", number) for number in blocks)
     name = f"ResNet-{2 * sum(stages) + 2}"
-    return from_flax(ResNet(*sizes, _known(norm), stages), name=_named(name, norm, usual="batch"))
+    return _ours(ResNet(*sizes, _known(norm), stages), _named(name, norm, usual="batch"))
 
 
 @functools.lru_cache
@@ -176,19 +176,19 @@ def evaluation(model: Model) -> Callable[..., Any]:
     """The model in evaluation mode as `apply_fn(variables, x) -> (n, k)`, with variables = (params, state).
 
     For `empirical_ntk_fn` and whatever else takes a network: only params have derivatives, those of the
-    state are 0. Inside a compiled loop on a CPU its convolutions are slow; `predict_fn` is made for that.
+    state are 0. Inside a compiled loop on a CPU its convolutions are slow; `predict_fn` is made for that. Of
+    companion's own networks, kernels at other weights are not compiled again.
 
     >>> apply_fn = evaluation(mlp(3, width=8))
     >>> apply_fn(mlp(3, width=8).init(jax.random.key(0), jnp.ones((1, 2))), jnp.ones((5, 2))).shape
     (5, 3)
     """
 
-    @immutable
     def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
         with outside_loops():
             return _evaluated(model)(variables, x)
 
-    return apply_fn
+    return immutable(apply_fn) if is_immutable(model.apply) else apply_fn
 
 
 @functools.lru_cache
@@ -254,6 +254,12 @@ def linearised(model: Model, *, centre: bool = False) -> Model:
 def linearise_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
     """Variables with which `linearised(model)` starts from these variables of the model: δ = 0."""
     return jax.tree.map(jnp.zeros_like, variables[0]), variables
+
+
+def _ours(module: nn.Module, name: str) -> Model:
+    model = from_flax(module, name=name)
+    immutable(model.apply)
+    return model
 
 
 def _known(norm: Norm) -> Norm:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion import _layers, networks
+from companion import _layers, empirical, networks
+from companion._network_modules import SmallCNN
 from companion.empirical import empirical_ntk
 
 
@@ -106,7 +107,7 @@ def test_residual_networks_have_the_state_of_their_normalization(norm, state):
 
 
 def test_batch_normalization_moves_its_running_statistics():
-    model = networks.resnet(3, blocks=(1,), width=4)
+    model = networks.resnet(3, blocks=(1, 1), width=4)
     x = jax.random.uniform(jax.random.key(0), (8, 16, 16, 1))
     params, state = model.init(jax.random.key(1), x)
     _, after = jax.jit(lambda p, s, x: model.apply(p, s, x, True))(params, state, x)
@@ -143,25 +144,40 @@ def test_initialization_is_the_module_s_own():
     jax.tree.map(
         np.testing.assert_array_equal, ours, (variables["params"], {"batch_stats": variables["batch_stats"]})
     )
+    images = jax.random.normal(jax.random.key(0), (5, 8, 8, 1))
+    variables = SmallCNN(3, 4, None).init(jax.random.key(1), images[:1])
+    ours = networks.small_cnn(3, width=4).init(jax.random.key(1), images)
+    jax.tree.map(np.testing.assert_array_equal, ours, (variables["params"], {}))
 
 
-def test_kernels_of_one_model_at_many_weights_are_compiled_once():
-    traces = []
+def test_kernels_at_many_weights_are_compiled_once_for_networks_of_ours_alone(monkeypatch):
+    x, compiled = np.eye(3, dtype=np.float32), []
+    make = empirical.make_plan
+    monkeypatch.setattr(
+        empirical, "make_plan", lambda *args, **options: compiled.append(1) or make(*args, **options)
+    )
+    scale = [1.0]
 
-    class Counting(nn.Module):
+    class Scaled(nn.Module):
         @nn.compact
         def __call__(self, x):
-            traces.append(x.shape)
-            return nn.Dense(2)(x)
+            return scale[0] * nn.Dense(2)(x)
 
-    model, x = networks.from_flax(Counting()), np.eye(3, dtype=np.float32)
-    counts = []
-    for seed in range(2):
-        traces.clear()
-        kernel = empirical_ntk(networks.evaluation(model), model.init(jax.random.key(seed), x), x)
-        np.testing.assert_allclose(kernel, np.eye(3) + 1, rtol=1e-6)  # |∂f/∂W|² and one for the bias
-        counts.append(len(traces))
-    assert counts[0] > 0 == counts[1]
+    def kernel(model, seed):
+        compiled.clear()
+        return empirical_ntk(networks.evaluation(model), model.init(jax.random.key(seed), x), x), len(
+            compiled
+        )
+
+    ours, foreign = networks.mlp(2, width=8), networks.from_flax(Scaled())
+    (first, some), (second, none) = (kernel(ours, seed) for seed in range(2))
+    assert some > 0 == none
+    assert not np.allclose(first, second)
+    np.testing.assert_allclose(
+        kernel(foreign, 0)[0], np.eye(3) + 1, rtol=1e-6
+    )  # |∂f/∂W|², and 1 for the bias
+    scale[0] = 2.0
+    np.testing.assert_allclose(kernel(foreign, 0)[0], 4 * (np.eye(3) + 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("centre", [False, True])

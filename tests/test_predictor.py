@@ -27,7 +27,7 @@ def linear(a, b, get):
 
 
 @each_kernel
-@pytest.mark.parametrize("batch", [1, 4, 11, 100, None])
+@pytest.mark.parametrize("batch", [1, 4, pytest.param(11, marks=pytest.mark.matrix), 100, None])
 @pytest.mark.usefixtures("x64")
 def test_it_is_kernel_regression_whatever_the_blocks(kernel, batch):
     alpha = kr.coefficients(kr.fit(gram(kernel, X), Y), t=3.0)

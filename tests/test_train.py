@@ -284,7 +284,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path, change, named):
         train(MODEL, X, Y, **arguments(tmp_path) | change)
 
 
-@pytest.mark.parametrize("most", [1, pytest.param(3, marks=pytest.mark.matrix)])
+@pytest.mark.matrix
+@pytest.mark.parametrize("most", [3])
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(most, tmp_path, monkeypatch):
     script = textwrap.dedent(
         """
