@@ -5,11 +5,36 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from companion._checks import batch as examples
-from companion._checks import number
+from companion._checks import count, number
 from companion._compile import network
 from companion.networks import Model, evaluation
+
+
+def kinds(model: Any, optimizer: Any) -> None:
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model must be a networks.Model, got {model!r}: networks.from_flax makes one of a Flax module"
+        )
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must come from Optax, such as optax.sgd(0.1), got {optimizer!r}")
+
+
+def sizes(epochs: Any, batch_size: Any, n: int) -> tuple[int, int]:
+    epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
+    if batch_size > n:
+        raise ValueError(f"batch_size must be at most {n}, the number of inputs, got {batch_size}")
+    return epochs, batch_size
+
+
+def test(x: Any, labels: Any, attack: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    if x is not None:
+        return data("x_test", x, "labels_test", labels)
+    if attack is not None:
+        raise ValueError("test_attack needs x_test and labels_test")
+    return None
 
 
 def data(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +58,16 @@ def marks(name: str, moments: Any, epochs: int, n_steps: int) -> list[int]:
     if found and found[-1] > epochs * n_steps:
         raise ValueError(f"{name} must lie within {epochs} epochs, got {found[-1] / n_steps:g}")
     return found
+
+
+def moments(record: Any, keep: Any, epochs: int, n_steps: int) -> tuple[list[int], set[int]]:
+    """After which minibatches to record, and after which of these to keep the network."""
+    recorded = marks("record", range(epochs + 1) if record is None else record, epochs, n_steps)
+    kept = set(recorded if keep is True else marks("keep", keep or (), epochs, n_steps))
+    if not kept <= set(recorded):
+        missing = sorted(mark / n_steps for mark in kept.difference(recorded))
+        raise ValueError(f"keep must name epochs of record, got {missing}")
+    return recorded, kept
 
 
 def label(function: Any) -> str:

@@ -1,10 +1,9 @@
 """Standard and adversarial training with records on the way."""
 
 import functools
-import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from tqdm.auto import tqdm
 
 from companion import _training_checks as checks
 from companion._attack_losses import Loss, named
-from companion._checks import count
-from companion._kernel_path import KernelPath
 from companion._training_checkpoint import Checkpoints, fingerprint
+from companion._training_history import History
 from companion._training_records import Probe, Recorder, Run, traceable
 from companion._training_step import Carry, Replay, Switch, advance
 from companion.networks import Model
@@ -107,37 +105,33 @@ def train(
     >>> run.epochs, float(run.clean[-1])
     (array([ 0., 50.]), 1.0)
     """
-    if not isinstance(model, Model):
-        raise TypeError(
-            f"model must be a networks.Model, got {model!r}: networks.from_flax makes one of a Flax module"
-        )
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must come from Optax, such as optax.sgd(0.1), got {optimizer!r}")
+    checks.kinds(model, optimizer)
     x, labels = checks.data("x", x, "labels", labels)
-    epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
-    if batch_size > len(x):
-        raise ValueError(f"batch_size must be at most {len(x)}, the number of inputs, got {batch_size}")
-    test = None if x_test is None else checks.data("x_test", x_test, "labels_test", labels_test)
-    if test_attack is not None and test is None:
-        raise ValueError("test_attack needs x_test and labels_test")
+    epochs, batch_size = checks.sizes(epochs, batch_size, len(x))
+    test = checks.test(x_test, labels_test, test_attack)
     variables = model.init(jax.random.fold_in(key, 0), jnp.asarray(x[:1])) if start is None else start
     checks.fits(model, variables, x, labels)
     n_steps = len(x) // batch_size
-    marks = checks.marks("record", range(epochs + 1) if record is None else record, epochs, n_steps)
-    kept = set(marks) if keep is True else set(checks.marks("keep", keep or (), epochs, n_steps))
-    if not kept <= set(marks):
-        raise ValueError(
-            f"keep must name epochs of record, got {sorted(m / n_steps for m in kept - set(marks))}"
-        )
+    marks, kept = checks.moments(record, keep, epochs, n_steps)
+    attacks, rule, times = _attacks(attack, alone=not clean_too and penalty is None)
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
-
-    times = attack.times if isinstance(attack, Replay) else 0
-    if times and (clean_too or penalty is not None):
-        raise ValueError("free training takes neither clean_too nor a penalty")
-    if isinstance(attack, Switch):
-        pending, rule = [traceable(attack.first), traceable(attack.second)], attack.rule
-    else:
-        pending, rule = [attack.move if times else traceable(attack)], None
+    store = None
+    if folder is not None:
+        names = [checks.label(one) for one in (*attacks, *([rule] if rule else []))]
+        identity = {
+            "model": model.name,
+            "data": fingerprint(x, labels),
+            "start": fingerprint(variables),
+            "key": fingerprint(jax.random.key_data(key)),
+            "batch size": str(batch_size),
+            "attack": f"{names} {times} {attack_training_mode} {clean_too} {fingerprint(attacks)}",
+            "penalty": f"{checks.label(penalty)} {fingerprint(penalty)}",
+            "loss": checks.label(named(loss)),
+            "records": recorder.identity(),
+            "optimizer": fingerprint(checks.first_step(optimizer, variables[0])),
+        }
+        store = Checkpoints(Path(folder), identity)
+    history = History(recorder, marks, kept, n_steps, rule, store)
     shape = (batch_size, *x.shape[1:]) if times else None
     carry = Carry(
         *jax.tree.map(jnp.array, variables),
@@ -159,110 +153,59 @@ def train(
         attack_training_mode=attack_training_mode,
         clean_too=clean_too,
     )
-
-    store, done, spent, rows, kernels, snapshots, switched = None, 0, 0.0, [], [], {}, None
-    if folder is not None:
-        names = [checks.label(one) for one in (*pending, *([rule] if rule else []))]
-        identity = {
-            "model": model.name,
-            "data": fingerprint(x, labels),
-            "start": fingerprint(variables),
-            "key": fingerprint(jax.random.key_data(key)),
-            "batch size": str(batch_size),
-            "attack": f"{names} {times} {attack_training_mode} {clean_too} {fingerprint(pending)}",
-            "penalty": f"{checks.label(penalty)} {fingerprint(penalty)}",
-            "loss": checks.label(named(loss)),
-            "records": recorder.identity(),
-            "optimizer": fingerprint(checks.first_step(optimizer, variables[0])),
-        }
-        store = Checkpoints(Path(folder), identity)
-        kernels = KernelPath(Path(folder) / "kernels") if probe is not None else []
-        if (found := store.load(carry)) is not None:
-            done, carry, history, numbers = found
-            spent, recorder.probe_seconds, switched = (
-                numbers[name] for name in ("seconds", "probe_seconds", "switched")
-            )
-            rows = list(history)
-            if done > epochs * n_steps:
-                raise ValueError(
-                    f"epochs must be at least {done / n_steps:g}, which folder {folder} has, got {epochs}"
-                )
-            if [row[0] for row in rows] != [mark / n_steps for mark in marks if mark <= done]:
-                raise ValueError(
-                    f"folder {folder} holds a run with other records: ask for the same, and later ones"
-                )
-            snapshots = {
-                mark / n_steps: store.kept(mark / n_steps, variables) for mark in kept if mark <= done
-            }
-
-    def result() -> Run:
-        columns = np.array(rows, float).reshape(-1, 6).T
-        return Run(
-            jax.tree.map(np.asarray, (carry.params, carry.state)),
-            *columns,
-            kernels=kernels if probe is not None else None,
-            snapshots=snapshots,
-            switched=switched,
-        )
-
-    def note(step: int, total: float) -> None:
-        nonlocal switched
-        epoch = step / n_steps
-        params, state = carry.params, carry.state
-        since = step - (round(rows[-1][0] * n_steps) if rows else 0)
-        loss = float(carry.loss) / since if since else math.nan
-        accuracies, kernel = recorder.accuracies((params, state)), recorder.kernel((params, state))
-        rows.append((epoch, loss, *accuracies, total, recorder.probe_seconds))
-        if kernel is not None:
-            kernels.save(epoch, kernel) if store else kernels.append(kernel)
-        if step in kept:
-            snapshots[epoch] = jax.tree.map(np.asarray, (params, state))
-            if store:
-                store.keep(epoch, snapshots[epoch])
-        if rule is not None and switched is None and rule(result()):
-            switched = epoch
-
-    stops = sorted({*marks, *(e * n_steps for e in range(epochs + 1))})
+    done, carry = history.resume(carry, epochs * n_steps)
     with tqdm(
         total=epochs, initial=done / n_steps, desc=model.name, unit="epoch", disable=not progress
     ) as bar:
-        if not rows and 0 in marks:
-            note(0, 0.0)
-        if done < epochs * n_steps:
-            for one in pending:  # compiles, and does nothing
-                jax.block_until_ready(go_on(carry, attack=one, epoch=0, first=0, last=0))
-        for stop in [stop for stop in stops if stop > done]:
-            epoch, first = divmod(done, n_steps)
-            attack = pending[0 if switched is None else -1]
-            begin = time.perf_counter()
-            carry = jax.block_until_ready(
-                go_on(carry, attack=attack, epoch=epoch, first=first, last=stop - epoch * n_steps)
+        return history.run(_through(go_on, carry, done, epochs * n_steps, attacks, history, bar))
+
+
+def _attacks(attack: Any, *, alone: bool) -> tuple[list[Any], Callable[..., bool] | None, int]:
+    """The training attacks, the rule that goes from the first to the second, the times of free training."""
+    if isinstance(attack, Replay):
+        if not alone:
+            raise ValueError("free training takes neither clean_too nor a penalty")
+        return [attack.move], None, attack.times
+    if isinstance(attack, Switch):
+        return [traceable(attack.first), traceable(attack.second)], attack.rule, 0
+    return [traceable(attack)], None, 0
+
+
+def _through(
+    go_on: Callable[..., Carry],
+    carry: Carry,
+    done: int,
+    end: int,
+    attacks: list[Any],
+    history: History,
+    bar: tqdm,
+) -> Carry:
+    """Train from minibatch `done` to `end`, with the records and checkpoints on the way."""
+    n_steps, marks = history.n_steps, history.marks
+    if not history.rows and 0 in marks:
+        carry = history.note(0, carry)
+    if done < end:
+        for one in attacks:  # compiles, and does nothing
+            jax.block_until_ready(go_on(carry, attack=one, epoch=0, first=0, last=0))
+    for stop in sorted({*marks, *range(0, end + 1, n_steps)}):
+        if stop <= done:
+            continue
+        epoch, first = divmod(done, n_steps)
+        attack = attacks[0 if history.switched is None else -1]
+        begin = time.perf_counter()
+        carry = jax.block_until_ready(
+            go_on(carry, attack=attack, epoch=epoch, first=first, last=stop - epoch * n_steps)
+        )
+        history.seconds += time.perf_counter() - begin
+        done = stop
+        if not np.isfinite(float(carry.loss)):
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch}: take a smaller learning rate, or let it and ε "
+                "grow slowly"
             )
-            spent += time.perf_counter() - begin
-            done = stop
-            if not np.isfinite(float(carry.loss)):
-                raise FloatingPointError(
-                    f"training diverged in epoch {epoch}: take a smaller learning rate, or let it and ε "
-                    "grow slowly"
-                )
-            if stop in marks:
-                note(stop, spent)
-                carry = carry._replace(loss=jnp.zeros(()))
-                bar.set_postfix({name: f"{v:.3f}" for name, v in _shown(rows[-1]).items()})
-            if store:
-                store.save(
-                    done,
-                    carry,
-                    np.array(rows, float).reshape(-1, 6),
-                    seconds=spent,
-                    probe_seconds=recorder.probe_seconds,
-                    switched=switched,
-                )
-            bar.update(done / n_steps - bar.n)
-    return result()
-
-
-def _shown(row: Sequence[float]) -> dict[str, float]:
-    return {
-        name: v for name, v in zip(("loss", "clean", "robust"), row[1:4], strict=True) if not math.isnan(v)
-    }
+        if stop in marks:
+            carry = history.note(stop, carry)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in history.latest().items()})
+        history.save(done, carry)
+        bar.update(done / n_steps - bar.n)
+    return carry

@@ -18,14 +18,8 @@ from companion._attack_losses import Loss
 from companion._attack_pgd import pgd
 from companion._attack_threat import Threat
 from companion._checks import batch as examples
-from companion._feature_modes import (
-    Eigenfeatures,
-    Modes,
-    correct,
-    correct_under_attack,
-    eigenfeatures,
-    outputs,
-)
+from companion._feature_attack import correct_under_attack
+from companion._feature_modes import Eigenfeatures, Modes, correct, eigenfeatures, outputs
 from companion._feature_overlap import match, principal_angles
 from companion._feature_tests import (
     Correlation,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles import central_difference, kernels
 
-from companion import _feature_modes, regression
+from companion import _feature_attack, regression
 from companion import features as ft
 from companion._compile import immutable
 from companion.architectures import conv, fc
@@ -424,7 +424,7 @@ def test_blocks_and_subsets_of_features_are_attacked_as_all_at_once(monkeypatch,
     assert 0 < whole.sum() < ft.correct(features, POINTS, LABELS[3]).sum()
     np.testing.assert_array_equal(attack(modes=[8, 0, 3, 11, 2]), whole[:, [8, 0, 3, 11, 2]])
     monkeypatch.setattr(
-        _feature_modes, "_blocks", lambda _, q: (slice(a, min(a + 5, q)) for a in range(0, q, 5))
+        _feature_attack, "_blocks", lambda _, q: (slice(a, min(a + 5, q)) for a in range(0, q, 5))
     )
     np.testing.assert_array_equal(attack(), whole)
     np.testing.assert_array_equal(attack(modes=7), whole[:, :7])
@@ -442,7 +442,7 @@ def test_blocks_hold_every_feature_once_and_are_no_larger_than_memory_allows():
     ):
         features = dataclasses.replace(eigenfeatures("fc"), kernel=kernel, x_train=x)
         for q in (1, 7, 8, 100, 1000):
-            blocks = list(_feature_modes._blocks(features, q))
+            blocks = list(_feature_attack._blocks(features, q))
             assert [i for block in blocks for i in range(q)[block]] == list(range(q))
             sizes = [block.stop - block.start for block in blocks]
             assert max(sizes) == 1 or max(sizes) * each <= 2**24
