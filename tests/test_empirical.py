@@ -80,8 +80,8 @@ def networks():
             *network,
             implementation,
             id=f"{name}-{implementation}",
-            # "auto" has two of the others in one convolutional network; Flax's has each.
-            marks=[pytest.mark.matrix] * (name == "Conv-2 relu" and implementation != "auto"),
+            # Flax's convolutional network has each implementation too.
+            marks=[pytest.mark.matrix] * (name == "Conv-2 relu"),
         )
         for name, *network in networks()
         for implementation in IMPLEMENTATIONS
@@ -111,7 +111,9 @@ def test_every_reduction_of_a_small_network(implementation, x2):
         np.testing.assert_allclose(kernel, reduced(oracle, reduce), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[1:])
+@pytest.mark.parametrize(
+    "implementation", ["jacobian", "vector_products", pytest.param("structured", marks=pytest.mark.matrix)]
+)
 @pytest.mark.usefixtures("x64")
 def test_ragged_blocks_within_memory_give_the_same_numbers(implementation, monkeypatch):
     weights, sizes = {"w": rng.normal(size=(36, 2)), "b": rng.normal(size=2)}, set()
@@ -218,7 +220,10 @@ def test_batch_normalization_in_both_modes(train):
             empirical_ntk(apply_fn, params, X1)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "implementation",
+    ["auto", *(pytest.param(other, marks=pytest.mark.matrix) for other in IMPLEMENTATIONS[1:])],
+)
 def test_float32_is_symmetric_bit_for_bit_and_near_float64(implementation):
     net = conv(2, width=8, n_outputs=2)
     x = X1.astype(np.float32)

@@ -278,6 +278,7 @@ def test_a_run_killed_several_times_ends_with_the_same_bytes(kills, tmp_path):
 
 
 INTERRUPTED = """
+import signal
 import sys
 import numpy as np
 from companion import _tiles
@@ -291,6 +292,8 @@ def told(*arguments):
     print("placed", flush=True)
 
 _tiles.place = told
+# Python leaves the signal ignored where its parent ignores it, as a shell's background jobs do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 gram(fc(1), np.random.default_rng(0).random((3000, 5), np.float32), tile=10, out=sys.argv[1])
 """
 

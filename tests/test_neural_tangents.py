@@ -409,7 +409,7 @@ def test_gradient_descent_mse_first_called_inside_jit(fit, time):
     np.testing.assert_allclose(outside, exact, rtol=1e-9)
 
 
-@pytest.mark.parametrize("time", [2.0, None])
+@pytest.mark.parametrize("time", [2.0, pytest.param(None, marks=pytest.mark.matrix)])
 def test_gradient_descent_mse_ensemble(fit, time):
     predict_fn = nt.predict.gradient_descent_mse_ensemble(fit.kernel_fn, fit.x, fit.y)
     got = predict_fn(t=time, x_test=fit.xt, get="ntk", compute_cov=True)
@@ -470,7 +470,7 @@ def finite():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", ["fc_relu_1", "conv_pool"])
+@pytest.mark.parametrize("name", [pytest.param("fc_relu_1", marks=pytest.mark.matrix), "conv_pool"])
 def test_empirical_ntk_is_the_jacobian_product(finite, name, implementation):
     net = finite[name]
     kind = nt.NtkImplementation[implementation]

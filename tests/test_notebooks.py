@@ -369,15 +369,9 @@ def test_a_chapters_notebook_has_the_cells_that_the_book_executed_without_error(
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.matrix] * (path.stem != "index"))
-        for path in PAGES
-        if path not in CHAPTERS
-    ],
-)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in PAGES if path not in CHAPTERS])
 def test_notebook_runs_in_a_fresh_kernel(path):
     _, error = run_notebooks.run(path.with_suffix(".ipynb"))
     assert error == ""
