@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 PAGES = browse.toc_pages() if (ROOT / "_toc.yml").exists() else []
 SITE = browse.SITE
-PLAYERS = ("book/01_networks_to_kernels.html", "book/03_robust_features.html")
+PLAYERS = ("book/02_attacks_without_training.html", "book/03_robust_features.html")
 DARK = (
     "book/01_networks_to_kernels.html",
     "book/api/kernels.html",

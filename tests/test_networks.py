@@ -165,17 +165,15 @@ def test_kernels_at_many_weights_are_compiled_once_for_networks_of_ours_alone(mo
 
     def kernel(model, seed):
         compiled.clear()
-        return empirical_ntk(networks.evaluation(model), model.init(jax.random.key(seed), x), x), len(
-            compiled
-        )
+        matrix = empirical_ntk(networks.evaluation(model), model.init(jax.random.key(seed), x), x)
+        return matrix, len(compiled)
 
     ours, foreign = networks.mlp(2, width=8), networks.from_flax(Scaled())
     (first, some), (second, none) = (kernel(ours, seed) for seed in range(2))
     assert some > 0 == none
     assert not np.allclose(first, second)
-    np.testing.assert_allclose(
-        kernel(foreign, 0)[0], np.eye(3) + 1, rtol=1e-6
-    )  # |∂f/∂W|², and 1 for the bias
+    # |∂f/∂W|², and 1 for the bias.
+    np.testing.assert_allclose(kernel(foreign, 0)[0], np.eye(3) + 1, rtol=1e-6)
     scale[0] = 2.0
     np.testing.assert_allclose(kernel(foreign, 0)[0], 4 * (np.eye(3) + 1), rtol=1e-6)
 
