@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -17,6 +17,9 @@ from companion._compile import double
 from companion._plan import Job, Layout, shardings
 
 _PIECE = 128  # side of what is transposed at once
+# A thread that waits without a limit is not always woken by Ctrl-C: not on Windows, and nowhere if the
+# signal came just before, or to another thread.
+_SECONDS_TO_CTRL_C = 0.2
 
 Tile = tuple[int, int, int]  # its number, first row and first column
 
@@ -75,8 +78,11 @@ def evaluate(
 
         with ThreadPoolExecutor(job.at_once) as pool:
             try:
-                for thread in as_completed([pool.submit(work) for _ in range(job.at_once)]):
-                    thread.result()
+                working = {pool.submit(work) for _ in range(job.at_once)}
+                while working:
+                    ended, working = wait(working, _SECONDS_TO_CTRL_C, FIRST_COMPLETED)
+                    for thread in ended:
+                        thread.result()
             finally:
                 stop.set()
         return
