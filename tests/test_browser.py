@@ -82,6 +82,17 @@ def test_a_page_fits_a_phone(browser, page):
     assert check_browser.check_width(browser, page) == []
 
 
+@pytest.mark.parametrize("page", [SITE / "book/reproduction.html"], indirect=True)
+def test_every_verdict_is_in_sight_on_a_phone(browser, page):
+    with browse.visit(browser, page, width=check_browser.NARROW) as (shown, _):
+        cells = shown.locator("tr:has(.verdict)")
+        ends = cells.locator(".verdict").evaluate_all(
+            "all => all.map((e) => e.getBoundingClientRect().right)"
+        )
+        assert len(ends) == cells.count() > 15
+        assert max(ends) <= check_browser.NARROW
+
+
 # The chapters with the most players; their script is the same everywhere.
 @pytest.mark.parametrize("page", pages(PLAYERS.__contains__), indirect=True)
 def test_players_show_a_picture_without_javascript_and_their_sliders_move_it(browser, page):

@@ -39,7 +39,7 @@ class Config:
     """
 
     depth: int = 2
-    widths: tuple[int, ...] = tuple(2**i for i in range(5, 13))
+    widths: tuple[int, ...] = tuple(2**i for i in range(5, 12))
     seeds: int = 8
     n_images: int = 20
     trained_widths: tuple[int, ...] = tuple(2**i for i in range(5, 11))
