@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 PAGES = browse.toc_pages() if (ROOT / "_toc.yml").exists() else []
 SITE = browse.SITE
-PLAYERS = ("book/02_attacks_without_training.html", "book/03_robust_features.html")
+PLAYERS = ("book/03_robust_features.html",)
 DARK = (
     "book/01_networks_to_kernels.html",
     "book/api/kernels.html",
@@ -93,7 +93,7 @@ def test_every_verdict_is_in_sight_on_a_phone(browser, page):
         assert max(ends) <= check_browser.NARROW
 
 
-# The chapters with the most players; their script is the same everywhere.
+# A chapter with the most players; their script is the same everywhere.
 @pytest.mark.parametrize("page", pages(PLAYERS.__contains__), indirect=True)
 def test_players_show_a_picture_without_javascript_and_their_sliders_move_it(browser, page):
     if players := browse.count_players(page):
