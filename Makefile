@@ -18,18 +18,35 @@ export JUPYTER_CONFIG_DIR := $(CACHE)/jupyter/config
 export JUPYTER_DATA_DIR := $(CACHE)/jupyter/data
 export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
 
+# Pages and tests run two at a time. Threads of OpenBLAS that wait for each other then cost up to ten times the work.
+export OPENBLAS_NUM_THREADS ?= 1
+
+# What JAX compiles is kept in the user's cache folder; JAX_ENABLE_COMPILATION_CACHE=false switches that off.
+ifndef JAX_COMPILATION_CACHE_DIR
+  JAX_COMPILATION_CACHE_DIR := $(shell "$(PYTHON)" tools/compile_cache.py 2>/dev/null)
+endif
+ifneq ($(JAX_COMPILATION_CACHE_DIR),)
+  export JAX_COMPILATION_CACHE_DIR
+  export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+  export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
+  # An entry that another process is just writing is compiled again, and that is all.
+  export PYTHONWARNINGS := ignore:Error reading persistent compilation cache entry,ignore:Error writing persistent compilation cache entry
+endif
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve test matrix notebooks compat nt-suite address clean distclean
+.PHONY: help env js book serve lint test matrix notebooks compat nt-suite measure address clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
 	@echo "make serve       show the built book on localhost (PORT=8000)"
 	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser"
+	@echo "make lint        ruff, and whether notebooks and addresses are up to date (seconds)"
 	@echo "make matrix      the variants of checks that make test leaves out (makes the book first)"
 	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
+	@echo "make measure     both commands in fresh clones; writes README's times, disk and memory"
 	@echo "make address     put another repository's address everywhere (REPO=owner/name)"
 	@echo "make clean       remove what was built; make distclean: .venv and .cache too"
 	@echo "Another Python: make PYTHON=python3.13 book"
@@ -48,16 +65,18 @@ serve:
 	@[ -e _build/html/index.html ] || $(MAKE) book
 	@$(RUN) tools/serve.py $(PORT)
 
-test: book
+lint: env
 	@status=0; \
 	step() { echo "==> $$1"; shift; "$$@" || status=1; }; \
-	step "Lint (seconds)" $(RUN) -m ruff check .; \
-	step "Format (seconds)" $(RUN) -m ruff format --check .; \
-	step "The notebooks are what the chapters say (seconds)" $(RUN) tools/export_notebooks.py --check; \
-	step "One repository address (seconds)" $(RUN) tools/repository.py --check; \
-	step "Tests, doctests, notebooks, site and browser (minutes)" \
-	  $(RUN) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules tests companion $(ARGS); \
+	step "Lint" $(RUN) -m ruff check .; \
+	step "Format" $(RUN) -m ruff format --check .; \
+	step "The notebooks are what the chapters say" $(RUN) tools/export_notebooks.py --check; \
+	step "One repository address" $(RUN) tools/repository.py --check; \
 	exit $$status
+
+test: lint book
+	@echo "==> Tests, doctests, notebooks, site and browser (minutes)"
+	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules tests companion $(ARGS)
 
 matrix: book
 	@$(RUN) -m pytest -n $(WORKERS) -m matrix tests $(ARGS)
@@ -70,6 +89,9 @@ compat: env
 
 nt-suite: env
 	@$(RUN) tools/nt_suite.py $(ARGS)
+
+measure: env
+	@$(RUN) tools/measure.py $(ARGS)
 
 address: env
 	@[ -n "$(REPO)" ] || { echo "make address REPO=owner/name"; exit 1; }

@@ -39,10 +39,10 @@ class Config:
     """
 
     depth: int = 2
-    widths: tuple[int, ...] = tuple(2**i for i in range(5, 12))
+    widths: tuple[int, ...] = (32, 128, 512, 2048)
     seeds: int = 8
     n_images: int = 20
-    trained_widths: tuple[int, ...] = tuple(2**i for i in range(5, 11))
+    trained_widths: tuple[int, ...] = (32, 100, 320, 1024)
     trained_seeds: int = 5
     n_train: int = 60
     n_test: int = 100
