@@ -385,7 +385,7 @@ every_attack = pytest.mark.parametrize(
 
 @every_attack
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 def test_ball_and_bounds_hold_exactly(norm, name, data):
     x, eps, bounds = data.draw(situations(SHAPES[name]))
     threat = Threat(norm, eps, bounds)

@@ -47,7 +47,7 @@ def test_inner_products_and_distances_are_the_slow_ones_however_little_memory():
     assert apart[0, 1] > 0.01
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 1000), st.floats(0.01, 100))
 def test_a_distance_sees_directions_only(n, seed, scale):
     a, b = kernel(n, seed=seed), kernel(n, seed=seed + 1)

@@ -215,7 +215,7 @@ def value_and_pull(family, b_std):
 @pytest.mark.parametrize("b_std", [0.0, 0.1])
 @pytest.mark.parametrize("family", FAMILIES)
 @given(x=images, y=images)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_images_give_the_oracles_kernel_and_finite_gradients(family, b_std, x, y):
     y[0] = x[0]
     kernel, gradient = value_and_pull(family, b_std)

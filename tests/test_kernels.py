@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from refusals import assert_refused
 
 from companion import _plan, _tiles
@@ -125,19 +127,23 @@ def test_equal_architectures_are_compiled_once_for_each_shape(monkeypatch):
         gram(fc(2, b_std=0.3), X1[:10], tile=4)
 
 
-@pytest.mark.parametrize("n", range(1, 40))
-@pytest.mark.parametrize("devices", [1, 8])
-def test_tiles_cover_everything_once(n, devices):
-    for side, other in ((1, None), (5, None), (7, 12), (16, 40), (100, None)):
-        layout = _plan.make_layout(n, other or n, side, symmetric=other is None, devices=devices)
-        assert layout.rows % devices == 0
-        assert layout.rows < max(side, 1) + devices
-        owned = np.zeros((n, other or n), int)
-        for i, j in layout.corners():
-            owned[i : i + layout.rows, j : j + layout.columns] += 1
-            if other is None and i != j:
-                owned[j : j + layout.columns, i : i + layout.rows] += 1
-        assert (owned == 1).all()
+@given(
+    n=st.integers(1, 40),
+    other=st.none() | st.integers(1, 40),
+    side=st.integers(1, 48),
+    devices=st.integers(1, 8),
+)
+@settings(max_examples=200)
+def test_tiles_cover_everything_once(n, other, side, devices):
+    layout = _plan.make_layout(n, other or n, side, symmetric=other is None, devices=devices)
+    assert layout.rows % devices == 0
+    assert layout.rows < side + devices
+    owned = np.zeros((n, other or n), int)
+    for i, j in layout.corners():
+        owned[i : i + layout.rows, j : j + layout.columns] += 1
+        if other is None and i != j:
+            owned[j : j + layout.columns, i : i + layout.rows] += 1
+    assert (owned == 1).all()
 
 
 def test_tiles_are_equal_and_a_multiple_of_sixteen_where_that_fits():
