@@ -87,7 +87,8 @@ def name_of(value):
         return name_of(sorted(value))
     if isinstance(value, np.ndarray):
         return "x".join(map(str, value.shape))
-    return getattr(value, "__name__", type(value).__name__).strip("<>")
+    name = getattr(value, "__name__", getattr(value, "name", type(value).__name__))
+    return name_of(name.strip("<>"))
 
 
 def pytest_make_parametrize_id(config, val, argname):

@@ -91,13 +91,14 @@ def test_local_linearity_of_a_loss_without_gradient_is_zero():
 
 
 def test_gradalign_has_the_derivative_of_its_definition(x64):
+    rng = np.random.default_rng(1)
     x, params = X[:10].astype(float), jax.tree.map(lambda a: a.astype(float), VARIABLES[0])
     penalty = catastrophic.gradalign(LINF, weight=0.7)
 
     def value(params):
         return penalty(lambda z: MODEL.apply(params, {}, z, False)[0], x, Y[:10], KEY, 0.0)
 
-    direction = jax.tree.map(lambda a: jnp.asarray(RNG.normal(size=a.shape)), params)
+    direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), params)
     step = 1e-6
     moved = [jax.tree.map(lambda p, d, s=s: p + s * step * d, params, direction) for s in (1, -1)]
     by_difference = (value(moved[0]) - value(moved[1])) / (2 * step)
@@ -112,12 +113,14 @@ def test_gradalign_has_the_derivative_of_its_definition(x64):
 
 @pytest.mark.parametrize("scale", [1e3, 40.0, 1.0])
 def test_gradalign_has_a_derivative_where_the_loss_is_nearly_or_exactly_zero(scale):
+    rng = np.random.default_rng(1)
+
     # Logits of about ±1e3, ±40, ±1 in the right direction: gradients of 0, about 1e-35, and of ordinary size.
     def value(weights):
         f = lambda x: scale * jnp.tanh(x @ weights)  # noqa: E731
         return catastrophic.gradalign(LINF, weight=1.0)(f, X[:10], np.zeros(10, int), KEY, 0.0)
 
-    ahead = jnp.asarray(RNG.uniform(0.5, 1, (6, 1)), jnp.float32)
+    ahead = jnp.asarray(rng.uniform(0.5, 1, (6, 1)), jnp.float32)
     gradient = jax.grad(value)(jnp.concatenate([ahead, -ahead[::-1]], axis=1))
     assert jnp.isfinite(gradient).all()
 
@@ -214,7 +217,8 @@ def test_a_missing_record_rings_no_alarm_and_hides_no_later_one():
 
 
 def test_signals_of_a_known_spectrum():
-    basis = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(4, 4)))[0]
     kernel = basis @ np.diag([4.0, 3.0, 2.0, 1.0]) @ basis.T
     found = catastrophic.spectrum_signals([kernel, 2 * kernel], top=2)
     np.testing.assert_allclose(found["top share"], 0.7)

@@ -139,6 +139,7 @@ def test_velocity_is_the_distance_per_epoch():
 
 
 def test_alignment_is_the_cosine_with_the_labels_kernel():
+    rng = np.random.default_rng(1)
     targets = rng.normal(size=(12, 3))
     own = targets @ targets.T
     expected = (PATH[0] * own).sum() / np.sqrt((PATH[0] ** 2).sum() * (own**2).sum())
@@ -161,6 +162,7 @@ def test_specialization_is_one_for_one_kernel_and_k_for_kernels_that_see_their_c
 
 
 def test_rotation_is_the_overlap_of_the_top_eigenspaces():
+    rng = np.random.default_rng(1)
     spaces = [np.linalg.eigh(one)[1][:, ::-1] for one in PATH]
     expected = [np.mean(np.cos(features.principal_angles(one, spaces[-1], top=4)) ** 2) for one in spaces]
     np.testing.assert_allclose(dynamics.rotation(PATH, top=4), expected, atol=1e-10)

@@ -65,6 +65,7 @@ class NormNet(nn.Module):
 
 
 def networks():
+    rng = np.random.default_rng(1)
     for build in (fc, conv):
         net = build(2, width=6, n_outputs=3)
         yield net.name, net.apply, lambda net=net: net.init(jax.random.key(1), X1.shape)
@@ -101,6 +102,7 @@ def test_equals_the_dense_jacobian_product(apply_fn, make, implementation):
 @pytest.mark.parametrize("x2", [X2, None], ids=["x2", "x1"])
 @pytest.mark.usefixtures("x64")
 def test_every_reduction_of_a_small_network(implementation, x2):
+    rng = np.random.default_rng(1)
     weights = rng.normal(size=(36, 3))
 
     def net(w, x):
@@ -117,6 +119,7 @@ def test_every_reduction_of_a_small_network(implementation, x2):
 )
 @pytest.mark.usefixtures("x64")
 def test_ragged_blocks_within_memory_give_the_same_numbers(implementation, monkeypatch):
+    rng = np.random.default_rng(1)
     weights, sizes = {"w": rng.normal(size=(36, 2)), "b": rng.normal(size=2)}, set()
 
     def net(p, x):
@@ -164,6 +167,7 @@ def test_ragged_blocks_within_memory_give_the_same_numbers(implementation, monke
 )
 @pytest.mark.usefixtures("x64")
 def test_every_kind_of_convolution(shape, kernel, options):
+    rng = np.random.default_rng(1)
     layout = options.pop("layout", ("NHWC", "HWIO", "NHWC"))
     x, w = rng.normal(size=(3, *shape)), rng.normal(size=kernel)
 
@@ -177,6 +181,8 @@ def test_every_kind_of_convolution(shape, kernel, options):
 
 @pytest.mark.usefixtures("x64")
 def test_custom_derivatives_and_loops_survive():
+    rng = np.random.default_rng(1)
+
     @jax.custom_jvp
     def clipped(x):
         return jnp.minimum(x, 0.1)
@@ -198,6 +204,7 @@ def test_custom_derivatives_and_loops_survive():
 @pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.matrix), True])
 @pytest.mark.usefixtures("x64")
 def test_batch_normalization_in_both_modes(train):
+    rng = np.random.default_rng(1)
     net = NormNet()
     variables = net.init(jax.random.key(0), X1, train=False)
     state = jax.tree.map(lambda s: s + rng.uniform(size=s.shape), variables["batch_stats"])
@@ -269,6 +276,7 @@ def test_a_function_that_reads_a_changing_variable_is_not_stale_but_its_compiled
 
 
 def test_the_compiled_form_is_kept_for_a_shape_and_follows_params():
+    rng = np.random.default_rng(1)
     traced = []
 
     def net(w, x):
@@ -288,6 +296,7 @@ def test_the_compiled_form_is_kept_for_a_shape_and_follows_params():
 
 
 def test_float64_parameters_are_computed_in_float64_whatever_jax_is_set_to():
+    rng = np.random.default_rng(1)
     w, x = rng.normal(size=(36, 1)), X1.reshape(5, -1)
     for implementation in IMPLEMENTATIONS:
         kernel = empirical_ntk(lambda w, x: x @ w, w, x, implementation=implementation)

@@ -34,6 +34,7 @@ def test_a_linear_model_follows_the_discrete_closed_form():
 
 @pytest.mark.usefixtures("x64")
 def test_centring_starts_at_zero_and_forgets_the_initial_function():
+    rng = np.random.default_rng(1)
     start = jnp.asarray(rng.normal(size=(4, 2)))
     options = {"learning_rate": 0.02, "record": [0, 5]}
     from_zero = gradient_descent(linear, 0 * start, X, Y, Z, **options)
