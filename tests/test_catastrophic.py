@@ -1,5 +1,6 @@
 """Signals, detector and remedies of catastrophic overfitting, each against its definition written out."""
 
+import functools
 import math
 
 import jax
@@ -27,13 +28,15 @@ KEY = jax.random.key(3)
 OPTIONS = {"epochs": 2, "optimizer": optax.sgd(0.1), "key": jax.random.key(5), "batch_size": 20}
 
 
-def loss(params, x, label):
+@jax.jit
+@functools.partial(jax.grad, argnums=1)
+def gradient(params, x, label):
     logits = MODEL.apply(params, {}, x[None], False)[0][0]
     return jax.nn.logsumexp(logits) - logits[label]
 
 
 def gradients(x, params=VARIABLES[0]):
-    return np.stack([np.asarray(jax.grad(loss, 1)(params, a, b)) for a, b in zip(x, Y, strict=True)])
+    return np.stack([np.asarray(gradient(params, a, b)) for a, b in zip(x, Y, strict=True)])
 
 
 def test_noise_of_size_zero_is_fgsm():
@@ -95,6 +98,7 @@ def test_gradalign_has_the_derivative_of_its_definition(x64):
     x, params = X[:10].astype(float), jax.tree.map(lambda a: a.astype(float), VARIABLES[0])
     penalty = catastrophic.gradalign(LINF, weight=0.7)
 
+    @jax.jit
     def value(params):
         return penalty(lambda z: MODEL.apply(params, {}, z, False)[0], x, Y[:10], KEY, 0.0)
 
@@ -132,17 +136,18 @@ def test_a_penalty_is_added_to_the_loss_of_every_step():
     run = train(MODEL, X, Y, penalty=Partial(penalty), start=VARIABLES, **OPTIONS)
     key = jax.random.fold_in(OPTIONS["key"], 2)
     params = VARIABLES[0]
+
+    @jax.jit
+    @jax.grad
+    def slope(params, x, labels):
+        logits = MODEL.apply(params, {}, x, True)[0]
+        own = jax.nn.log_softmax(logits)[jnp.arange(20), labels]
+        return -own.mean() + 0.3 * (logits**2).mean()
+
     for epoch in range(2):
         order_key, _ = jax.random.split(jax.random.fold_in(key, epoch))
-        order = np.asarray(jax.random.permutation(order_key, 60)).reshape(3, 20)
-
-        def objective(params, rows):
-            logits = MODEL.apply(params, {}, X[rows], True)[0]
-            own = jax.nn.log_softmax(logits)[jnp.arange(20), Y[rows]]
-            return -own.mean() + 0.3 * (logits**2).mean()
-
-        for rows in order:
-            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(objective)(params, rows))
+        for rows in np.asarray(jax.random.permutation(order_key, 60)).reshape(3, 20):
+            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope(params, X[rows], Y[rows]))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run.variables[0], params
     )
@@ -153,13 +158,16 @@ def test_clean_too_is_the_mean_over_both_halves():
     run = train(MODEL, X, Y, attack=attack, clean_too=True, start=VARIABLES, **OPTIONS | {"epochs": 1})
     params = VARIABLES[0]
     order_key, _ = jax.random.split(jax.random.fold_in(jax.random.fold_in(OPTIONS["key"], 2), 0))
+
+    @jax.jit
+    @jax.grad
+    def slope(params, x, labels):
+        logits = MODEL.apply(params, {}, x, True)[0]
+        return -jax.nn.log_softmax(logits)[jnp.arange(20), labels].mean()
+
     for rows in np.asarray(jax.random.permutation(order_key, 60)).reshape(3, 20):
         moved = np.asarray(attack(predict_fn(MODEL, (params, {})), X[rows], Y[rows], KEY, 0.0))
-
-        def objective(params, x, rows):
-            return -jax.nn.log_softmax(MODEL.apply(params, {}, x, True)[0])[jnp.arange(20), Y[rows]].mean()
-
-        both = [jax.grad(objective)(params, x, rows) for x in (X[rows], moved)]
+        both = [slope(params, x, Y[rows]) for x in (X[rows], moved)]
         params = jax.tree.map(lambda p, a, b: p - 0.05 * (a + b), params, *both)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run.variables[0], params
