@@ -87,8 +87,8 @@ def name_of(value):
         return name_of(sorted(value))
     if isinstance(value, np.ndarray):
         return "x".join(map(str, value.shape))
-    name = getattr(value, "__name__", getattr(value, "name", type(value).__name__))
-    return name_of(name.strip("<>"))
+    names = (getattr(value, "__name__", None), getattr(value, "name", None), type(value).__name__)
+    return name_of(next(name for name in names if isinstance(name, str)).strip("<>"))
 
 
 def pytest_make_parametrize_id(config, val, argname):
