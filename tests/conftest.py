@@ -99,10 +99,9 @@ def pytest_make_parametrize_id(config, val, argname):
 COLLECTED = pytest.StashKey()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Keep all tests, in the order in which they were found, before any is left out or moved."""
-    config.stash[COLLECTED] = list(items)
+def pytest_itemcollected(item):
+    """Keep every test, in the order in which they were found, before any is left out or moved."""
+    item.config.stash.setdefault(COLLECTED, []).append(item)
 
 
 @pytest.fixture(scope="session")
