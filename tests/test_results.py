@@ -226,8 +226,8 @@ def spoil_cut(path):
         (spoil_cut, "full.npz belongs to another run"),
         (lambda path: path.with_suffix(".npz").unlink(), "needs full.npz, which is missing"),
         (lambda path: path.write_text(path.read_text("utf-8")[:-9], "utf-8"), "no recorded result"),
-        (lambda path: path.write_text("[]"), "no recorded result"),
-        (lambda path: path.write_text("{}"), "no recorded result"),
+        (lambda path: path.write_text("[]", "utf8"), "no recorded result"),
+        (lambda path: path.write_text("{}", "utf8"), "no recorded result"),
         (
             lambda path: path.write_text(path.read_text("utf-8").replace("0.93", "NaN"), "utf-8"),
             "NaN is no JSON",
@@ -283,7 +283,7 @@ def repository(tmp_path):
     git("init", "-q")
     package = tmp_path / "package"
     package.mkdir()
-    (package / "a.py").write_text("1")
+    (package / "a.py").write_text("1", "utf8")
     git("add", "package")
     git("commit", "-q", "-m", "first")
     return package, git
@@ -293,12 +293,12 @@ def test_commit_and_changes(repository):
     package, git = repository
     head = git("rev-parse", "HEAD")
     assert _provenance.commit(package) == head
-    (package.parent / "results.json").write_text("{}")  # not the code's
+    (package.parent / "results.json").write_text("{}", "utf8")  # not the code's
     assert _provenance.commit(package) == head
-    (package / "a.py").write_text("2")
+    (package / "a.py").write_text("2", "utf8")
     assert _provenance.commit(package) == f"{head}+changes"
     git("checkout", "-q", "package")
-    (package / "b.py").write_text("new")
+    (package / "b.py").write_text("new", "utf8")
     assert _provenance.commit(package) == f"{head}+changes"
 
 
@@ -306,7 +306,7 @@ def test_commit_is_unknown_where_git_does_not_know_the_code(repository, monkeypa
     package, _ = repository
     other = package.parent / "site-packages"
     other.mkdir()
-    (other / "a.py").write_text("1")
+    (other / "a.py").write_text("1", "utf8")
     assert _provenance.commit(other) == "unknown"
     assert _provenance.commit(other / "missing") == "unknown"
     monkeypatch.setenv("PATH", "")
