@@ -77,8 +77,10 @@ def name_of(value):
     if isinstance(value, str):
         plain = re.fullmatch(r"[\w ,.:;=+*/%'()-]{1,28}", value)
         return value if plain else "_".join(re.findall(r"\w[\w.]*", value))[:28] or "nothing"
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
         return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, dict):
         return ",".join(f"{name_of(key)}={name_of(each)}" for key, each in value.items())[:28] or "nothing"
     if isinstance(value, list | tuple | range):
