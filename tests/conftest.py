@@ -1,6 +1,7 @@
 """Checks that every test runs under: shapes and types checked, and float64 where a test asks for it."""
 
 import os
+import re
 
 import jaxtyping
 from jaxtyping import install_import_hook
@@ -9,7 +10,9 @@ from jaxtyping import install_import_hook
 install_import_hook("companion", "beartype.beartype")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 
 @pytest.fixture
@@ -59,3 +62,51 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("checks that did NOT run")
     for reason, names in reasons.items():
         terminalreporter.line(f"{len(names)} in {', '.join(sorted(set(names)))}: {reason}")
+
+
+# Drawn cases: the same ones every time, however slow the machine. Nothing is left in the folder.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+# Names of tests: short, readable, the same in every process
+
+
+def name_of(value):
+    """The words and numbers of a parameter's value; of what has none, its kind."""
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[\w ,.:;=+*/%'()-]{1,28}", value)
+        return value if plain else "_".join(re.findall(r"\w[\w.]*", value))[:28] or "nothing"
+    if value is None or isinstance(value, bool | int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ",".join(f"{name_of(key)}={name_of(each)}" for key, each in value.items())[:28] or "nothing"
+    if isinstance(value, list | tuple | range):
+        return ",".join(map(name_of, value))[:28] or "nothing"
+    if isinstance(value, set | frozenset):
+        return name_of(sorted(value))
+    if isinstance(value, np.ndarray):
+        return "x".join(map(str, value.shape))
+    names = (getattr(value, "__name__", None), getattr(value, "name", None), type(value).__name__)
+    return name_of(next(name for name in names if isinstance(name, str)).strip("<>"))
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Name a case by what is in it, never by its place in the list, an address or bytes."""
+    return name_of(val)
+
+
+COLLECTED = pytest.StashKey()
+
+
+def pytest_itemcollected(item):
+    """Keep every test, in the order in which they were found, before any is left out or moved."""
+    item.config.stash.setdefault(COLLECTED, []).append(item)
+
+
+@pytest.fixture(scope="session")
+def collected(request):
+    """All tests that this process has found, in order."""
+    return request.config.stash[COLLECTED]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.tree_util import Partial
+from refusals import assert_refused
 
 from companion import _attack_pgd, attacks
 from companion._compile import immutable
@@ -384,7 +385,7 @@ every_attack = pytest.mark.parametrize(
 
 @every_attack
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 def test_ball_and_bounds_hold_exactly(norm, name, data):
     x, eps, bounds = data.draw(situations(SHAPES[name]))
     threat = Threat(norm, eps, bounds)
@@ -811,115 +812,127 @@ LINF, L2 = Threat("linf", 0.1), Threat("l2", 0.1)
 KERNEL = predictor(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: Threat("l1", 0.1), "norm must be 'linf' or 'l2', got 'l1'"),
-        (lambda: Threat("linf", -0.1), "eps must be at least 0.0, got -0.1"),
-        (lambda: Threat("linf", np.inf), "eps must be finite"),
-        (lambda: Threat("linf", np.nan), "eps must be at least 0.0, got nan"),
-        (lambda: Threat("linf", "8/255"), "eps must be a number, got '8/255'"),
-        (lambda: Threat("linf", 0.1, (1, 0)), "bounds must be two increasing finite numbers"),
-        (lambda: Threat("linf", 0.1, (0, np.inf)), "bounds must be two increasing finite numbers"),
-        (lambda: Threat("linf", 0.1, (0, np.nan)), "bounds must be two increasing finite numbers"),
-        (lambda: Threat("linf", 0.1, (0, 1, 2)), r"bounds must be two numbers, got \(0, 1, 2\)"),
-        (lambda: Threat("linf", 0.1, 1), "bounds must be two numbers, got 1"),
-        (lambda: pgd(3, HALF, ONES, LINF), r"predict must be a function of inputs \(m, ...\), got 3"),
-        (
-            lambda: pgd(first_pixel, 255 * HALF, ONES, LINF),
-            r"x must lie in the bounds \(0.0, 1.0\), got 127.5 to 127",
-        ),
-        (
-            lambda: fgsm(first_pixel, -HALF, ONES, LINF),
-            r"x must lie in the bounds \(0.0, 1.0\), got -0.5 to -0.5",
-        ),
-        (lambda: one_step(KERNEL, -HALF, ONES, LINF), "x must lie in the bounds"),
-        (lambda: random_sign(-HALF, LINF, key=KEY), "x must lie in the bounds"),
-        (lambda: random_uniform(2.5 * HALF, LINF, key=KEY), "x must lie in the bounds"),
-        (lambda: random_uniform(HALF > 0, LINF, key=KEY), "x must be float32 or float64, got bool"),
-        (lambda: random_sign(HALF[0], LINF, key=KEY), r"x must be a batch \(n, ...\)"),
-        (lambda: pgd(first_pixel, HALF * np.nan, ONES, LINF), "x has 6 NaN or infinite entries"),
-        (lambda: pgd(first_pixel, HALF.astype(int), ONES, LINF), "x must be float32 or float64, got int64"),
-        (lambda: pgd(first_pixel, HALF, ONES[:2], LINF), r"labels must have shape \(3,\), got \(2,\)"),
-        (lambda: pgd(first_pixel, HALF, ONES[:, None], LINF), r"labels must have shape \(3,\), got \(3, 1\)"),
-        (lambda: pgd(first_pixel, HALF, ONES / 1, LINF), "labels must be integers, got float64"),
-        (lambda: pgd(first_pixel, HALF, ONES > 0, LINF), "labels must be integers, got bool"),
-        (lambda: pgd(first_pixel, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\), got 2 to 2"),
-        (lambda: pgd(first_pixel, HALF, -ONES, LINF), r"labels must lie in \[0, 2\), got -1 to -1"),
-        (lambda: pgd(lambda x: x[:, 0], HALF, ONES, LINF), r"predict must return outputs \(m, k\)"),
-        (
-            lambda: pgd(lambda x: x.sum(), HALF, ONES, LINF),
-            r"predict must return outputs .* got \(\) for one",
-        ),
-        (lambda: pgd(lambda x: (x, x), HALF, ONES, LINF), "predict must return outputs .* got None for one"),
-        (lambda: pgd(first_pixel, HALF, ONES, LINF, restarts=2), "restarts must be 1 without a key"),
-        (lambda: pgd(first_pixel, HALF, ONES, LINF, restarts=0, key=KEY), "restarts must be at least 1"),
-        (
-            lambda: pgd(first_pixel, HALF, ONES, LINF, early_stop=True, best_iterate=False),
-            "early_stop must be False without best_iterate",
-        ),
-        (lambda: pgd(first_pixel, HALF, ONES, LINF, steps=0), "steps must be at least 1, got 0"),
-        (lambda: pgd(first_pixel, HALF, ONES, LINF, steps=2.5), "steps must be an integer, got 2.5"),
-        (
-            lambda: pgd(first_pixel, HALF, ONES, LINF, steps=3, step_size=[0.1, 0.2]),
-            "step_size must be a number or one for each of 3 steps, got shape .2,.",
-        ),
-        (
-            lambda: pgd(first_pixel, HALF, ONES, LINF, step_size=-0.1),
-            "step_size must be at least 0.0, got -0.1",
-        ),
-        (lambda: pgd(first_pixel, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),
-        (
-            lambda: pgd(first_pixel, HALF, ONES, LINF, loss="hinge"),
-            r"loss must be one of \['cross_entropy', 'margin', 'squared'\] or a function, got 'hinge'",
-        ),
-        (
-            lambda: pgd(lambda x: first_pixel(x) * jnp.nan, HALF, ONES, LINF),
-            "predict returned NaN for 3 of 3 examples",
-        ),
-        (
-            lambda: fgsm(lambda x: jnp.log(first_pixel(x) - 0.7), HALF, ONES, LINF),
-            "predict returned NaN for 3 of 3",
-        ),
-        (lambda: one_step(len, HALF, ONES, LINF), "f must come from predictor|predict must return outputs"),
-        (lambda: one_step(KERNEL, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\)"),
-        (lambda: one_step(KERNEL, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),
-        (
-            lambda: square(first_pixel, GREY, ONES, L2, key=KEY),
-            "norm must be 'linf' for the square attack, got 'l2'",
-        ),
-        (
-            lambda: square(first_pixel, HALF, ONES, LINF, key=KEY),
-            r"x must be images \(m, h, w, c\) .* \(3, 2\)",
-        ),
-        (
-            lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, queries=0),
-            "queries must be at least 1, got 0",
-        ),
-        (lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, loss="hinge"), "loss must be one of"),
-        (lambda: square(first_pixel, 3 * GREY, ONES, LINF, key=KEY), "x must lie in the bounds"),
-        (
-            lambda: attacks.robust_accuracy(first_pixel, [], ONES),
-            "attacked must hold at least one array, got none",
-        ),
-        (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, batch=0), "batch must be at least 1"),
-        (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, level=1.0), r"level must lie in \(0, 1\)"),
-        (
-            lambda: attacks.robust_accuracy(first_pixel, [HALF, HALF[:2]], ONES),
-            r"outputs must be \(n, k\) and labels",
-        ),
-        (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES / 1), "labels must be integers"),
-        (
-            lambda: attacks.robust_accuracy(first_pixel, HALF.astype(int), ONES),
-            "x must be float32 or float64",
-        ),
-        (lambda: attacks.two_logits(lambda x: x)(HALF), r"predict must have one output, got \(2,\)"),
-    ],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()
+def test_wrong_arguments_are_named():
+    assert_refused(
+        [
+            (lambda: Threat("l1", 0.1), "norm must be 'linf' or 'l2', got 'l1'"),
+            (lambda: Threat("linf", -0.1), "eps must be at least 0.0, got -0.1"),
+            (lambda: Threat("linf", np.inf), "eps must be finite"),
+            (lambda: Threat("linf", np.nan), "eps must be at least 0.0, got nan"),
+            (lambda: Threat("linf", "8/255"), "eps must be a number, got '8/255'"),
+            (lambda: Threat("linf", 0.1, (1, 0)), "bounds must be two increasing finite numbers"),
+            (lambda: Threat("linf", 0.1, (0, np.inf)), "bounds must be two increasing finite numbers"),
+            (lambda: Threat("linf", 0.1, (0, np.nan)), "bounds must be two increasing finite numbers"),
+            (lambda: Threat("linf", 0.1, (0, 1, 2)), r"bounds must be two numbers, got \(0, 1, 2\)"),
+            (lambda: Threat("linf", 0.1, 1), "bounds must be two numbers, got 1"),
+            (lambda: pgd(3, HALF, ONES, LINF), r"predict must be a function of inputs \(m, ...\), got 3"),
+            (
+                lambda: pgd(first_pixel, 255 * HALF, ONES, LINF),
+                r"x must lie in the bounds \(0.0, 1.0\), got 127.5 to 127",
+            ),
+            (
+                lambda: fgsm(first_pixel, -HALF, ONES, LINF),
+                r"x must lie in the bounds \(0.0, 1.0\), got -0.5 to -0.5",
+            ),
+            (lambda: one_step(KERNEL, -HALF, ONES, LINF), "x must lie in the bounds"),
+            (lambda: random_sign(-HALF, LINF, key=KEY), "x must lie in the bounds"),
+            (lambda: random_uniform(2.5 * HALF, LINF, key=KEY), "x must lie in the bounds"),
+            (lambda: random_uniform(HALF > 0, LINF, key=KEY), "x must be float32 or float64, got bool"),
+            (lambda: random_sign(HALF[0], LINF, key=KEY), r"x must be a batch \(n, ...\)"),
+            (lambda: pgd(first_pixel, HALF * np.nan, ONES, LINF), "x has 6 NaN or infinite entries"),
+            (
+                lambda: pgd(first_pixel, HALF.astype(int), ONES, LINF),
+                "x must be float32 or float64, got int64",
+            ),
+            (lambda: pgd(first_pixel, HALF, ONES[:2], LINF), r"labels must have shape \(3,\), got \(2,\)"),
+            (
+                lambda: pgd(first_pixel, HALF, ONES[:, None], LINF),
+                r"labels must have shape \(3,\), got \(3, 1\)",
+            ),
+            (lambda: pgd(first_pixel, HALF, ONES / 1, LINF), "labels must be integers, got float64"),
+            (lambda: pgd(first_pixel, HALF, ONES > 0, LINF), "labels must be integers, got bool"),
+            (lambda: pgd(first_pixel, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\), got 2 to 2"),
+            (lambda: pgd(first_pixel, HALF, -ONES, LINF), r"labels must lie in \[0, 2\), got -1 to -1"),
+            (lambda: pgd(lambda x: x[:, 0], HALF, ONES, LINF), r"predict must return outputs \(m, k\)"),
+            (
+                lambda: pgd(lambda x: x.sum(), HALF, ONES, LINF),
+                r"predict must return outputs .* got \(\) for one",
+            ),
+            (
+                lambda: pgd(lambda x: (x, x), HALF, ONES, LINF),
+                "predict must return outputs .* got None for one",
+            ),
+            (lambda: pgd(first_pixel, HALF, ONES, LINF, restarts=2), "restarts must be 1 without a key"),
+            (lambda: pgd(first_pixel, HALF, ONES, LINF, restarts=0, key=KEY), "restarts must be at least 1"),
+            (
+                lambda: pgd(first_pixel, HALF, ONES, LINF, early_stop=True, best_iterate=False),
+                "early_stop must be False without best_iterate",
+            ),
+            (lambda: pgd(first_pixel, HALF, ONES, LINF, steps=0), "steps must be at least 1, got 0"),
+            (lambda: pgd(first_pixel, HALF, ONES, LINF, steps=2.5), "steps must be an integer, got 2.5"),
+            (
+                lambda: pgd(first_pixel, HALF, ONES, LINF, steps=3, step_size=[0.1, 0.2]),
+                "step_size must be a number or one for each of 3 steps, got shape .2,.",
+            ),
+            (
+                lambda: pgd(first_pixel, HALF, ONES, LINF, step_size=-0.1),
+                "step_size must be at least 0.0, got -0.1",
+            ),
+            (lambda: pgd(first_pixel, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),
+            (
+                lambda: pgd(first_pixel, HALF, ONES, LINF, loss="hinge"),
+                r"loss must be one of \['cross_entropy', 'margin', 'squared'\] or a function, got 'hinge'",
+            ),
+            (
+                lambda: pgd(lambda x: first_pixel(x) * jnp.nan, HALF, ONES, LINF),
+                "predict returned NaN for 3 of 3 examples",
+            ),
+            (
+                lambda: fgsm(lambda x: jnp.log(first_pixel(x) - 0.7), HALF, ONES, LINF),
+                "predict returned NaN for 3 of 3",
+            ),
+            (
+                lambda: one_step(len, HALF, ONES, LINF),
+                "f must come from predictor|predict must return outputs",
+            ),
+            (lambda: one_step(KERNEL, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\)"),
+            (lambda: one_step(KERNEL, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),
+            (
+                lambda: square(first_pixel, GREY, ONES, L2, key=KEY),
+                "norm must be 'linf' for the square attack, got 'l2'",
+            ),
+            (
+                lambda: square(first_pixel, HALF, ONES, LINF, key=KEY),
+                r"x must be images \(m, h, w, c\) .* \(3, 2\)",
+            ),
+            (
+                lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, queries=0),
+                "queries must be at least 1, got 0",
+            ),
+            (lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, loss="hinge"), "loss must be one of"),
+            (lambda: square(first_pixel, 3 * GREY, ONES, LINF, key=KEY), "x must lie in the bounds"),
+            (
+                lambda: attacks.robust_accuracy(first_pixel, [], ONES),
+                "attacked must hold at least one array, got none",
+            ),
+            (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, batch=0), "batch must be at least 1"),
+            (
+                lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, level=1.0),
+                r"level must lie in \(0, 1\)",
+            ),
+            (
+                lambda: attacks.robust_accuracy(first_pixel, [HALF, HALF[:2]], ONES),
+                r"outputs must be \(n, k\) and labels",
+            ),
+            (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES / 1), "labels must be integers"),
+            (
+                lambda: attacks.robust_accuracy(first_pixel, HALF.astype(int), ONES),
+                "x must be float32 or float64",
+            ),
+            (lambda: attacks.two_logits(lambda x: x)(HALF), r"predict must have one output, got \(2,\)"),
+        ]
+    )
 
 
 def test_the_order_of_the_attacks_does_not_matter_to_the_last_bit():

@@ -50,13 +50,13 @@ def test_the_start_page_leads_to_the_book():
 
 def test_no_cell_failed():
     assert list((HTML / "reports").rglob("*.err.log")) == []
-    times = json.loads((ROOT / "_build" / "chapter_times.json").read_text())
+    times = json.loads((ROOT / "_build" / "chapter_times.json").read_text("utf8"))
     assert {row["page"] for row in times} == set(NOTEBOOKS)
     assert all(row["succeeded"] for row in times)
 
 
 def test_the_title_is_on_every_page():
-    title = yaml.safe_load((ROOT / "_config.yml").read_text())["title"]
+    title = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))["title"]
     assert [name for name in PAGES if title not in page(name).title.text] == []
 
 

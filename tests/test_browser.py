@@ -110,7 +110,7 @@ def test_players_show_a_picture_without_javascript_and_their_sliders_move_it(bro
 def write(tmp_path):
     def make(body):
         path = tmp_path / "page.html"
-        path.write_text(f"{HEAD}<h1>t</h1>{body}</main></body></html>", encoding="utf8")
+        path.write_text(f"{HEAD}<h1>t</h1>{body}</main></body></html>", "utf8")
         return path
 
     return make
@@ -198,7 +198,7 @@ FAKE = """<div class="companion-player"><div class="widget-hslider"><div class="
 def fake(write, **changes):
     for name in "abc":
         picture = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
-        (write("").parent / f"{name}.svg").write_text(picture)
+        (write("").parent / f"{name}.svg").write_text(picture, "utf8")
     values = {"name": "time", "alt": "a wave", "works": "true", "speaks": "true"} | changes
     return write(
         FAKE.format(**values).replace("<button>", '<button aria-label="Play">', 1 - ("play" in changes))
@@ -253,14 +253,14 @@ def test_screenshots_of_every_view_are_written(browser, write, tmp_path):
 
 def test_pages_come_from_the_whole_toc(tmp_path):
     toc = "root: book/index\nparts:\n- chapters:\n  - file: a\n    sections:\n    - file: b.md\n  - url: http://x\n"
-    (tmp_path / "_toc.yml").write_text(toc)
+    (tmp_path / "_toc.yml").write_text(toc, "utf8")
     pages = browse.toc_pages(tmp_path, Path("site"))
     assert [path.as_posix() for path in pages] == ["site/book/index.html", "site/a.html", "site/b.html"]
 
 
 def test_the_browser_is_looked_for_where_told(monkeypatch, tmp_path):
     program = tmp_path / "chrome"
-    program.write_text("#!/bin/sh\n")
+    program.write_text("#!/bin/sh\n", "utf8")
     program.chmod(0o755)
     monkeypatch.setenv("CHROMIUM", str(program))
     assert browse.find_browser() == str(program)

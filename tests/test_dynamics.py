@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import assert_refused
 
 from companion import dynamics, features
 from companion.dynamics import KernelPath
@@ -46,7 +47,7 @@ def test_inner_products_and_distances_are_the_slow_ones_however_little_memory():
     assert apart[0, 1] > 0.01
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 1000), st.floats(0.01, 100))
 def test_a_distance_sees_directions_only(n, seed, scale):
     a, b = kernel(n, seed=seed), kernel(n, seed=seed + 1)
@@ -138,6 +139,7 @@ def test_velocity_is_the_distance_per_epoch():
 
 
 def test_alignment_is_the_cosine_with_the_labels_kernel():
+    rng = np.random.default_rng(1)
     targets = rng.normal(size=(12, 3))
     own = targets @ targets.T
     expected = (PATH[0] * own).sum() / np.sqrt((PATH[0] ** 2).sum() * (own**2).sum())
@@ -160,6 +162,7 @@ def test_specialization_is_one_for_one_kernel_and_k_for_kernels_that_see_their_c
 
 
 def test_rotation_is_the_overlap_of_the_top_eigenspaces():
+    rng = np.random.default_rng(1)
     spaces = [np.linalg.eigh(one)[1][:, ::-1] for one in PATH]
     expected = [np.mean(np.cos(features.principal_angles(one, spaces[-1], top=4)) ** 2) for one in spaces]
     np.testing.assert_allclose(dynamics.rotation(PATH, top=4), expected, atol=1e-10)
@@ -189,31 +192,28 @@ BAD = PATH[0].copy()
 BAD[0, 0] = np.nan
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: dynamics.distances([]), "at least one kernel"),
-        (lambda: dynamics.distances([PATH[0], np.eye(3)]), r"path\[1\] must be \(12, 12\)"),
-        (lambda: dynamics.distances([PATH[0], np.zeros((12, 12))]), "kernel 1 of the path is zero"),
-        (lambda: dynamics.distances([PATH[0], BAD]), r"path\[1\] has 1 NaN"),
-        (lambda: dynamics.distances([np.triu(PATH[0])]), "symmetric"),
-        (lambda: dynamics.distances([np.eye(2, dtype=int)]), "floating point"),
-        (lambda: dynamics.distances([np.ones((2, 3))]), "square"),
-        (lambda: dynamics.polar(PATH, part="top", top=13), "top must be at most 12"),
-        (lambda: dynamics.concentration(np.zeros((3, 3)), top=1), "zero"),
-        (lambda: dynamics.concentration(PATH[0], top=0), "top must be at least 1"),
-        (lambda: dynamics.velocity(PATH, TIMES[::-1]), "ascending"),
-        (lambda: dynamics.velocity(PATH, TIMES[1:]), "5 ascending"),
-        (lambda: dynamics.alignment(PATH[0], np.ones((3, 1))), r"targets must be \(12, k\)"),
-        (lambda: dynamics.alignment(PATH[0], np.zeros((12, 1))), "not all zero"),
-        (lambda: dynamics.specialization(np.stack(PATH[:2]), np.eye(12)[:, :3]), "one for each target"),
-        (lambda: dynamics.lazy_onset(np.array([0.5, 0.2]), np.arange(2.0), 0.1), "end with 0"),
-        (lambda: dynamics.lazy_onset(np.array([0.5, 0.0]), np.arange(2.0), -0.1), "threshold"),
-    ],
-)
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()
+def test_wrong_arguments_are_named():
+    assert_refused(
+        [
+            (lambda: dynamics.distances([]), "at least one kernel"),
+            (lambda: dynamics.distances([PATH[0], np.eye(3)]), r"path\[1\] must be \(12, 12\)"),
+            (lambda: dynamics.distances([PATH[0], np.zeros((12, 12))]), "kernel 1 of the path is zero"),
+            (lambda: dynamics.distances([PATH[0], BAD]), r"path\[1\] has 1 NaN"),
+            (lambda: dynamics.distances([np.triu(PATH[0])]), "symmetric"),
+            (lambda: dynamics.distances([np.eye(2, dtype=int)]), "floating point"),
+            (lambda: dynamics.distances([np.ones((2, 3))]), "square"),
+            (lambda: dynamics.polar(PATH, part="top", top=13), "top must be at most 12"),
+            (lambda: dynamics.concentration(np.zeros((3, 3)), top=1), "zero"),
+            (lambda: dynamics.concentration(PATH[0], top=0), "top must be at least 1"),
+            (lambda: dynamics.velocity(PATH, TIMES[::-1]), "ascending"),
+            (lambda: dynamics.velocity(PATH, TIMES[1:]), "5 ascending"),
+            (lambda: dynamics.alignment(PATH[0], np.ones((3, 1))), r"targets must be \(12, k\)"),
+            (lambda: dynamics.alignment(PATH[0], np.zeros((12, 1))), "not all zero"),
+            (lambda: dynamics.specialization(np.stack(PATH[:2]), np.eye(12)[:, :3]), "one for each target"),
+            (lambda: dynamics.lazy_onset(np.array([0.5, 0.2]), np.arange(2.0), 0.1), "end with 0"),
+            (lambda: dynamics.lazy_onset(np.array([0.5, 0.0]), np.arange(2.0), -0.1), "threshold"),
+        ]
+    )
 
 
 def test_a_path_on_disk_refuses_what_does_not_belong(tmp_path):

@@ -13,10 +13,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#"]
+LOCK = [
+    line for line in (ROOT / "requirements.lock").read_text("utf8").splitlines() if line and line[0] != "#"
+]
 PINS = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LOCK}
-CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text("utf8"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
 
 
 def pip_section():
@@ -40,7 +42,7 @@ def test_conda_brings_python_and_pip_alone():
 def test_pip_section_is_the_lock_without_neural_tangents():
     listed = {canonicalize_name(Requirement(line).name): line.split("==")[1] for line in pip_section()}
     assert listed == {name: pin for name, pin in PINS.items() if name != "neural-tangents"}
-    comment = (ROOT / "environment.yml").read_text().split("name:")[0]
+    comment = (ROOT / "environment.yml").read_text("utf8").split("name:")[0]
     assert f"pip install --no-deps neural-tangents=={PINS['neural-tangents']} -e ." in comment
 
 
@@ -50,7 +52,7 @@ def test_pip_section_resolves_with_dependencies(tmp_path):
     if any(installed(name) != pin for name, pin in PINS.items()):
         pytest.skip("the installed versions are not the lock's")
     listed = tmp_path / "requirements.txt"
-    listed.write_text("\n".join(pip_section()))
+    listed.write_text("\n".join(pip_section()), "utf8")
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "-r", str(listed)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

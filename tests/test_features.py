@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles import central_difference, kernels
+from refusals import assert_refused
 
 from companion import _feature_attack, regression
 from companion import features as ft
@@ -254,10 +255,24 @@ def test_a_feature_that_is_zero_is_right_about_nothing():
 # Right or wrong under attack
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("name", KERNELS)
+# Every kernel with one output and with three, in both balls, by one step and by several.
+@pytest.mark.parametrize(
+    ("name", "k", "norm", "steps"),
+    [
+        ("fc", 1, "l2", 1),
+        ("fc", 3, "linf", 3),
+        ("nngp", 1, "linf", 1),
+        ("nngp", 3, "l2", 3),
+        ("linear", 1, "l2", 3),
+        ("linear", 3, "linf", 1),
+        ("curved", 1, "linf", 1),
+        ("curved", 3, "linf", 3),
+        ("curved", 3, "l2", 1),
+        ("curved", 1, "l2", 3),
+        ("conv", 1, "linf", 3),
+        ("conv", 3, "l2", 1),
+    ],
+)
 def test_every_feature_is_attacked_by_itself(name, k, norm, steps):
     x, features = KERNELS[name][3], eigenfeatures(name, k)
     labels = LABELS[k][: len(x)]
@@ -729,7 +744,7 @@ def test_intervals_are_wilsons(m, level):
     np.testing.assert_array_equal(ft.accuracies(correct), ft.accuracies(correct, level=0.95))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     arrays(bool, st.tuples(st.integers(1, 40), st.integers(0, 5))),
     st.floats(0.01, 0.999),
@@ -794,7 +809,7 @@ def rejected(p, alpha):
 P_VALUES = arrays(float, st.integers(0, 12), elements=st.floats(0, 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(P_VALUES)
 def test_holm_is_its_definition_keeps_the_order_and_never_lowers(p):
     found = ft.holm(p)
@@ -1022,126 +1037,141 @@ def attack(x=POINTS, labels=LABELS[1], threat=BOX, **options):
     return ft.correct_under_attack(one(), x, labels, threat, **options)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: ft.eigenfeatures(FITTED, 3, FLAT), "kernel must be an Architecture or a function"),
-        (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT, kind="tk"), "kind must be 'ntk' or 'nngp', got 'tk'"),
-        (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT.astype(int)), "x_train must be float32 or float64"),
-        (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT * np.nan), "x_train has 36 NaN"),
-        (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT[:5]), "have the regression's 12 examples, got 5"),
-        (lambda: ft.eigenfeatures(FITTED, fc(1), np.ones((13, 3))), "regression's 12 examples, got 13"),
-        (lambda: ft.eigenfeatures(K, fc(1), FLAT), "must come from regression.fit, got ndarray"),
-        (lambda: ft.outputs(one(), POINTS[:, :2]), r"inputs of one shape, got \(2,\) and \(3,\)"),
-        (lambda: ft.outputs(one(), NAN), "has 10 NaN or infinite"),
-        (lambda: ft.outputs(one(), POINTS.astype(int)), "must be float32 or float64, got int64"),
-        (lambda: ft.outputs(one(), POINTS, modes=13), "modes must be at most 12, got 13"),
-        (lambda: ft.outputs(one(), POINTS, modes=0), "modes must be at least 1, got 0"),
-        (lambda: ft.outputs(one(), POINTS, modes=[2, 12]), "modes must lie in 0 to 11, got 12"),
-        (lambda: ft.outputs(one(), POINTS, modes=[-1]), "modes must lie in 0 to 11, got -1"),
-        (lambda: ft.outputs(one(), POINTS, modes=[1.0]), "modes must be an integer or a sequence"),
-        (lambda: ft.correct(one(), POINTS, LABELS[1][:4]), r"labels must be 10 integers, got shape \(4,\)"),
-        (lambda: ft.correct(one(), POINTS, LABELS[1] * 1.0), "labels must be 10 integers, .* float64"),
-        (lambda: ft.correct(one(), POINTS, LABELS[3]), r"labels must lie in \[0, 2\), got 0 to 2"),
-        (lambda: ft.correct(three(), POINTS, LABELS[3] + 1), r"labels must lie in \[0, 3\), got 1 to 3"),
-        (lambda: ft.correct(three(), POINTS, LABELS[3] - 1), r"labels must lie in \[0, 3\), got -1 to 1"),
-        (lambda: ft.correct(one(), POINTS, LABELS[1], modes=13), "modes must be at most 12"),
-        (lambda: ft.correct(one(), NAN, LABELS[1]), "has 10 NaN or infinite"),
-        (lambda: attack(steps=0), "steps must be at least 1, got 0"),
-        (lambda: attack(steps=1.5), "steps must be an integer, got 1.5"),
-        (lambda: attack(step_size=-0.1), r"step_size must be at least 0\.0, got -0\.1"),
-        (lambda: attack(step_size=[0.1]), "step_size must be a number"),
-        (lambda: attack(step_size=math.inf), "step_size must be finite"),
-        (
-            lambda: attack(POINTS[:, :2]),
-            r"x and x_train must hold inputs of one shape, got \(2,\) and \(3,\)",
-        ),
-        (lambda: attack(POINTS - 0.5), r"x must lie in the bounds \(0\.0, 1\.0\), got -0\.5 to 0\.5"),
-        (lambda: attack(threat=Threat("l2", 0.1, (0, 0.5))), r"x must lie in the bounds \(0\.0, 0\.5\)"),
-        (lambda: attack(NAN), "x has 10 NaN"),
-        (lambda: attack(POINTS[0]), r"x must be a batch \(n, ...\)"),
-        (lambda: attack(labels=LABELS[1][:3]), "labels must be 10 integers"),
-        (lambda: attack(labels=LABELS[3]), r"labels must lie in \[0, 2\), got 0 to 2"),
-        (lambda: attack(modes=[12]), "modes must lie in 0 to 11, got 12"),
-        (lambda: ft.classifier(single(), 13), "modes must be at most 12"),
-        (lambda: ft.classifier(single(), [0.5]), "modes must be an integer or a sequence"),
-        (lambda: ft.classifier(single(), t=-1.0), "t must be at least 0"),
-        (lambda: ft.classifier(single(), t=math.nan), "t must be at least 0"),
-        (lambda: ft.classifier(single(), batch=0), "batch must be at least 1"),
-        (lambda: ft.exciting(single(), 12, BOX, POINTS), "modes must lie in 0 to 11, got 12"),
-        (lambda: ft.exciting(single(), 0.5, BOX, POINTS), "modes must be an integer or a sequence"),
-        (lambda: ft.exciting(single(), 0, BOX, POINTS + 1), "x must lie in the bounds"),
-        (lambda: ft.exciting(single(), 0, BOX, POINTS[0]), r"start must be a batch \(n, ...\)"),
-        (lambda: ft.exciting(single(), 0, BOX, POINTS[:, :2]), "inputs of one shape"),
-        (lambda: ft.exciting(single(), 0, BOX, POINTS, label=2), r"labels must lie in \[0, 2\), got 2 to 2"),
-        (lambda: ft.exciting(single(), 0, BOX, POINTS, steps=0), "steps must be at least 1"),
-        (lambda: ft.exciting(single(), 0, BOX, POINTS, loss="hinge"), "loss must be one of"),
-        (lambda: ft.class_difference(one(), POINTS, 12), "modes must lie in 0 to 11, got 12"),
-        (lambda: ft.class_difference(one(), POINTS, 0, label=2), r"label must lie in \[0, 2\), got 2"),
-        (lambda: ft.class_difference(three(), POINTS, 0, label=-1), r"label must lie in \[0, 3\), got -1"),
-        (lambda: ft.class_difference(one(), NAN, 0), "has 10 NaN or infinite"),
-        (
-            lambda: ft.attack_shares(one(), POINTS, POINTS[:4], LABELS[1]),
-            r"attacked must have the shape of x, \(10, 3\), got \(4, 3\)",
-        ),
-        (
-            lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1][:3]),
-            r"labels must be 10 integers, got shape \(3,\)",
-        ),
-        (lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1] * 1.0), "labels must be 10 integers"),
-        (
-            lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[3]),
-            r"labels must lie in \[0, 2\), got 0 to 2",
-        ),
-        (
-            lambda: ft.attack_shares(three(), POINTS, POINTS, LABELS[3] + 1),
-            r"labels must lie in \[0, 3\), got 1 to 3",
-        ),
-        (
-            lambda: ft.attack_shares(three(), POINTS, POINTS, LABELS[3] - 1),
-            r"labels must lie in \[0, 3\), got -1 to 1",
-        ),
-        (lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1], modes=13), "modes must be at most 12"),
-        (lambda: ft.accuracies(np.ones(3, bool)), r"correct must be \(m, q\) booleans .* got \(3,\) bool"),
-        (lambda: ft.accuracies(np.ones((3, 2))), r"correct must be \(m, q\) booleans .* float64"),
-        (lambda: ft.accuracies(np.ones((0, 2), bool)), r"with m ≥ 1, got \(0, 2\)"),
-        (lambda: ft.accuracies(RIGHT, level=1.0), r"level must lie in \(0, 1\), got 1\.0"),
-        (lambda: ft.accuracies(RIGHT, level=0), r"level must lie in \(0, 1\), got 0"),
-        (lambda: ft.usefulness(RIGHT, np.arange(4)), r"labels must be 5 integers, got shape \(4,\)"),
-        (lambda: ft.usefulness(RIGHT, np.ones(5)), "labels must be 5 integers, .* float64"),
-        (lambda: ft.usefulness(RIGHT * 1, np.arange(5)), r"correct must be \(m, q\) booleans"),
-        (lambda: ft.usefulness(RIGHT, np.arange(5), level=95.0), r"level must lie in \(0, 1\), got 95"),
-        (lambda: ft.correlation(np.ones((5, 2)), np.ones((5, 1))), r"m ≥ 4, got \(5, 2\) and \(5, 1\)"),
-        (lambda: ft.correlation(np.ones((5, 2, 1)), np.ones((4, 1))), r"got \(5, 2, 1\) and \(4, 1\)"),
-        (lambda: ft.correlation(np.ones((5, 2, 1)), np.ones((5, 3))), r"got \(5, 2, 1\) and \(5, 3\)"),
-        (lambda: ft.correlation(np.ones((3, 2, 1)), np.ones((3, 1))), r"m ≥ 4, got \(3, 2, 1\)"),
-        (lambda: ft.correlation(np.full((5, 2, 1), np.nan), np.ones((5, 1))), "outputs has 10 NaN"),
-        (lambda: ft.correlation(np.ones((5, 2, 1)), np.full((5, 1), np.inf)), "targets has 5 NaN or inf"),
-        (
-            lambda: ft.correlation(np.ones((5, 2, 1)), np.ones((5, 1)), level=1.5),
-            r"level must lie in \(0, 1\), got 1\.5",
-        ),
-        (lambda: ft.holm(np.array([0.5, 1.1])), r"p must be one axis of numbers in \[0, 1\]"),
-        (lambda: ft.holm(np.array([-0.1])), r"p must be one axis of numbers in \[0, 1\]"),
-        (lambda: ft.holm(np.array([np.nan])), r"p must be one axis of numbers in \[0, 1\]"),
-        (lambda: ft.holm(np.ones((2, 2))), r"p must be one axis of numbers in \[0, 1\]"),
-        (lambda: ft.principal_angles(EYE, np.eye(3), top=1), r"of the same n, got \(4, 4\), \(3, 3\)"),
-        (lambda: ft.principal_angles(EYE, EYE[0], top=1), r"of the same n, got \(4, 4\), \(4,\)"),
-        (lambda: ft.principal_angles(EYE, EYE, top=0), "top must be at least 1, got 0"),
-        (lambda: ft.principal_angles(EYE, EYE, top=5), "top must be at most 4, got 5"),
-        (lambda: ft.principal_angles(EYE, EYE[:, :2], top=3), "top must be at most 2, got 3"),
-        (lambda: ft.principal_angles(EYE[:, :2], EYE, top=3), "top must be at most 2, got 3"),
-        (lambda: ft.principal_angles(2 * EYE, EYE, top=2), "first must have orthonormal columns"),
-        (lambda: ft.match(EYE, EYE + 1e-3, top=2), "second must have orthonormal columns"),
-        (lambda: ft.match(EYE, EYE * np.nan, top=2), "second has 16 NaN"),
-        (lambda: ft.match(EYE + np.inf, EYE, top=2), "first has 16 NaN or infinite"),
-        (lambda: ft.match(EYE, EYE, top=5), "top must be at most 4, got 5"),
-    ],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()
+def test_wrong_arguments_are_named():
+    assert_refused(
+        [
+            (lambda: ft.eigenfeatures(FITTED, 3, FLAT), "kernel must be an Architecture or a function"),
+            (
+                lambda: ft.eigenfeatures(FITTED, fc(1), FLAT, kind="tk"),
+                "kind must be 'ntk' or 'nngp', got 'tk'",
+            ),
+            (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT.astype(int)), "x_train must be float32 or float64"),
+            (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT * np.nan), "x_train has 36 NaN"),
+            (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT[:5]), "have the regression's 12 examples, got 5"),
+            (lambda: ft.eigenfeatures(FITTED, fc(1), np.ones((13, 3))), "regression's 12 examples, got 13"),
+            (lambda: ft.eigenfeatures(K, fc(1), FLAT), "must come from regression.fit, got ndarray"),
+            (lambda: ft.outputs(one(), POINTS[:, :2]), r"inputs of one shape, got \(2,\) and \(3,\)"),
+            (lambda: ft.outputs(one(), NAN), "has 10 NaN or infinite"),
+            (lambda: ft.outputs(one(), POINTS.astype(int)), "must be float32 or float64, got int64"),
+            (lambda: ft.outputs(one(), POINTS, modes=13), "modes must be at most 12, got 13"),
+            (lambda: ft.outputs(one(), POINTS, modes=0), "modes must be at least 1, got 0"),
+            (lambda: ft.outputs(one(), POINTS, modes=[2, 12]), "modes must lie in 0 to 11, got 12"),
+            (lambda: ft.outputs(one(), POINTS, modes=[-1]), "modes must lie in 0 to 11, got -1"),
+            (lambda: ft.outputs(one(), POINTS, modes=[1.0]), "modes must be an integer or a sequence"),
+            (
+                lambda: ft.correct(one(), POINTS, LABELS[1][:4]),
+                r"labels must be 10 integers, got shape \(4,\)",
+            ),
+            (lambda: ft.correct(one(), POINTS, LABELS[1] * 1.0), "labels must be 10 integers, .* float64"),
+            (lambda: ft.correct(one(), POINTS, LABELS[3]), r"labels must lie in \[0, 2\), got 0 to 2"),
+            (lambda: ft.correct(three(), POINTS, LABELS[3] + 1), r"labels must lie in \[0, 3\), got 1 to 3"),
+            (lambda: ft.correct(three(), POINTS, LABELS[3] - 1), r"labels must lie in \[0, 3\), got -1 to 1"),
+            (lambda: ft.correct(one(), POINTS, LABELS[1], modes=13), "modes must be at most 12"),
+            (lambda: ft.correct(one(), NAN, LABELS[1]), "has 10 NaN or infinite"),
+            (lambda: attack(steps=0), "steps must be at least 1, got 0"),
+            (lambda: attack(steps=1.5), "steps must be an integer, got 1.5"),
+            (lambda: attack(step_size=-0.1), r"step_size must be at least 0\.0, got -0\.1"),
+            (lambda: attack(step_size=[0.1]), "step_size must be a number"),
+            (lambda: attack(step_size=math.inf), "step_size must be finite"),
+            (
+                lambda: attack(POINTS[:, :2]),
+                r"x and x_train must hold inputs of one shape, got \(2,\) and \(3,\)",
+            ),
+            (lambda: attack(POINTS - 0.5), r"x must lie in the bounds \(0\.0, 1\.0\), got -0\.5 to 0\.5"),
+            (lambda: attack(threat=Threat("l2", 0.1, (0, 0.5))), r"x must lie in the bounds \(0\.0, 0\.5\)"),
+            (lambda: attack(NAN), "x has 10 NaN"),
+            (lambda: attack(POINTS[0]), r"x must be a batch \(n, ...\)"),
+            (lambda: attack(labels=LABELS[1][:3]), "labels must be 10 integers"),
+            (lambda: attack(labels=LABELS[3]), r"labels must lie in \[0, 2\), got 0 to 2"),
+            (lambda: attack(modes=[12]), "modes must lie in 0 to 11, got 12"),
+            (lambda: ft.classifier(single(), 13), "modes must be at most 12"),
+            (lambda: ft.classifier(single(), [0.5]), "modes must be an integer or a sequence"),
+            (lambda: ft.classifier(single(), t=-1.0), "t must be at least 0"),
+            (lambda: ft.classifier(single(), t=math.nan), "t must be at least 0"),
+            (lambda: ft.classifier(single(), batch=0), "batch must be at least 1"),
+            (lambda: ft.exciting(single(), 12, BOX, POINTS), "modes must lie in 0 to 11, got 12"),
+            (lambda: ft.exciting(single(), 0.5, BOX, POINTS), "modes must be an integer or a sequence"),
+            (lambda: ft.exciting(single(), 0, BOX, POINTS + 1), "x must lie in the bounds"),
+            (lambda: ft.exciting(single(), 0, BOX, POINTS[0]), r"start must be a batch \(n, ...\)"),
+            (lambda: ft.exciting(single(), 0, BOX, POINTS[:, :2]), "inputs of one shape"),
+            (
+                lambda: ft.exciting(single(), 0, BOX, POINTS, label=2),
+                r"labels must lie in \[0, 2\), got 2 to 2",
+            ),
+            (lambda: ft.exciting(single(), 0, BOX, POINTS, steps=0), "steps must be at least 1"),
+            (lambda: ft.exciting(single(), 0, BOX, POINTS, loss="hinge"), "loss must be one of"),
+            (lambda: ft.class_difference(one(), POINTS, 12), "modes must lie in 0 to 11, got 12"),
+            (lambda: ft.class_difference(one(), POINTS, 0, label=2), r"label must lie in \[0, 2\), got 2"),
+            (
+                lambda: ft.class_difference(three(), POINTS, 0, label=-1),
+                r"label must lie in \[0, 3\), got -1",
+            ),
+            (lambda: ft.class_difference(one(), NAN, 0), "has 10 NaN or infinite"),
+            (
+                lambda: ft.attack_shares(one(), POINTS, POINTS[:4], LABELS[1]),
+                r"attacked must have the shape of x, \(10, 3\), got \(4, 3\)",
+            ),
+            (
+                lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1][:3]),
+                r"labels must be 10 integers, got shape \(3,\)",
+            ),
+            (lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1] * 1.0), "labels must be 10 integers"),
+            (
+                lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[3]),
+                r"labels must lie in \[0, 2\), got 0 to 2",
+            ),
+            (
+                lambda: ft.attack_shares(three(), POINTS, POINTS, LABELS[3] + 1),
+                r"labels must lie in \[0, 3\), got 1 to 3",
+            ),
+            (
+                lambda: ft.attack_shares(three(), POINTS, POINTS, LABELS[3] - 1),
+                r"labels must lie in \[0, 3\), got -1 to 1",
+            ),
+            (
+                lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1], modes=13),
+                "modes must be at most 12",
+            ),
+            (
+                lambda: ft.accuracies(np.ones(3, bool)),
+                r"correct must be \(m, q\) booleans .* got \(3,\) bool",
+            ),
+            (lambda: ft.accuracies(np.ones((3, 2))), r"correct must be \(m, q\) booleans .* float64"),
+            (lambda: ft.accuracies(np.ones((0, 2), bool)), r"with m ≥ 1, got \(0, 2\)"),
+            (lambda: ft.accuracies(RIGHT, level=1.0), r"level must lie in \(0, 1\), got 1\.0"),
+            (lambda: ft.accuracies(RIGHT, level=0), r"level must lie in \(0, 1\), got 0"),
+            (lambda: ft.usefulness(RIGHT, np.arange(4)), r"labels must be 5 integers, got shape \(4,\)"),
+            (lambda: ft.usefulness(RIGHT, np.ones(5)), "labels must be 5 integers, .* float64"),
+            (lambda: ft.usefulness(RIGHT * 1, np.arange(5)), r"correct must be \(m, q\) booleans"),
+            (lambda: ft.usefulness(RIGHT, np.arange(5), level=95.0), r"level must lie in \(0, 1\), got 95"),
+            (lambda: ft.correlation(np.ones((5, 2)), np.ones((5, 1))), r"m ≥ 4, got \(5, 2\) and \(5, 1\)"),
+            (lambda: ft.correlation(np.ones((5, 2, 1)), np.ones((4, 1))), r"got \(5, 2, 1\) and \(4, 1\)"),
+            (lambda: ft.correlation(np.ones((5, 2, 1)), np.ones((5, 3))), r"got \(5, 2, 1\) and \(5, 3\)"),
+            (lambda: ft.correlation(np.ones((3, 2, 1)), np.ones((3, 1))), r"m ≥ 4, got \(3, 2, 1\)"),
+            (lambda: ft.correlation(np.full((5, 2, 1), np.nan), np.ones((5, 1))), "outputs has 10 NaN"),
+            (lambda: ft.correlation(np.ones((5, 2, 1)), np.full((5, 1), np.inf)), "targets has 5 NaN or inf"),
+            (
+                lambda: ft.correlation(np.ones((5, 2, 1)), np.ones((5, 1)), level=1.5),
+                r"level must lie in \(0, 1\), got 1\.5",
+            ),
+            (lambda: ft.holm(np.array([0.5, 1.1])), r"p must be one axis of numbers in \[0, 1\]"),
+            (lambda: ft.holm(np.array([-0.1])), r"p must be one axis of numbers in \[0, 1\]"),
+            (lambda: ft.holm(np.array([np.nan])), r"p must be one axis of numbers in \[0, 1\]"),
+            (lambda: ft.holm(np.ones((2, 2))), r"p must be one axis of numbers in \[0, 1\]"),
+            (lambda: ft.principal_angles(EYE, np.eye(3), top=1), r"of the same n, got \(4, 4\), \(3, 3\)"),
+            (lambda: ft.principal_angles(EYE, EYE[0], top=1), r"of the same n, got \(4, 4\), \(4,\)"),
+            (lambda: ft.principal_angles(EYE, EYE, top=0), "top must be at least 1, got 0"),
+            (lambda: ft.principal_angles(EYE, EYE, top=5), "top must be at most 4, got 5"),
+            (lambda: ft.principal_angles(EYE, EYE[:, :2], top=3), "top must be at most 2, got 3"),
+            (lambda: ft.principal_angles(EYE[:, :2], EYE, top=3), "top must be at most 2, got 3"),
+            (lambda: ft.principal_angles(2 * EYE, EYE, top=2), "first must have orthonormal columns"),
+            (lambda: ft.match(EYE, EYE + 1e-3, top=2), "second must have orthonormal columns"),
+            (lambda: ft.match(EYE, EYE * np.nan, top=2), "second has 16 NaN"),
+            (lambda: ft.match(EYE + np.inf, EYE, top=2), "first has 16 NaN or infinite"),
+            (lambda: ft.match(EYE, EYE, top=5), "top must be at most 4, got 5"),
+        ]
+    )
 
 
 def test_columns_beyond_the_top_need_not_be_orthonormal():

@@ -72,15 +72,22 @@ def assert_close(found, wanted, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("depth", "w_std", "b_std"),
+    ("family", "depth", "w_std", "b_std"),
     [
-        pytest.param(depth, *scales, marks=[pytest.mark.matrix] * (depth == 1 and scales in SCALES[2:]))
+        # One layer is deep enough for one scale, and a tiny bias is added by the same line in both families.
+        pytest.param(
+            family,
+            depth,
+            *scales,
+            marks=[pytest.mark.matrix]
+            * ((depth == 1 and scales != SCALES[1]) or (family == "Conv" and scales == SCALES[2])),
+        )
+        for family in FAMILIES
         for depth in (1, 4)
         for scales in SCALES
     ],
 )
 @pytest.mark.parametrize("activation", ["relu", "erf"])
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("x64")
 def test_values_equal_the_oracle(family, activation, w_std, b_std, depth):
     x, y = awkward_inputs()
@@ -215,7 +222,7 @@ def value_and_pull(family, b_std):
 @pytest.mark.parametrize("b_std", [0.0, 0.1])
 @pytest.mark.parametrize("family", FAMILIES)
 @given(x=images, y=images)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_images_give_the_oracles_kernel_and_finite_gradients(family, b_std, x, y):
     y[0] = x[0]
     kernel, gradient = value_and_pull(family, b_std)

@@ -109,7 +109,7 @@ def run_python(code, *flags):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
     )
 
 

@@ -164,13 +164,15 @@ BIB = """@article{one, author={M{\\"u}ller, Anna and Wu, Bo and Roe, C.}, year={
 @pytest.fixture
 def book(tmp_path):
     (tmp_path / "book").mkdir()
-    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/me/it"\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[project.urls]\nRepository = "https://github.com/me/it"\n', encoding="utf8"
+    )
     (tmp_path / "_toc.yml").write_text(
         "root: book/notes\nparts:\n- numbered: true\n  chapters:\n  - file: book/zero\n  - file: book/ch\n"
     )
-    (tmp_path / "book" / "notes.md").write_text("(other)=\n# Notes\n")
-    (tmp_path / "book" / "ch.md").write_text(CHAPTER)
-    (tmp_path / "book" / "references.bib").write_text(BIB)
+    (tmp_path / "book" / "notes.md").write_text("(other)=\n# Notes\n", "utf8")
+    (tmp_path / "book" / "ch.md").write_text(CHAPTER, "utf8")
+    (tmp_path / "book" / "references.bib").write_text(BIB, "utf8")
     return tmp_path
 
 
@@ -236,7 +238,7 @@ def test_export_gives_the_same_bytes_twice_and_ids_follow_the_text(book):
     assert first == export_notebooks.export(book / "book" / "ch.md", book)
     before = {cell.id for cell in exported(book).cells}
     chapter = CHAPTER.replace("% not for readers", "A new paragraph.")
-    (book / "book" / "ch.md").write_text(chapter)
+    (book / "book" / "ch.md").write_text(chapter, "utf8")
     assert len(before - {cell.id for cell in exported(book).cells}) == 1
 
 
@@ -252,7 +254,7 @@ def test_export_gives_the_same_bytes_twice_and_ids_follow_the_text(book):
     ],
 )
 def test_what_cannot_be_translated_is_an_error_that_names_it(book, raw, named):
-    (book / "book" / "ch.md").write_text(CHAPTER.replace("% not for readers", raw))
+    (book / "book" / "ch.md").write_text(CHAPTER.replace("% not for readers", raw), "utf8")
     with pytest.raises(ValueError, match=named):
         exported(book)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.linalg
+from refusals import assert_refused
 
 from companion import data
 from companion import regression as kr
@@ -366,6 +367,7 @@ def test_spectrum_is_descending_and_rebuilds_the_kernel():
 
 
 def test_signs_of_eigenvectors_change_nothing():
+    rng = np.random.default_rng(1)
     fitted = kr.fit(K, Y)
     signs = np.sign(rng.normal(size=12))
     flipped = kr.KernelRegression(
@@ -399,45 +401,51 @@ def test_a_singular_kernel_has_infinite_condition_number():
     np.testing.assert_array_equal(kr.learned_fraction(fitted, t=math.inf), [1.0, 0.0])
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: kr.fit(K[:, :3], Y), r"must be square \(n, n\), got shape \(12, 3\)"),
-        (lambda: kr.fit(K, Y[:3]), r"targets must have shape \(12, k\), got \(3, 3\)"),
-        (lambda: kr.fit(K * np.nan, Y), "k_train_train has 144 NaN"),
-        (lambda: kr.fit(K, Y * np.inf), "targets has 36 NaN or infinite"),
-        (lambda: kr.fit(K + np.triu(K, 1), Y), "k_train_train must be symmetric"),
-        (lambda: kr.fit(K, Y, ridge=-1.0), "ridge must be at least 0"),
-        (lambda: kr.predict(kr.fit(K, Y), K_TEST[:, :5]), r"k_test_train must have shape \(m, 12\)"),
-        (lambda: kr.predict(kr.fit(K, Y), K_TEST, t=-1.0), "t must be at least 0"),
-        (lambda: kr.predict(kr.fit(K, Y), K_TEST, t=math.nan), "t must be at least 0"),
-        (lambda: kr.target_energy(kr.fit(K, 0 * Y)), "targets are all zero"),
-        (lambda: kr.fit(-K, Y), "k_train_train must be positive semi-definite"),
-        (
-            lambda: kr.fit(np.diag([1.0, -5.0]), Y[:2]),
-            "positive semi-definite, its smallest eigenvalue is -5",
-        ),
-        (lambda: kr.fit(K, Y, ridge=math.inf), "ridge must be finite"),
-        (lambda: kr.fit(K + 0j, Y), "k_train_train must be float32 or float64, got complex128"),
-        (lambda: kr.predict(K, K_TEST), "regression must come from regression.fit, got ndarray"),
-        (lambda: kr.with_ridge(K, 1.0), "regression must come from regression.fit, got ndarray"),
-        (lambda: kr.with_ridge(kr.fit(K, Y), -1.0), "ridge must be at least 0"),
-        (lambda: kr.fit(K, Y, resolution=-1.0), "resolution must be at least 0"),
-        (lambda: kr.fit(-K, Y, ridge=100.0), "k_train_train must be positive semi-definite"),
-        (lambda: kr.solve(-K, Y), "not positive definite in float64 .* add a ridge"),
-        (lambda: kr.solve(K, Y, ridge=-1), "ridge must be at least 0"),
-        (lambda: kr.solve(K + np.triu(K, 1), Y), "k_train_train must be symmetric"),
-        (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=13), "modes must be at most 12, got 13"),
-        (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=0), "modes must be at least 1"),
-        (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=[3, 12]), "modes must lie in 0 to 11, got 12"),
-        (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=[-1]), "modes must lie in 0 to 11, got -1"),
-        (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=[0.5]), "modes must be an integer or a seq"),
-        (lambda: kr.contributions(kr.fit(K, Y), K_TEST[:, :5]), r"k_test_train must have shape \(m, 12\)"),
-        (lambda: kr.condition_number(kr.fit(K, Y), t=-1.0), "t must be at least 0"),
-        (lambda: kr.coefficient_matrix(K), "regression must come from regression.fit"),
-    ],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()
+def test_wrong_arguments_are_named():
+    assert_refused(
+        [
+            (lambda: kr.fit(K[:, :3], Y), r"must be square \(n, n\), got shape \(12, 3\)"),
+            (lambda: kr.fit(K, Y[:3]), r"targets must have shape \(12, k\), got \(3, 3\)"),
+            (lambda: kr.fit(K * np.nan, Y), "k_train_train has 144 NaN"),
+            (lambda: kr.fit(K, Y * np.inf), "targets has 36 NaN or infinite"),
+            (lambda: kr.fit(K + np.triu(K, 1), Y), "k_train_train must be symmetric"),
+            (lambda: kr.fit(K, Y, ridge=-1.0), "ridge must be at least 0"),
+            (lambda: kr.predict(kr.fit(K, Y), K_TEST[:, :5]), r"k_test_train must have shape \(m, 12\)"),
+            (lambda: kr.predict(kr.fit(K, Y), K_TEST, t=-1.0), "t must be at least 0"),
+            (lambda: kr.predict(kr.fit(K, Y), K_TEST, t=math.nan), "t must be at least 0"),
+            (lambda: kr.target_energy(kr.fit(K, 0 * Y)), "targets are all zero"),
+            (lambda: kr.fit(-K, Y), "k_train_train must be positive semi-definite"),
+            (
+                lambda: kr.fit(np.diag([1.0, -5.0]), Y[:2]),
+                "positive semi-definite, its smallest eigenvalue is -5",
+            ),
+            (lambda: kr.fit(K, Y, ridge=math.inf), "ridge must be finite"),
+            (lambda: kr.fit(K + 0j, Y), "k_train_train must be float32 or float64, got complex128"),
+            (lambda: kr.predict(K, K_TEST), "regression must come from regression.fit, got ndarray"),
+            (lambda: kr.with_ridge(K, 1.0), "regression must come from regression.fit, got ndarray"),
+            (lambda: kr.with_ridge(kr.fit(K, Y), -1.0), "ridge must be at least 0"),
+            (lambda: kr.fit(K, Y, resolution=-1.0), "resolution must be at least 0"),
+            (lambda: kr.fit(-K, Y, ridge=100.0), "k_train_train must be positive semi-definite"),
+            (lambda: kr.solve(-K, Y), "not positive definite in float64 .* add a ridge"),
+            (lambda: kr.solve(K, Y, ridge=-1), "ridge must be at least 0"),
+            (lambda: kr.solve(K + np.triu(K, 1), Y), "k_train_train must be symmetric"),
+            (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=13), "modes must be at most 12, got 13"),
+            (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=0), "modes must be at least 1"),
+            (
+                lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=[3, 12]),
+                "modes must lie in 0 to 11, got 12",
+            ),
+            (lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=[-1]), "modes must lie in 0 to 11, got -1"),
+            (
+                lambda: kr.contributions(kr.fit(K, Y), K_TEST, modes=[0.5]),
+                "modes must be an integer or a seq",
+            ),
+            (
+                lambda: kr.contributions(kr.fit(K, Y), K_TEST[:, :5]),
+                r"k_test_train must have shape \(m, 12\)",
+            ),
+            (lambda: kr.condition_number(kr.fit(K, Y), t=-1.0), "t must be at least 0"),
+            (lambda: kr.coefficient_matrix(K), "regression must come from regression.fit"),
+        ]
+    )

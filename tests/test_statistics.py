@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from refusals import assert_refused
 
 from companion.statistics import Estimate, accuracy, mean, power_law
 
@@ -69,22 +70,22 @@ def test_estimates_print_their_interval():
     assert f"{estimate:.1f}" == "0.5 [0.2, 0.8]"
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: accuracy(ONES, np.array([0, 1, 2, 0])), r"labels must lie in \[0, 2\), got 0 to 2"),
-        (lambda: accuracy(ONES, np.array([0, 1])), r"got \(4, 1\) and \(2,\)"),
-        (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
-        (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
-        (lambda: accuracy(ONES, np.array([0.5, 1.0, 0.0, 1.0])), "labels must be integers, got float64"),
-        (lambda: power_law(np.array([1.0, 2.0]), np.ones((2, 2)), level=1.5), "level must lie in"),
-        (lambda: power_law(np.array([1.0, 2.0]), np.inf * np.ones((2, 2))), "samples has 4 NaN or infinite"),
-        (lambda: power_law(np.ones(3), np.ones((2, 3))), "two different values"),
-        (lambda: power_law(np.array([1.0, 2.0]), np.ones((1, 2))), "two seeds"),
-        (lambda: power_law(np.array([1.0, 2.0]), -np.ones((2, 2))), "must be positive"),
-    ],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()
+def test_wrong_arguments_are_named():
+    assert_refused(
+        [
+            (lambda: accuracy(ONES, np.array([0, 1, 2, 0])), r"labels must lie in \[0, 2\), got 0 to 2"),
+            (lambda: accuracy(ONES, np.array([0, 1])), r"got \(4, 1\) and \(2,\)"),
+            (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
+            (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
+            (lambda: accuracy(ONES, np.array([0.5, 1.0, 0.0, 1.0])), "labels must be integers, got float64"),
+            (lambda: power_law(np.array([1.0, 2.0]), np.ones((2, 2)), level=1.5), "level must lie in"),
+            (
+                lambda: power_law(np.array([1.0, 2.0]), np.inf * np.ones((2, 2))),
+                "samples has 4 NaN or infinite",
+            ),
+            (lambda: power_law(np.ones(3), np.ones((2, 3))), "two different values"),
+            (lambda: power_law(np.array([1.0, 2.0]), np.ones((1, 2))), "two seeds"),
+            (lambda: power_law(np.array([1.0, 2.0]), -np.ones((2, 2))), "must be positive"),
+        ]
+    )

@@ -34,9 +34,9 @@ GOOD = """<html><head><link rel="stylesheet" href="style.css"></head><body><arti
 
 @pytest.fixture
 def site(tmp_path):
-    (tmp_path / "index.html").write_text(GOOD)
-    (tmp_path / "other.html").write_text('<article><p id="here">x</p></article>')
-    (tmp_path / "style.css").write_text("")
+    (tmp_path / "index.html").write_text(GOOD, "utf8")
+    (tmp_path / "other.html").write_text('<article><p id="here">x</p></article>', "utf8")
+    (tmp_path / "style.css").write_text("", "utf8")
     (tmp_path / "p.png").write_bytes(PIXEL)
     return tmp_path
 
@@ -68,7 +68,7 @@ def test_site_check_finds_nothing_in_a_sound_site(site):
     ],
 )
 def test_site_check_finds_each_fault(site, broken, found):
-    (site / "index.html").write_text(GOOD.replace("</article>", broken + "</article>"))
+    (site / "index.html").write_text(GOOD.replace("</article>", broken + "</article>"), "utf8")
     problems = check_site.check(site)
     assert len(problems) == 1
     assert problems[0].startswith(found)
@@ -146,7 +146,7 @@ def test_vendor_without_npm_says_one_line_and_goes_on(package, monkeypatch, caps
 
 def test_vendor_with_a_failing_npm_says_one_line_and_goes_on(package, monkeypatch, capsys, tmp_path):
     npm = tmp_path / "npm"
-    npm.write_text("#!/bin/sh\necho 'npm error no network' >&2\nexit 1\n")
+    npm.write_text("#!/bin/sh\necho 'npm error no network' >&2\nexit 1\n", "utf8")
     npm.chmod(0o755)
     monkeypatch.setattr(vendor_js, "PACKAGES", (package[1],))
     monkeypatch.setattr(vendor_js.shutil, "which", lambda _: str(npm))
@@ -180,12 +180,12 @@ def test_environment_is_made_again_for_another_python_or_place(tmp_path):
     assert make_venv.must_be_made(tmp_path, stamp)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    (tmp_path / "pyvenv.cfg").write_text(f"version = {make_venv.VERSION}\n")
+    (tmp_path / "pyvenv.cfg").write_text(f"version = {make_venv.VERSION}\n", "utf8")
     assert not make_venv.must_be_made(tmp_path, stamp)
-    (tmp_path / ".stamp").write_text(stamp.replace(str(ROOT), "/elsewhere"))
+    (tmp_path / ".stamp").write_text(stamp.replace(str(ROOT), "/elsewhere"), "utf8")
     assert make_venv.must_be_made(tmp_path, stamp)
     (tmp_path / ".stamp").unlink()
-    (tmp_path / "pyvenv.cfg").write_text("version = 3.10.1\n")
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.10.1\n", "utf8")
     assert make_venv.must_be_made(tmp_path, stamp)
 
 
@@ -198,7 +198,7 @@ def test_cache_key_follows_the_companion_and_the_recorded_results(tmp_path):
     record.parent.mkdir(parents=True)
     keys = [companion_cache.digest(tmp_path)]
     for path, text in ((source, "a = 1"), (source, "a = 2"), (record, "{}"), (record, "{} ")):
-        path.write_text(text)
+        path.write_text(text, "utf8")
         keys.append(companion_cache.digest(tmp_path))
     assert len(set(keys)) == 5
     assert keys[-1] == companion_cache.digest(tmp_path)
@@ -263,8 +263,12 @@ def test_shapes_are_no_names_and_names_are():
 @pytest.fixture
 def mini(tmp_path):
     (tmp_path / "book").mkdir()
-    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/me/it"\n')
-    (tmp_path / "_config.yml").write_text("repository:\n  url: https://github.com/me/it\n  branch: main\n")
+    (tmp_path / "pyproject.toml").write_text(
+        '[project.urls]\nRepository = "https://github.com/me/it"\n', encoding="utf8"
+    )
+    (tmp_path / "_config.yml").write_text(
+        "repository:\n  url: https://github.com/me/it\n  branch: main\n", encoding="utf8"
+    )
     (tmp_path / "README.md").write_text(
         "[x](https://colab.research.google.com/github/me/it/blob/main/book/a.ipynb) git clone "
         "https://github.com/me/it.git and pip install git+https://github.com/me/it, after "
@@ -288,12 +292,12 @@ def test_every_link_of_ours_names_the_repository():
 )
 def test_a_strange_address_is_found(mini, line):
     assert repository.strangers(mini) == []
-    (mini / "book" / "a.md").write_text(f"x\n[y]({line})\n")
+    (mini / "book" / "a.md").write_text(f"x\n[y]({line})\n", "utf8")
     assert repository.strangers(mini) == [f"book/a.md:2: {'you/it' if line.endswith('/it') else 'you/that'}"]
 
 
 def test_another_configured_address_is_found(mini):
-    (mini / "_config.yml").write_text("repository:\n  url: https://github.com/me/other\n")
+    (mini / "_config.yml").write_text("repository:\n  url: https://github.com/me/other\n", "utf8")
     assert len(repository.strangers(mini)) == 1
 
 
@@ -301,7 +305,7 @@ def test_write_changes_every_place_and_nothing_else(mini):
     repository.write("you/that.new", mini)
     assert repository.address(mini) == "you/that.new"
     assert repository.strangers(mini) == []
-    text = (mini / "README.md").read_text()
+    text = (mini / "README.md").read_text("utf8")
     assert text.count("you/that.new") == 3
     assert "someone/else" in text
     assert "https://github.com/me/it-not" in text

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import assert_refused
 
 from companion import regression
 from companion._compile import immutable
@@ -33,6 +34,7 @@ def test_a_linear_model_follows_the_discrete_closed_form():
 
 @pytest.mark.usefixtures("x64")
 def test_centring_starts_at_zero_and_forgets_the_initial_function():
+    rng = np.random.default_rng(1)
     start = jnp.asarray(rng.normal(size=(4, 2)))
     options = {"learning_rate": 0.02, "record": [0, 5]}
     from_zero = gradient_descent(linear, 0 * start, X, Y, Z, **options)
@@ -101,25 +103,26 @@ def test_divergence_is_an_error_with_its_cure():
         gradient_descent(linear, jnp.zeros((4, 2)), X, Y, Z, learning_rate=100.0, record=[500])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
-        ({"record": []}, "record must hold increasing numbers of steps"),
-        ({"record": [3, 3]}, "record must hold increasing numbers of steps"),
-        ({"record": [-1, 3]}, "record must be at least 0, got -1"),
-        ({"y": Y[:3]}, r"y must have the network's output shape \(6, 2\), got \(3, 2\)"),
-        ({"x": X * np.nan}, "x has 24 NaN"),
-        ({"x_probe": Z[:, :2]}, "x and x_probe must hold inputs of one shape"),
-        ({"record": 5}, "record must be a sequence of integers, got 5"),
-        ({"record": [1.5]}, "record must be a sequence of integers"),
-    ],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_wrong_arguments_are_named(options, message):
-    arguments = {"x": X, "y": Y, "x_probe": Z, "learning_rate": 0.1, "record": [1]} | options
-    with pytest.raises((ValueError, TypeError), match=message):
+def test_wrong_arguments_are_named():
+    def run(options):
+        arguments = {"x": X, "y": Y, "x_probe": Z, "learning_rate": 0.1, "record": [1]} | options
         gradient_descent(linear, jnp.zeros((4, 2)), **arguments)
+
+    assert_refused(
+        [
+            ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
+            ({"record": []}, "record must hold increasing numbers of steps"),
+            ({"record": [3, 3]}, "record must hold increasing numbers of steps"),
+            ({"record": [-1, 3]}, "record must be at least 0, got -1"),
+            ({"y": Y[:3]}, r"y must have the network's output shape \(6, 2\), got \(3, 2\)"),
+            ({"x": X * np.nan}, "x has 24 NaN"),
+            ({"x_probe": Z[:, :2]}, "x and x_probe must hold inputs of one shape"),
+            ({"record": 5}, "record must be a sequence of integers, got 5"),
+            ({"record": [1.5]}, "record must be a sequence of integers"),
+        ],
+        run=run,
+    )
 
 
 def nesterov(x, y, w, rate, momentum, level, scale=1.0):
@@ -239,22 +242,23 @@ def test_a_smaller_scale_moves_the_parameters_farther():
     np.testing.assert_allclose(moved[2] / moved[3], 10, rtol=0.1)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"learning_rate": 0.0}, ValueError, "learning_rate must be more than"),
-        ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\)"),
-        ({"residuals": (0.1, 0.2)}, ValueError, "residuals must decrease"),
-        ({"residuals": ()}, ValueError, "residuals must decrease"),
-        ({"batch": 1}, ValueError, "come with a key"),
-        ({"batch": 9, "key": jax.random.key(0)}, ValueError, "batch must be at most 2"),
-        ({"scale": 0.0}, ValueError, "scale must be more than"),
-        ({"learning_rate": 1e-6, "max_steps": 5}, FloatingPointError, "give it more steps"),
-        ({"learning_rate": 1e3}, FloatingPointError, "diverged"),
-    ],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_wrong_arguments_of_training_to_a_residual_are_named(options, error, message):
-    x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
-    with pytest.raises(error, match=message):
+def test_wrong_arguments_of_training_to_a_residual_are_named():
+    def run(options):
+        x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
         train_to_residual(linear, jnp.zeros((2, 1)), x, y, **({"learning_rate": 0.5} | options))
+
+    assert_refused(
+        [
+            ({"learning_rate": 0.0}, ValueError, "learning_rate must be more than"),
+            ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\)"),
+            ({"residuals": (0.1, 0.2)}, ValueError, "residuals must decrease"),
+            ({"residuals": ()}, ValueError, "residuals must decrease"),
+            ({"batch": 1}, ValueError, "come with a key"),
+            ({"batch": 9, "key": jax.random.key(0)}, ValueError, "batch must be at most 2"),
+            ({"scale": 0.0}, ValueError, "scale must be more than"),
+            ({"learning_rate": 1e-6, "max_steps": 5}, FloatingPointError, "give it more steps"),
+            ({"learning_rate": 1e3}, FloatingPointError, "diverged"),
+        ],
+        run=run,
+    )
