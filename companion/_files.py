@@ -45,7 +45,8 @@ def write_atomically(path: Path, content: Content) -> None:
         # Opened by name, not with tempfile, whose 0600 would make the final file private to one user.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
         try:
-            with temporary.open("xb") as file:
+            # With "x+b" NumPy writes through Python, whose errors say what the disk said.
+            with temporary.open("x+b") as file:
                 _write(file, content)
                 file.flush()
                 os.fsync(file.fileno())
