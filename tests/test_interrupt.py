@@ -190,6 +190,29 @@ def test_an_interrupted_training_does_not_crash(tmp_path):
     interrupted("train", 0.02, tmp_path)
 
 
+EXPERIMENT = """
+import atexit, os, signal, time
+from companion.experiments import main
+
+def run(config, progress):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(print, "Python's own end")
+main("a", {"quick": None}, run, dataset="", seeds=range, arguments=[])
+"""
+
+
+def test_an_interrupted_experiment_ends_by_the_signal():
+    run = subprocess.run(
+        [sys.executable, "-c", EXPERIMENT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == -signal.SIGINT
+    assert run.stderr.strip().startswith("KeyboardInterrupt: what is under --checkpoints stays")
+    assert run.stdout == ""
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("work", ["train", "residual", "descent"])
 def test_long_work_interrupted_at_any_moment_does_not_crash(work, tmp_path):

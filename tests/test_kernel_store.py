@@ -1,5 +1,6 @@
 """A matrix on disk: its writer may die at any moment, and the bytes are those of an undisturbed run."""
 
+import importlib.metadata
 import json
 import os
 import random
@@ -199,6 +200,30 @@ def test_a_damaged_store_is_refused(tmp_path, change, message):
     change(tmp_path)
     with pytest.raises(ValueError, match=message):
         gram(fc(2), X, out=tmp_path)
+
+
+def dot(x1, x2, get):
+    return x1 @ x2.T
+
+
+def test_an_own_kernel_needs_no_neural_tangents(tmp_path, monkeypatch):
+    def version(name, real=importlib.metadata.version):
+        if name == "neural-tangents":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    np.testing.assert_allclose(gram(dot, X, out=tmp_path), X @ X.T, rtol=1e-6)
+    assert json.loads((tmp_path / "gram.json").read_text("utf8"))["versions"]["neural-tangents"] == "absent"
+
+
+def test_a_store_stays_where_only_versions_change(tmp_path, computed):
+    gram(fc(2), X, tile=4, out=tmp_path)
+    computed.clear()
+    text = (tmp_path / "gram.json").read_text("utf8")
+    (tmp_path / "gram.json").write_text(text.replace(jax.__version__, "0.1"), "utf8")
+    assert gram(fc(2), X, out=tmp_path).shape == (23, 23)
+    assert computed == []
 
 
 def test_a_store_that_is_being_written_is_refused(tmp_path):
