@@ -1,20 +1,15 @@
-"""Read the files that data sets come in (idx, CIFAR binary, npz), and write files whole or not at all.
+"""Read the files that data sets come in: idx, CIFAR binary, npz.
 
 Nothing here trusts a file: each is read into memory with a limit, no pickle is ever opened, and no archive
 member is unpacked to disk. A file that is not what it should be raises ValueError with its name.
 """
 
-import contextlib
 import gzip
 import io
-import os
-import secrets
 import tarfile
-import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -24,41 +19,6 @@ CIFAR_FOLDER = "cifar-10-batches-bin"
 CIFAR_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR_TEST = "test_batch.bin"
 _MEMBER_OVERHEAD = 1 << 20  # headers, label arrays and a read-me beside the pixels
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write `path` under a temporary name in the same folder, then rename it.
-
-    A reader sees the old file, the new file or none, never half of one, whatever stops the writer.
-
-    Args:
-        path: the final name; missing parent folders are made.
-        write: called once with an open binary file.
-
-    Raises:
-        OSError: the folder cannot be written; the old file is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    # Opened by name, not with tempfile, whose 0600 would make the final file private to one user.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove what writers killed more than an hour ago left of `path`."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > 3600:
-                part.unlink()
 
 
 def read_limited(path: Path, *, limit: int) -> bytes:

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._checks import finite, number
-from companion._formats import write_atomically
+from companion._files import damaged, held, place, read_array, write_atomically, writing
 
 
 class KernelPath:
     """Kernels on disk, one file for each moment: a path that need not fit into memory.
 
-    Files are written whole or not at all, so a killed run leaves no broken kernel.
+    Files are written whole or not at all, so a killed run leaves no broken kernel. From the first `save` on
+    no other process can write there, until the path is no longer used.
 
     Attributes:
         folder: where they are, made if it is missing.
@@ -28,13 +29,20 @@ class KernelPath:
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._hold = place(folder), None
+        with writing(self.folder, 0):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def times(self) -> list[float]:
         """The moments that are there, ascending."""
-        return sorted(float(file.stem) for file in self.folder.glob("*.npy"))
+        found = []
+        for file in self.folder.glob("*.npy"):
+            try:
+                found.append(float(file.stem))
+            except ValueError:
+                raise damaged(file, "the file of a kernel is named by its time") from None
+        return sorted(found)
 
     def save(self, time: float | int, kernel: Float[Any, "n n"]) -> None:
         """Keep a kernel, in place of one of the same time.
@@ -44,18 +52,24 @@ class KernelPath:
             kernel: (n, n), symmetric, finite; the same n as the others.
 
         Raises:
-            TypeError, ValueError: a time or a matrix that does not fit.
+            TypeError, ValueError: a time or a matrix that does not fit; a folder that another process writes.
+            OSError: the file cannot be written.
         """
+        self._hold = self._hold or held(self.folder)
+        self.put(time, kernel)
+
+    def put(self, time: float | int, kernel: Float[Any, "n n"]) -> None:
+        """Save as one who has locked the folder already."""
         kernel = matrix("kernel", kernel)
         if len(self) and self[0].shape != kernel.shape:
             raise ValueError(f"kernel must have the shape of the others, {self[0].shape}, got {kernel.shape}")
-        write_atomically(self._file(number("time", time)), lambda file: np.save(file, kernel))
+        write_atomically(self._file(number("time", time)), kernel)
 
     def __len__(self) -> int:
         return len(self.times)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return np.load(self._file(self.times[index]))
+        return read_array(self._file(self.times[index]))
 
     def _file(self, time: float) -> Path:
         return self.folder / f"{time!r}.npy"

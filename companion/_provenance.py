@@ -59,7 +59,7 @@ def provenance(
         "seconds": round(plain("seconds", number("seconds", seconds)), 3),
         "commit": commit(Path(__file__).parent),
         "device": _device(),
-        "versions": _versions(),
+        "versions": versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -152,7 +152,7 @@ def _device() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """List the versions that numbers can depend on; a package that is missing is "absent"."""
     versions = {"python": platform.python_version(), "companion": companion.__version__}
     for package in _PACKAGES:

@@ -1,6 +1,7 @@
 """The table of data sets, and how each is read: from its package, NTK_DATA_HOME, the cache or the network."""
 
 import importlib.metadata
+import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from jaxtyping import Integer, UInt8
 
 from companion import _download, _formats
 from companion._download import Remote
+from companion._files import write_atomically
 from companion._formats import Arrays
 
 
@@ -181,7 +183,9 @@ def _mnist5k(spec: Spec) -> Arrays:
     x, y = mnist_data()
     raw = _every_fifth(x.reshape(-1, *spec.shape).astype(np.uint8), y)
     try:
-        _formats.write_atomically(path, lambda file: np.savez_compressed(file, **raw))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **raw)
+        write_atomically(path, buffer.getvalue())
     except OSError as error:
         logging.getLogger(__name__).info("mnist5k is not cached: %s", error)
     return raw

@@ -7,8 +7,6 @@ others are complete. A tile's data reach the disk before its mark does.
 
 import contextlib
 import errno
-import hashlib
-import importlib.metadata
 import json
 import os
 import time
@@ -19,26 +17,17 @@ from typing import Any
 import jax
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Not on Windows, where two writers are not told apart.
-    fcntl = None
-
-import companion
 from companion._compile import Kind
-from companion._formats import read_limited, write_atomically
+from companion._files import write_atomically, writing
+from companion._fingerprint import fingerprint
+from companion._formats import read_limited
 from companion._plan import compiled, local_devices
+from companion._provenance import versions
 
 SECONDS_BETWEEN_MARKS = 2.0
+# To be raised when the same call would give another matrix, or the files another form.
+FORMAT = 2
 _FINGERPRINT_INPUTS = 4
-
-
-def _sha256(x: np.ndarray) -> str:
-    """Hash an array's shape, dtype and values, a little at a time."""
-    digest = hashlib.sha256(f"{x.shape} {x.dtype.str} ".encode())
-    for start in range(0, len(x), 1024):
-        digest.update(np.ascontiguousarray(x[start : start + 1024]))
-    return digest.hexdigest()
 
 
 def identity(
@@ -51,19 +40,16 @@ def identity(
     specs = [(x.shape, x.dtype.name) for x in few]
     block = compiled(function, kind, *specs, False, devices[:1], jax.config.jax_enable_x64)
     values = np.asarray(block(*((jax.device_put(x, devices[0]),) for x in few)))
-    packages = ("jax", "jaxlib", "neural-tangents")
     return {
-        "format": 1,
+        "format": FORMAT,
         "kind": kind,
         "shape": [len(x1), len(other)],
         "dtype": dtype.name,
-        "x1": _sha256(x1),
-        "x2": None if x2 is None else _sha256(x2),
+        "x1": fingerprint(x1),
+        "x2": None if x2 is None else fingerprint(x2),
         "kernel": getattr(kernel, "name", None) or getattr(kernel, "__qualname__", type(kernel).__name__),
         "devices": f"{len(devices)} × {devices[0].device_kind}",
-        "versions": {"companion": companion.__version__}
-        | {package: importlib.metadata.version(package) for package in packages},
-        "kernel's values": hashlib.sha256(values.tobytes()).hexdigest(),
+        "kernel's values": fingerprint(values),
     }
 
 
@@ -90,6 +76,7 @@ def stored_tile(folder: Path, identity: dict[str, Any]) -> tuple[int, int] | Non
     try:
         stored = json.loads(read_limited(path, limit=1 << 20))
         tile = tuple(stored.pop("tile"))
+        stored.pop("versions", None)  # for people: the kernel's values tell what a version has changed
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"gram.json cannot be read ({error})") from error
     for field in [*identity, *(stored.keys() - identity.keys())]:
@@ -109,29 +96,6 @@ def finished(folder: Path) -> np.ndarray | None:
     return _open(folder, "kernel.npy", "r")
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder alone; the system lets go of it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"out={str(folder)!r} is being written by process {file.read().strip()}: wait, or end it"
-            ) from None
-        except OSError as error:
-            # Some network file systems have no locks.
-            if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
-                raise
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
 def opened(
     folder: Path,
     identity: dict[str, Any],
@@ -143,11 +107,10 @@ def opened(
     """Open the matrix and the marks for writing, making what is not there; the folder must be locked."""
     path = folder / "kernel.npy"
     if not (folder / "done.npy").exists():
-        text = json.dumps({**identity, "tile": tile}, indent=1, ensure_ascii=False)
-        write_atomically(folder / "gram.json", lambda file: file.write(text.encode()))
-        np.lib.format.open_memmap(path, "w+", dtype, shape)
-        _reserve(path)
-        write_atomically(folder / "done.npy", lambda file: np.save(file, np.zeros(tiles, bool)))
+        text = json.dumps({**identity, "tile": tile, "versions": versions()}, indent=1, ensure_ascii=False)
+        write_atomically(folder / "gram.json", text.encode())
+        _reserve(path, dtype, shape)
+        write_atomically(folder / "done.npy", np.zeros(tiles, bool))
     matrix, done = _open(folder, "kernel.npy", "r+"), _open(folder, "done.npy", "r+")
     for name, array, wanted in (("kernel.npy", matrix, (shape, dtype)), ("done.npy", done, ((tiles,), bool))):
         if (array.shape, array.dtype) != wanted:
@@ -181,17 +144,20 @@ def marking(matrix: np.memmap, done: np.memmap) -> Iterator[Callable[[int], None
         flush()
 
 
-def _reserve(path: Path) -> None:
-    """Take the room on the disk now: a full disk would otherwise end the process in the middle."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                path.unlink()
-                raise
+def _reserve(path: Path, dtype: Any, shape: tuple[int, int]) -> None:
+    """Make the matrix, with its room on the disk: a full disk would otherwise end the process midway."""
+    try:
+        with writing(path, int(np.prod(shape)) * np.dtype(dtype).itemsize):
+            np.lib.format.open_memmap(path, "w+", dtype, shape)
+            if not hasattr(os, "posix_fallocate"):
+                return
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        # Some file systems cannot reserve.
+        if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _open(folder: Path, name: str, mode: str) -> np.memmap:

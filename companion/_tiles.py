@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from companion._checks import finite
 from companion._compile import double
+from companion._interrupt import safe_point, waits
 from companion._plan import Job, Layout, shardings
 
 _PIECE = 128  # side of what is transposed at once
@@ -80,6 +81,7 @@ def evaluate(
             try:
                 working = {pool.submit(work) for _ in range(job.at_once)}
                 while working:
+                    safe_point()
                     ended, working = wait(working, _SECONDS_TO_CTRL_C, FIRST_COMPLETED)
                     for thread in ended:
                         thread.result()
@@ -88,6 +90,8 @@ def evaluate(
         return
     flying = collections.deque()
     for tile in todo:
+        if waits():
+            break
         values = job.block(first(tile[1]), second(tile[2]))
         if job.devices[0].platform != "cpu":
             values.copy_to_host_async()
@@ -99,6 +103,7 @@ def evaluate(
             del values
     for tile, values in flying:
         finish(tile, np.asarray(values))
+    safe_point()
 
 
 def _blocks(x: np.ndarray, length: int, place: Any, job: Job) -> Callable[[int], tuple[Any, ...]]:

@@ -1,15 +1,16 @@
 """Arguments of training, checked, and what tells one from another in a checkpoint."""
 
+import warnings
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from companion._checks import batch as examples
 from companion._checks import count, number
 from companion._compile import network
+from companion._fingerprint import fingerprint
 from companion.networks import Model, evaluation
 
 
@@ -70,12 +71,21 @@ def moments(record: Any, keep: Any, epochs: int, n_steps: int) -> tuple[list[int
     return recorded, kept
 
 
-def label(function: Any) -> str:
-    """What a function is called."""
-    function = getattr(function, "func", function)
-    return getattr(function, "__qualname__", type(function).__name__)
-
-
-def first_step(optimizer: Any, params: Any) -> Any:
-    """The update of gradients of one: it tells optimizers of other rates apart."""
-    return optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)[0]
+def identity(optimizer: Any, params: Any, **parts: Any) -> dict[str, str]:
+    """What tells a run from another in a folder, by name; a warning where something cannot be told."""
+    state = jax.eval_shape(optimizer.init, params)
+    leaves = [
+        (jax.tree_util.keystr(path), leaf.shape, leaf.dtype.name)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
+    found = {}
+    for name, part in (parts | {"optimizer": (optimizer, leaves)}).items():
+        name, unseen = name.replace("_", " "), []
+        found[name] = fingerprint(part, unseen)
+        if unseen:
+            what = ", ".join(sorted(set(unseen)))
+            warnings.warn(
+                f"folder: {what} of the {name} cannot be compared when the run goes on: see to it yourself",
+                stacklevel=4,
+            )
+    return found

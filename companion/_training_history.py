@@ -1,12 +1,15 @@
 """The records of a training run as it goes: in memory, and in its folder where it has one."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from companion._files import locked
+from companion._interrupt import safe_point
 from companion._kernel_path import KernelPath
 from companion._training_checkpoint import Checkpoints
 from companion._training_records import Recorder, Run
@@ -30,14 +33,24 @@ class History:
         self.recorder, self.marks, self.kept, self.n_steps = recorder, marks, kept, n_steps
         self.rule, self.store = rule, store
         self.rows, self.snapshots, self.seconds, self.switched = [], {}, 0.0, None
-        self.kernels = None
-        if recorder.probe is not None:
-            self.kernels = KernelPath(store.folder / "kernels") if store else []
+        self.kernels = None if recorder.probe is None else []
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder, where there is one, and that of the kernels."""
+        with contextlib.ExitStack() as stack:
+            if self.store:
+                stack.enter_context(locked(self.store.folder))
+                if self.kernels is not None:
+                    self.kernels = KernelPath(self.store.folder / "kernels")
+                    stack.enter_context(locked(self.kernels.folder))
+            yield
 
     def resume(self, carry: Carry, end: int) -> tuple[int, Carry]:
         """The minibatches done and the state after them, from the folder; 0 and `carry` without one."""
         found = self.store.load(carry) if self.store else None
         if found is None:
+            self.save(0, carry)  # what the folder is of, before all else
             return 0, carry
         done, carry, rows, numbers = found
         folder, n_steps = self.store.folder, self.n_steps
@@ -45,26 +58,38 @@ class History:
             raise ValueError(
                 f"epochs must be at least {done / n_steps:g}, which folder {folder} has, got {end // n_steps}"
             )
-        if [row[0] for row in rows] != [mark / n_steps for mark in self.marks if mark <= done]:
-            raise ValueError(
-                f"folder {folder} holds a run with other records: ask for the same, and later ones"
-            )
+        if done or len(rows):
+            self._same([row[0] for row in rows], numbers["kept"], done)
         self.rows, self.seconds, self.switched = list(rows), numbers["seconds"], numbers["switched"]
         self.recorder.probe_seconds = numbers["probe_seconds"]
-        epochs = [mark / n_steps for mark in sorted(self.kept) if mark <= done]
         variables = carry.params, carry.state
-        self.snapshots = {epoch: self.store.kept(epoch, variables) for epoch in epochs}
+        self.snapshots = {epoch: self.store.kept(epoch, variables) for epoch in numbers["kept"]}
         return done, carry
+
+    def _same(self, recorded: list[float], kept: list[float], done: int) -> None:
+        """Refuse a run of other records, or one that lacks a kernel."""
+        folder = self.store.folder
+        for name, stored, marks in (("records", recorded, self.marks), ("keep", kept, sorted(self.kept))):
+            asked = [mark / self.n_steps for mark in marks if mark <= done]
+            if stored != asked:
+                raise ValueError(
+                    f"folder {folder} holds a run with other {name}, at epochs {stored} and not {asked}: ask "
+                    "for the same, and later ones"
+                )
+        if self.kernels is not None and (missing := sorted(set(recorded) - set(self.kernels.times))):
+            raise ValueError(f"folder {folder} lacks the kernel of epoch {missing[0]:g}")
 
     def note(self, step: int, carry: Carry) -> Carry:
         """Record the network after `step` minibatches; the loss is summed anew from there."""
         epoch, variables = step / self.n_steps, (carry.params, carry.state)
         since = step - (round(self.rows[-1][0] * self.n_steps) if self.rows else 0)
         loss = float(carry.loss) / since if since else math.nan
-        accuracies, kernel = self.recorder.accuracies(variables), self.recorder.kernel(variables)
+        accuracies = self.recorder.accuracies(variables)
+        safe_point()
+        kernel = self.recorder.kernel(variables)
         self.rows.append((epoch, loss, *accuracies, self.seconds, self.recorder.probe_seconds))
         if kernel is not None:
-            self.kernels.save(epoch, kernel) if self.store else self.kernels.append(kernel)
+            self.kernels.put(epoch, kernel) if self.store else self.kernels.append(kernel)
         if step in self.kept:
             self.snapshots[epoch] = jax.tree.map(np.asarray, variables)
             if self.store:
@@ -83,6 +108,7 @@ class History:
                 seconds=self.seconds,
                 probe_seconds=self.recorder.probe_seconds,
                 switched=self.switched,
+                kept=list(self.snapshots),
             )
 
     def run(self, carry: Carry) -> Run:

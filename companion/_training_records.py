@@ -12,7 +12,6 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from companion._kernel_path import flat
-from companion._training_checkpoint import fingerprint
 from companion._training_step import attacked, right
 from companion.empirical import Reduce, empirical_ntk_fn
 from companion.networks import Model, evaluation
@@ -79,10 +78,6 @@ class Recorder:
             if probe.attack is not None and probe.labels is None:
                 raise ValueError("a probe with an attack needs labels")
             self.kernel_fn = _kernel_fn(evaluation(model), probe.reduce)
-
-    def identity(self) -> str:
-        probe = self.probe and fingerprint(self.probe.x, self.probe.attack, self.probe.labels)
-        return f"{fingerprint(self.test, self.attack)} {probe} {self.probe and self.probe.reduce}"
 
     def accuracies(self, variables: Any) -> tuple[float, float]:
         if self.test is None:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from companion._checks import batch as examples
 from companion._checks import count, number
 from companion._compile import double, keep_compiled, network
+from companion._interrupt import deferred, in_short_loops
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Trained:
     steps: int
 
 
+@deferred()
 def train_to_residual(
     apply_fn: Callable[..., Any],
     params: Any,
@@ -112,12 +114,18 @@ def train_to_residual(
         function = Partial(scaled, scale)
         offset = function(params, x) if centre else jnp.zeros_like(y)
         start = Partial(scaled, scale, params) if centre else None
-        options = (function, x, y + offset, jnp.linalg.norm(y), rate, jnp.asarray(momentum, dtype))
-        state, found = None, []
+        targets, momentum = y + offset, jnp.asarray(momentum, dtype)
+        options = (function, x, targets, jnp.linalg.norm(y), rate, momentum, key if size < len(x) else None)
+        state, found = _start(params, targets.dtype, full=size == len(x)), []
+        steps = 1
         for level in tqdm(levels, desc="training", disable=not progress):
-            state = _train(
-                *options, key if size < len(x) else None, state, params, level, max_steps, size=size
-            )
+
+            def some(_: int, stop: int, level: float = level) -> bool:
+                nonlocal state
+                state = jax.block_until_ready(_train(*options, state, level, stop, size=size))
+                return not state.residual > level
+
+            steps = in_short_loops(some, int(state.steps), max_steps, steps)
             if not (residual := float(state.residual)) <= level:
                 raise FloatingPointError(_failure(residual, int(state.steps), level, learning_rate))
             predict = Partial(_difference, function, state.params, start)
@@ -159,6 +167,13 @@ class _State(NamedTuple):
     residual: Any
 
 
+def _start(params: Any, dtype: Any, *, full: bool) -> _State:
+    """The state before the first step, of which `_train` finds residual and gradient."""
+    params = jax.tree.map(jnp.asarray, params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return _State(params, zeros, zeros if full else None, jnp.zeros((), int), jnp.zeros((), dtype))
+
+
 @functools.partial(jax.jit, static_argnames="size")
 def _train(
     function: Partial,
@@ -168,14 +183,13 @@ def _train(
     rate: Any,
     momentum: Any,
     key: Any,
-    state: _State | None,
-    params: Any,
+    state: _State,
     level: Any,
-    max_steps: Any,
+    stop: Any,
     *,
     size: int,
 ) -> _State:
-    """Go on from a state, or begin from parameters, down to a level."""
+    """Go on from a state, down to a level or to some number of steps."""
 
     def loss(params: Any, x: Any, y: Any) -> tuple[Any, Any]:
         wrong = function(params, x) - y
@@ -206,9 +220,14 @@ def _train(
         return evaluate(*carry, state.steps + len(order))
 
     def going(state: _State) -> Any:
-        return (state.residual > level) & (state.steps < max_steps)
+        return (state.residual > level) & (state.steps < stop)
 
     with jax.default_matmul_precision("highest"):
-        if state is None:
-            state = evaluate(params, jax.tree.map(jnp.zeros_like, params), jnp.zeros((), int))
+        # Of a new state: one program for the first part and all others.
+        state = jax.lax.cond(
+            state.steps == 0,
+            lambda new: evaluate(new.params, new.velocity, new.steps),
+            lambda old: old,
+            state,
+        )
         return jax.lax.while_loop(going, step if size == len(x) else epoch, state)

@@ -4,26 +4,27 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from companion import _training_checks as checks
 from companion._attack_losses import Loss, named
-from companion._training_checkpoint import Checkpoints, fingerprint
+from companion._files import place
+from companion._interrupt import deferred, in_short_loops, safe_point
+from companion._training_checkpoint import Checkpoints
 from companion._training_history import History
 from companion._training_records import Probe, Recorder, Run, traceable
 from companion._training_step import Carry, Replay, Switch, advance
 from companion.networks import Model
 
 
+@deferred()
 def train(
     model: Model,
     x: Float[Any, "n ..."],
@@ -33,16 +34,16 @@ def train(
     optimizer: optax.GradientTransformation,
     key: Any,
     batch_size: int = 100,
-    attack: Partial | Replay | Switch | None = None,
+    attack: Callable[..., Any] | Replay | Switch | None = None,
     attack_training_mode: bool = False,
     clean_too: bool = False,
-    penalty: Partial | None = None,
+    penalty: Callable[..., Any] | None = None,
     loss: Loss = "cross_entropy",
     start: tuple[Any, Any] | None = None,
     record: Sequence[float | int] | None = None,
     x_test: Float[Any, "m ..."] | None = None,
     labels_test: Int[Any, " m"] | None = None,
-    test_attack: Partial | None = None,
+    test_attack: Callable[..., Any] | None = None,
     probe: Probe | None = None,
     keep: bool | Sequence[float | int] = False,
     folder: str | os.PathLike | None = None,
@@ -51,9 +52,9 @@ def train(
     """Train a network on minibatches, on clean inputs or on those of an attacker who sees it as it is.
 
     min_θ E max_{x' near x} loss(f(x'; θ), y), the maximum by `attack`. All steps between two records or ends
-    of epochs are one compiled loop. Randomness comes from the key, the epoch and the step alone, so a run
-    that is repeated, or killed and continued, gives the same bits on a device that computes
-    deterministically.
+    of epochs are one compiled loop, called for some steps at a time, so that Ctrl-C is heard within seconds.
+    Randomness comes from the key, the epoch and the step alone, so a run that is repeated, or killed and
+    continued, gives the same bits on a device that computes deterministically.
 
     Args:
         model: the network: see `companion.networks`, also for training linearised ones.
@@ -83,16 +84,18 @@ def train(
         probe: inputs on which to record empirical kernels, in evaluation mode.
         keep: whether to keep the network at every record, or at which of them.
         folder: where to keep a checkpoint after each epoch and record, and kernels and snapshots. A run found
-            there goes on where it stopped, also to more epochs than it had; one of other data, start, key,
-            batch size, model's name, attack, records or optimizer is refused. (Of a schedule only the first
-            step can be compared.)
+            there goes on where it stopped, also to more epochs than it had; one that differs in anything else
+            but `progress` is refused, and the message says in what. Functions of your own are compared by
+            their code, with the values they close over and the globals they name, those of packages by name.
         progress: show a tqdm bar over epochs with loss and accuracies.
 
     Returns:
         The network and its records.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind, shape or range; a folder of another run.
+        TypeError, ValueError: arguments of the wrong kind, shape or range; a folder of another run, or
+            one that another process is writing.
+        OSError: the folder cannot be written; the message says what was wanted and what is free.
         FloatingPointError: when the loss is no longer finite; the message says what to change.
 
     Cost: for each step one gradient by θ, and one by x for each step of the attack. Memory: one minibatch's.
@@ -110,6 +113,7 @@ def train(
     epochs, batch_size = checks.sizes(epochs, batch_size, len(x))
     test = checks.test(x_test, labels_test, test_attack)
     variables = model.init(jax.random.fold_in(key, 0), jnp.asarray(x[:1])) if start is None else start
+    safe_point()
     checks.fits(model, variables, x, labels)
     n_steps = len(x) // batch_size
     marks, kept = checks.moments(record, keep, epochs, n_steps)
@@ -117,20 +121,24 @@ def train(
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
     store = None
     if folder is not None:
-        names = [checks.label(one) for one in (*attacks, *([rule] if rule else []))]
-        identity = {
-            "model": model.name,
-            "data": fingerprint(x, labels),
-            "start": fingerprint(variables),
-            "key": fingerprint(jax.random.key_data(key)),
-            "batch size": str(batch_size),
-            "attack": f"{names} {times} {attack_training_mode} {clean_too} {fingerprint(attacks)}",
-            "penalty": f"{checks.label(penalty)} {fingerprint(penalty)}",
-            "loss": checks.label(named(loss)),
-            "records": recorder.identity(),
-            "optimizer": fingerprint(checks.first_step(optimizer, variables[0])),
-        }
-        store = Checkpoints(Path(folder), identity)
+        identity = checks.identity(
+            optimizer,
+            variables[0],
+            model=model,
+            data=(x, labels),
+            start=variables,
+            key=key,
+            batch_size=batch_size,
+            attack=attack,
+            attack_training_mode=attack_training_mode,
+            clean_too=clean_too,
+            penalty=penalty,
+            loss=named(loss),
+            test_data=test,
+            test_attack=test_attack,
+            probe=probe,
+        )
+        store = Checkpoints(place(folder), identity)
     history = History(recorder, marks, kept, n_steps, rule, store)
     shape = (batch_size, *x.shape[1:]) if times else None
     carry = Carry(
@@ -153,11 +161,12 @@ def train(
         attack_training_mode=attack_training_mode,
         clean_too=clean_too,
     )
-    done, carry = history.resume(carry, epochs * n_steps)
-    with tqdm(
-        total=epochs, initial=done / n_steps, desc=model.name, unit="epoch", disable=not progress
-    ) as bar:
-        return history.run(_through(go_on, carry, done, epochs * n_steps, attacks, history, bar))
+    with history.alone():
+        done, carry = history.resume(carry, epochs * n_steps)
+        with tqdm(
+            total=epochs, initial=done / n_steps, desc=model.name, unit="epoch", disable=not progress
+        ) as bar:
+            return history.run(_through(go_on, carry, done, epochs * n_steps, attacks, history, bar))
 
 
 def _attacks(attack: Any, *, alone: bool) -> tuple[list[Any], Callable[..., bool] | None, int]:
@@ -184,18 +193,25 @@ def _through(
     n_steps, marks = history.n_steps, history.marks
     if not history.rows and 0 in marks:
         carry = history.note(0, carry)
+        history.save(0, carry)
+        safe_point()
     if done < end:
         for one in attacks:  # compiles, and does nothing
             jax.block_until_ready(go_on(carry, attack=one, epoch=0, first=0, last=0))
+            safe_point()
+    size = 1
     for stop in sorted({*marks, *range(0, end + 1, n_steps)}):
         if stop <= done:
             continue
         epoch, first = divmod(done, n_steps)
         attack = attacks[0 if history.switched is None else -1]
+
+        def some(first: int, last: int, attack: Any = attack, epoch: int = epoch) -> None:
+            nonlocal carry
+            carry = jax.block_until_ready(go_on(carry, attack=attack, epoch=epoch, first=first, last=last))
+
         begin = time.perf_counter()
-        carry = jax.block_until_ready(
-            go_on(carry, attack=attack, epoch=epoch, first=first, last=stop - epoch * n_steps)
-        )
+        size = in_short_loops(some, first, stop - epoch * n_steps, size)
         history.seconds += time.perf_counter() - begin
         done = stop
         if not np.isfinite(float(carry.loss)):
@@ -207,5 +223,6 @@ def _through(
             carry = history.note(stop, carry)
             bar.set_postfix({name: f"{value:.3f}" for name, value in history.latest().items()})
         history.save(done, carry)
+        safe_point()
         bar.update(done / n_steps - bar.n)
     return carry

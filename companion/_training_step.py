@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from companion._attack_losses import predicted
+from companion._interrupt import safe_point
 from companion.networks import Model
 
 
@@ -153,6 +154,7 @@ def right(
         rows = np.minimum(np.arange(first, first + size), len(x) - 1)
         found = _right(variables, x[rows], labels[rows], attack, jax.random.fold_in(key, first), model=model)
         parts.append(np.asarray(found)[: len(x) - first])
+        safe_point()
     return np.concatenate(parts)
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from companion import _plan, _store, _tiles
 from companion._checks import batch, count, same_inputs
 from companion._compile import Kind, double, kernel_function
+from companion._files import locked, place
+from companion._interrupt import deferred
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Plan:
         )
 
 
+@deferred()
 def gram(
     kernel: Any,
     x1: Float[Any, "n1 ..."],
@@ -98,6 +101,7 @@ def gram(
         ValueError: NaN or infinity in the inputs or the result, shapes that do not fit, an unknown kind,
             tile < 1, a kernel that is not symmetric although there is only x1; memory too small for the
             tile, or for any; a folder that holds another matrix or that another process is writing.
+        OSError: the folder cannot be written; the message says what was wanted and what is free.
 
     Memory: the result, plus the plan's `tile_bytes`. Time: the kernel's on n1 n2 pairs, half without x2.
 
@@ -109,13 +113,14 @@ def gram(
     dtype = np.result_type(x1, x1 if x2 is None else x2)
     with double(np.empty(0, dtype)):
         if out is not None:
-            return _on_disk(Path(out), kernel, kind, x1, x2, tile, memory, dtype, progress)
+            return _on_disk(place(out), kernel, kind, x1, x2, tile, memory, dtype, progress)
         job = _plan.prepare(kernel, kind, x1, x2, tile, memory)
         matrix = np.empty((job.layout.n1, job.layout.n2), dtype)
         _tiles.fill(matrix, job, x1, x2, (), lambda _: None, kind if progress else None)
         return matrix
 
 
+@deferred()
 def plan(
     kernel: Any,
     x1: Float[Any, "n1 ..."],
@@ -215,7 +220,7 @@ def _on_disk(
 
     if layout() and (matrix := _store.finished(folder)) is not None:
         return matrix
-    with _store.locked(folder):
+    with locked(folder):
         job = _plan.prepare(kernel, kind, x1, x2, layout() or tile, memory)
         cut = job.layout
         matrix, done = _store.opened(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from companion._formats import write_atomically
+from companion._files import place, write_atomically
 from companion._provenance import provenance, settings
 
 _PACKAGE = Path(__file__).parent
@@ -96,8 +96,8 @@ def record(
         content["arrays_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     if checked:
-        write_atomically(target.with_suffix(".npz"), lambda file: file.write(buffer.getvalue()))
-    write_atomically(target, lambda file: file.write(text.encode()))
+        write_atomically(target.with_suffix(".npz"), buffer.getvalue())
+    write_atomically(target, text.encode())
     if not checked:
         target.with_suffix(".npz").unlink(missing_ok=True)
     return target
@@ -185,7 +185,7 @@ def _target(experiment: Any, profile: Any, folder: str | Path | None) -> Path:
     if folder is None:
         root = _PACKAGE.parent
         folder = (root if (root / "pyproject.toml").is_file() else Path()) / "book" / "results"
-    return Path(folder) / _word("experiment", experiment) / f"{_word('profile', profile)}.json"
+    return place(folder) / _word("experiment", experiment) / f"{_word('profile', profile)}.json"
 
 
 def _word(argument: str, name: Any) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from companion._checks import batch, count, number, same_inputs
 from companion._compile import double, keep_compiled, network
+from companion._interrupt import deferred, in_short_loops
 from companion._training_linear import linear_features, linear_solution
 from companion._training_records import Probe, Run
 from companion._training_residual import Trained, train_to_residual
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 
+@deferred()
 def gradient_descent(
     apply_fn: Callable[..., Any],
     params: Any,
@@ -110,9 +112,14 @@ def _trajectory(
     x, y, x_probe, learning_rate = (jnp.asarray(a, dtype) for a in (x, y, x_probe, learning_rate))
     outputs, advance = _compiled(apply_fn)
     start, offset = (outputs(params, x), outputs(params, x_probe)) if centre else (0.0, 0.0)
-    done, trajectory = 0, []
+    done, trajectory, size = 0, [], 1
+
+    def some(first: int, stop: int) -> None:
+        nonlocal params
+        params = jax.block_until_ready(advance(params, x, y + start, learning_rate, stop - first))
+
     for mark in marks:
-        params = advance(params, x, y + start, learning_rate, mark - done)
+        size = in_short_loops(some, done, mark, size)
         done = mark
         trajectory.append(np.asarray(outputs(params, x_probe) - offset))
         if not np.isfinite(trajectory[-1]).all():

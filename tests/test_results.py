@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from companion import _formats, _provenance, results
+from companion import _files, _provenance, results
 
 GOOD = {
     "values": {"accuracy": 0.93},
@@ -254,7 +254,7 @@ def test_an_interrupted_write_is_noticed_or_harmless(tmp_path, monkeypatch, surv
         renames.append(target)
         Path(source).rename(target)
 
-    monkeypatch.setattr(_formats.os, "replace", interrupted)
+    monkeypatch.setattr(_files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         record(tmp_path, values={"accuracy": 0.5}, arrays={"eigenvalues": np.ones(9)})
     monkeypatch.undo()

@@ -1,10 +1,14 @@
 """`training.train`: against a plain loop written out, repeated, killed, continued, and attacked."""
 
+import functools
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import flax.linen as nn
@@ -15,12 +19,12 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from companion import networks
+from companion import _training_checkpoint, _training_checks, networks
 from companion.attacks import Threat, free_training, training_attack
 from companion.dynamics import KernelPath
 from companion.empirical import empirical_ntk
 from companion.networks import evaluation, linearise_at, linearised
-from companion.training import Probe, linear_features, linear_solution, train
+from companion.training import Probe, Switch, linear_features, linear_solution, train
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(60, 6)).astype(np.float32)
@@ -260,6 +264,19 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path):
     assert isinstance(again.kernels, KernelPath)
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A run of one epoch in a folder, not to be changed."""
+    folder = tmp_path_factory.mktemp("stored")
+    train(MODEL, X, Y, **arguments(folder) | {"epochs": 1, "record": (0, 0.5, 1)})
+    return folder
+
+
+def shifted(shift):
+    """An attack that differs from others by what it closes over alone."""
+    return lambda predict, x, labels, key, epoch: x + shift
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -272,16 +289,71 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path):
         ({"attack": training_attack(LINF, steps=2, random_start=False)}, "attack"),
         ({"epochs": 0, "record": ()}, "epochs must be at least 1"),
         ({"loss": "squared"}, "loss"),
+        ({"loss": lambda outputs, labels: outputs[:, 0]}, "loss"),
+        ({"penalty": lambda *_: 0.0}, "penalty"),
+        ({"attack": shifted(0.1)}, "attack"),
+        ({"attack": Switch(None, training_attack(LINF, steps=2), lambda run: False)}, "attack"),
+        ({"test_attack": training_attack(LINF)}, "test attack"),
+        ({"x_test": X[:5], "labels_test": Y[:5]}, "test data"),
+        ({"clean_too": True}, "clean too"),
         ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "optimizer"),
-        ({"probe": Probe(X[:5])}, "records"),
+        ({"optimizer": optax.sgd(0.1, momentum=0.5)}, "optimizer"),
+        ({"optimizer": optax.sgd(0.1)}, "optimizer"),
+        ({"optimizer": optax.sgd(lambda step: 0.1, momentum=0.9)}, "optimizer"),
+        ({"optimizer": optax.chain(optax.clip_by_global_norm(9.0), SGD)}, "optimizer"),
+        ({"probe": Probe(X[:5])}, "probe"),
+        ({"probe": Probe(X[:4], "full", training_attack(LINF), Y[:4])}, "probe"),
+        ({"probe": None}, "probe"),
         ({"record": (0, 1, 3)}, "records"),
+        ({"keep": False}, "keep"),
+        ({"keep": (0, 1)}, "keep"),
         ({"start": MODEL.init(jax.random.key(9), X[:1])}, "start"),
     ],
+    ids=itertools.count(),
 )
-def test_a_folder_of_another_run_is_refused(tmp_path, change, named):
-    train(MODEL, X, Y, **arguments(tmp_path) | {"epochs": 1, "record": (0, 0.5, 1)})
-    with pytest.raises(ValueError, match=f"holds a run with other .*{named}|^{named}"):
-        train(MODEL, X, Y, **arguments(tmp_path) | change)
+def test_a_folder_of_another_run_is_refused(stored, change, named):
+    with pytest.raises(ValueError, match=f"holds a run with other {named}[:,]|^{named}"):
+        train(MODEL, X, Y, **arguments(stored) | change)
+
+
+def test_a_folder_of_another_algorithm_is_refused(stored, monkeypatch):
+    monkeypatch.setattr(_training_checkpoint, "ALGORITHM", 3)
+    with pytest.raises(ValueError, match="holds a run with other algorithm:"):
+        train(MODEL, X, Y, **arguments(stored))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: cut(folder / "checkpoint.npz"), "checkpoint.npz is damaged"),
+        (
+            lambda folder: np.savez(folder / "checkpoint.npz", a=1),
+            "checkpoint.npz .* is no checkpoint of train",
+        ),
+        (lambda folder: (folder / "checkpoint.npz").unlink(), r"holds .*\.np. but no checkpoint.npz"),
+        (lambda folder: cut(folder / "snapshots" / "1.0.npz"), "1.0.npz is damaged"),
+        (lambda folder: np.savez(folder / "snapshots" / "1.0.npz", a=1), "1.0.npz is damaged .* a is"),
+        (lambda folder: (folder / "snapshots" / "1.0.npz").unlink(), "lacks the network of epoch 1"),
+        (lambda folder: (folder / "kernels" / "1.0.npy").unlink(), "lacks the kernel of epoch 1"),
+        (lambda folder: np.save(folder / "kernels" / "a.npy", X), "a.npy is damaged or of another kind"),
+    ],
+    ids=itertools.count(),
+)
+def test_a_damaged_folder_is_refused(stored, tmp_path, harm, message):
+    folder = shutil.copytree(stored, tmp_path / "run")
+    harm(folder)
+    with pytest.raises(ValueError, match=message):
+        train(MODEL, X, Y, **arguments(folder))
+
+
+def test_what_cannot_be_compared_is_said():
+    penalty, params = functools.partial(max, threading.Lock()), MODEL.init(jax.random.key(0), X[:1])[0]
+    with pytest.warns(UserWarning, match="_thread.lock of the penalty cannot be compared"):
+        _training_checks.identity(SGD, params, penalty=penalty)
 
 
 @pytest.mark.matrix

@@ -96,11 +96,11 @@ def minutes(seconds: float) -> str:
 def paragraph(found: dict[str, float], runs: int, machine: str, day: str) -> str:
     """Return README's paragraph."""
     return (
-        f"The first `make book` installs ({minutes(found['install'])}, {found['disk']:.1f} GB on disk) and then "
-        f"takes {minutes(found['book'])}; again without changes, {minutes(found['again'])}. `make test` takes "
-        f"{minutes(found['test'])} for {found['tests']:,.0f} tests, and no process more than "
-        f"{found['memory']:.1f} GB of memory. (Medians of {runs} fresh clones with nothing compiled before, on "
-        f"{day}: {machine}.)"
+        f"The first `make book` installs ({minutes(found['install'])}, {found['disk']:.1f} GB on disk) "
+        f"and then takes {minutes(found['book'])}; again without changes, {minutes(found['again'])}. "
+        f"`make test` takes {minutes(found['test'])} for {found['tests']:,.0f} tests, and no process more "
+        f"than {found['memory']:.1f} GB of memory. (Medians of {runs} fresh clones with nothing compiled "
+        f"before, on {day}: {machine}.)"
     )
 
 

@@ -5,13 +5,17 @@ profile and show a recorded larger one beside it.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import os
+import signal
+import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from companion import results
+from companion._files import place
 
 
 def main(
@@ -39,12 +43,15 @@ def main(
     parser.add_argument("--profile", choices=sorted(profiles), default="quick")
     parser.add_argument("--folder", help="where to write (default: book/results of this checkout)")
     if checkpoints:
-        parser.add_argument("--checkpoints", type=Path, help="where a stopped run goes on (default: nowhere)")
+        parser.add_argument(
+            "--checkpoints", type=place, help="where a stopped run goes on (default: nowhere)"
+        )
     chosen = parser.parse_args(arguments)
     config = profiles[chosen.profile]
     start = time.perf_counter()
     options = {"folder": chosen.checkpoints} if checkpoints else {}
-    arrays = run(config, progress=True, **options)
+    with _ended_by_ctrl_c():
+        arrays = run(config, progress=True, **options)
     path = results.record(
         name,
         chosen.profile,
@@ -57,3 +64,19 @@ def main(
         folder=chosen.folder,
     )
     print(f"recorded {path}")
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """End the process by the signal itself: in Python's own end, what XLA still compiles would crash."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        print(
+            "\nKeyboardInterrupt: what is under --checkpoints stays, and a next run goes on there",
+            file=sys.stderr,
+            flush=True,
+        )
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)

@@ -1,6 +1,5 @@
 """What several experiments do alike: kernels by name, attacks in batches, intervals, padding, sources."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from companion import data
-from companion._formats import write_atomically
+from companion._files import locked, place, read_arrays, write_atomically
+from companion._fingerprint import fingerprint
+from companion._training_checkpoint import ALGORITHM
 from companion.architectures import Architecture, conv, fc, myrtle
 from companion.statistics import Estimate
 
@@ -40,17 +41,21 @@ def kept(folder: Path | None, name: str, key: Any, make: Callable[[], dict[str, 
     Args:
         folder: None for nowhere.
         name: begins the file's name.
-        key: all that the arrays depend on; its `repr` tells.
+        key: all that the arrays depend on.
         make: makes them.
+
+    Raises:
+        ValueError: a file that is damaged; a folder that another process is writing.
+        OSError: the folder cannot be written.
     """
     if folder is None:
         return make()
-    path = folder / f"{name} {hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
+    path = place(folder) / f"{name} {fingerprint((ALGORITHM, key))[:16]}.npz"
     if not path.exists():
-        arrays = make()
-        write_atomically(path, lambda file: np.savez(file, **arrays))
-    with np.load(path) as file:
-        return dict(file)
+        with locked(path.parent):
+            if not path.exists():
+                write_atomically(path, make())
+    return read_arrays(path)
 
 
 def padded(arrays: list[np.ndarray]) -> np.ndarray:

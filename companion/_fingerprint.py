@@ -1,0 +1,143 @@
+"""What tells one value from another when work goes on later: arrays by bytes, functions by what they do.
+
+A function of the user's counts by its bytecode, defaults, closure and the globals that it names, those of an
+installed package by its name, defaults and closure: that code changes with the package's version. Of a module
+only the name is seen, not what is looked up in it.
+"""
+
+import dis
+import functools
+import hashlib
+import sysconfig
+import types
+import weakref
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def fingerprint(value: Any, unseen: list[str] | None = None) -> str:
+    """A short hash of a value: numbers, texts, arrays, containers, functions, classes and other objects.
+
+    Args:
+        value: anything.
+        unseen: takes the kinds of what cannot be told apart, such as an open file: they count by their kind
+            alone.
+
+    Returns:
+        The same text for the same value, in every process.
+
+    >>> fingerprint(np.eye(2)) == fingerprint(np.eye(2)), fingerprint(np.eye(2)) == fingerprint(np.eye(3))
+    (True, False)
+    """
+    return _digest(value, [], {}, [] if unseen is None else unseen).hex()[:32]
+
+
+def _digest(value: Any, above: list[int], known: dict[int, bytes], unseen: list[str]) -> bytes:
+    """Hash a value; `above` are those that it is part of, `known` the functions and classes done."""
+    if id(value) in known:
+        return known[id(value)]
+    if id(value) in above:
+        return f"{len(above) - above.index(id(value))} above".encode()
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_plain(value):
+        return _array(np.asarray(value))
+    try:
+        kind, *parts = _parts(value)
+    except Exception:  # Objects refuse to be taken apart with what they like.
+        unseen.append(f"{type(value).__module__}.{type(value).__qualname__}")
+        kind, parts = f"unseen {unseen[-1]}", ()
+    above.append(id(value))
+    digests = [_digest(part, above, known, unseen) for part in parts]
+    above.pop()
+    found = hashlib.sha256(kind.encode())
+    for digest in sorted(digests) if kind in ("set", "mapping") else digests:
+        found.update(digest)
+    if isinstance(value, types.FunctionType | type):
+        known[id(value)] = found.digest()
+    return found.digest()
+
+
+def _is_plain(array: Any) -> bool:
+    return array.dtype != object and not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """What a value is, and the values that make it up."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return (f"{type(value).__qualname__} {value!r}",)
+    if isinstance(value, jax.Array):
+        return f"key {jax.random.key_impl(value)}", jax.random.key_data(value)
+    if isinstance(value, tuple | list):
+        return f"{type(value).__qualname__} {len(value)}", *value
+    if isinstance(value, set | frozenset):
+        return "set", *value
+    if isinstance(value, Mapping):
+        return "mapping", *value.items()
+    if isinstance(value, functools.partial):
+        return "partial", value.func, value.args, value.keywords
+    if isinstance(value, weakref.ReferenceType):
+        return "weak", value()
+    if isinstance(value, types.MethodType):
+        return "method", value.__self__, value.__func__
+    if isinstance(value, types.CodeType):
+        return "code", value.co_code, value.co_names, value.co_consts
+    if isinstance(value, types.FunctionType):
+        return "function", *_function(value)
+    if isinstance(value, types.ModuleType):
+        return (f"module {value.__name__}",)
+    if isinstance(value, type):
+        return f"class {value.__module__} {value.__qualname__}", *_methods(value)
+    if is_dataclass(value):
+        return "data", type(value), *(getattr(value, field.name) for field in fields(value) if field.compare)
+    if hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache and the like
+        return f"wrapped {type(value).__qualname__}", value.__wrapped__
+    parts = value.__reduce_ex__(4)
+    if isinstance(parts, str):
+        return f"global {getattr(value, '__module__', None)} {parts}", type(value)
+    return "object", *(list(p) if i > 2 and p is not None else p for i, p in enumerate(parts))
+
+
+def _array(array: np.ndarray) -> bytes:
+    """An array's shape, dtype and values, a little at a time."""
+    digest = hashlib.sha256(f"{array.shape} {array.dtype.name} ".encode())
+    rows = array.reshape(1) if array.ndim == 0 else array
+    for start in range(0, len(rows), 1024):
+        digest.update(np.ascontiguousarray(rows[start : start + 1024]))
+    return digest.digest()
+
+
+def _function(function: types.FunctionType) -> list[Any]:
+    """What decides what a function computes."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    given = [function.__defaults__, function.__kwdefaults__, cells]
+    code = function.__code__
+    if _installed(function.__module__) or code.co_filename.startswith(_INSTALLED):
+        return [function.__module__, function.__qualname__, *given]
+    names = [name for name in _globals(code) if name in function.__globals__]
+    return [code, *given, names, [function.__globals__[name] for name in names]]
+
+
+def _globals(code: types.CodeType) -> list[str]:
+    """The global names that code reads, its inner functions' too."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            names.update(_globals(inner))
+    return sorted(names)
+
+
+def _methods(kind: type) -> list[Any]:
+    """The functions of a class of the user's."""
+    if _installed(kind.__module__):
+        return []
+    return [item for item in sorted(vars(kind).items()) if isinstance(item[1], types.FunctionType)]
+
+
+def _installed(module: str | None) -> bool:
+    """Whether code counts by its name: of companion, whose stores say which version of it they are of."""
+    return (module or "").split(".")[0] in ("companion", "builtins")
