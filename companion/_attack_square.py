@@ -15,7 +15,7 @@ from companion import _attack_threat as geometry
 from companion._attack_losses import Loss, named, progress_of
 from companion._attack_predict import as_partial, checked, in_batches
 from companion._attack_threat import Threat
-from companion._checks import count
+from companion._checks import count, random_key
 from companion._compile import double
 
 _SHARE = 0.8  # of the pixels, changed by the first square; their paper's setting for CIFAR-10 and MNIST
@@ -67,18 +67,19 @@ def square(
     queries, batch = count("queries", queries), count("batch", batch)
     if threat.norm != "linf":
         raise ValueError(f"norm must be 'linf' for the square attack, got {threat.norm!r}")
-    x, labels = checked(predict, x, labels, threat.bounds)
+    random_key("key", key)
+    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
     if x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
-    with double(x):
+    with double(x, predict):
         predict, (low, high), attacked = as_partial(predict), geometry.box(threat, x), x.copy()
         parts = list(in_batches(np.arange(len(x)), min(batch, len(x))))
         for some in tqdm(parts, desc="square attack", disable=not progress):
             attacked[some], risen = _search(
                 predict, key, some, x[some], low[some], high[some], labels[some], queries, loss=named(loss)
             )
-            if np.isnan(risen).any():
-                raise ValueError("predict returned NaN")
+            if not np.isfinite(risen).all():
+                raise ValueError("predict returned NaN, or infinity, or loss did")
         return attacked
 
 
@@ -138,5 +139,6 @@ def _search(
     return placed(state[1]), state[2]
 
 
-# Queries, of 10,000, at which the share of changed pixels halves: their schedule.
-_SCHEDULE = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
+# Queries, of 10,000, at which the share of changed pixels halves: their schedule. JAX would take 64-bit
+# numbers for 32-bit ones or not, by its precision, and keeps the code it made of them first.
+_SCHEDULE = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], np.float32)

@@ -146,7 +146,11 @@ def test_parameters_do_not_depend_on_the_batch_size():
             r"wants x1 as images \(n, h, w, c\), got shape \(2, 9\)",
         ),
         (lambda: fc().kernel(np.ones((2, 3)), np.ones((2, 4))), ValueError, "one shape"),
-        (lambda: fc().kernel(np.ones((2, 3), np.uint8)), TypeError, "x1 must be floating point, got uint8"),
+        (
+            lambda: fc().kernel(np.ones((2, 3), np.uint8)),
+            TypeError,
+            "x1 must be float32 or float64, got uint8",
+        ),
         (lambda: fc().kernel(np.ones(3)), ValueError, "x1 must be a batch"),
     ],
 )
@@ -157,7 +161,6 @@ def test_wrong_arguments_are_named(call, error, message):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("x64")
 def test_the_myrtle_kernel_is_the_recursion_over_pairs_of_pixels():
     rng = np.random.default_rng(0)
     x1, x2 = rng.uniform(size=(1, 8, 8, 2)), rng.uniform(size=(1, 8, 8, 2))
@@ -165,9 +168,11 @@ def test_the_myrtle_kernel_is_the_recursion_over_pairs_of_pixels():
     groups = [*(2 * layer), ("avg_pool", 2), *layer, ("avg_pool", 2), *layer, ("avg_pool", 2)]
     layers = (*groups, ("global_avg_pool",), ("dense", 1.3, 0.2))
     nngp, ntk = oracles.kernels(x1, x2, layers)
+    # In float64 some processors get a segmentation fault, so companion refuses it there.
+    x1, x2 = x1.astype(np.float32), x2.astype(np.float32)
     ours = myrtle(5, w_std=1.3, b_std=0.2).kernel(x1, x2, ("nngp", "ntk"))
-    np.testing.assert_allclose(ours[0], nngp, rtol=1e-8)
-    np.testing.assert_allclose(ours[1], ntk, rtol=1e-8)
+    np.testing.assert_allclose(ours[0], nngp, rtol=1e-5)
+    np.testing.assert_allclose(ours[1], ntk, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("as_users_run")

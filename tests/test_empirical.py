@@ -353,12 +353,12 @@ def test_free_memory_is_what_the_device_or_the_system_says():
         (
             lambda f, p: empirical_ntk(f, 1, X1),
             TypeError,
-            "params must be floating point, got a leaf of int32",
+            "params must be float32 or float64, got a leaf of int",
         ),
         (
             lambda f, p: empirical_ntk(f, (p, jax.random.key(0)), X1),
             TypeError,
-            "params must be floating point, got a leaf of key",
+            "params must be float32 or float64, got a leaf of key",
         ),
         (
             lambda f, p: empirical_ntk(lambda p, x: f(p, x - x.mean(axis=0)), p, X1),
