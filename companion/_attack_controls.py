@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 
 from companion import _attack_threat as geometry
 from companion._attack_predict import checked, in_batches
-from companion._attack_threat import Threat
+from companion._attack_threat import HALF, Threat
 from companion._checks import batch as examples
 from companion._checks import count, finite, random_key, within
-from companion._compile import double
-from companion.predictor import input_gradient, refuse_other_functions
+from companion._compile import double, refuse_other_functions
+from companion.predictor import input_gradient
 
 
 def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np.ndarray, "m ..."]:
@@ -41,7 +41,7 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np
     with double(x):
         if threat.norm == "linf":
             low, high = geometry.box(threat, x)
-            return np.where(np.asarray(jax.random.bernoulli(key, shape=x.shape)), high, low)
+            return np.where(np.asarray(jax.random.bernoulli(key, HALF, x.shape)), high, low)
         delta = np.array(jax.random.normal(key, x.shape, x.dtype))
         length = np.linalg.norm(delta.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
         return geometry.inside(threat, x, x + threat.eps * delta / length)

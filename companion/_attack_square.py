@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from companion import _attack_threat as geometry
 from companion._attack_losses import Loss, named, progress_of
 from companion._attack_predict import as_partial, checked, in_batches
-from companion._attack_threat import Threat
+from companion._attack_threat import HALF, Threat
 from companion._checks import count, random_key
 from companion._compile import double
 
@@ -105,15 +105,15 @@ def _search(
         return loss(outputs, labels), progress_of(outputs, labels, targeted=False)
 
     def stripes(key: Any) -> Any:
-        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(1, width, channels))
+        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), HALF, (1, width, channels))
         return jnp.broadcast_to(signs, (height, width, channels))
 
     def proposal(key: Any, query: Any, side: Any, up: Any) -> Any:
         r, c, s = jax.random.split(jax.random.fold_in(key, query), 3)
-        top = jax.random.randint(r, (), 0, height - side + 1)
-        left = jax.random.randint(c, (), 0, width - side + 1)
+        top = jax.random.randint(r, (), 0, height - side + 1, np.int32)
+        left = jax.random.randint(c, (), 0, width - side + 1, np.int32)
         inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-        return jnp.where(inside[..., None], jax.random.bernoulli(s, shape=(channels,)), up)
+        return jnp.where(inside[..., None], jax.random.bernoulli(s, HALF, (channels,)), up)
 
     def placed(up: Any) -> Any:
         return jnp.where(up, high, low)
@@ -125,7 +125,7 @@ def _search(
     def one(state: Any) -> Any:
         query, up, risen, reached = state
         share = _SHARE * 0.5 ** jnp.searchsorted(_SCHEDULE, query * (10_000 / queries), side="left")
-        side = jnp.clip(jnp.round(jnp.sqrt(share * height * width)), 1, min(height, width)).astype(int)
+        side = jnp.clip(jnp.round(jnp.sqrt(share * height * width)), 1, min(height, width)).astype(np.int32)
         candidate = jax.vmap(proposal, (0, None, None, 0))(keys, query, side, up)
         new, new_reached = value(placed(candidate))
         # One that is fooled stays as it is.

@@ -27,6 +27,7 @@ from companion._attack_threat import Threat
 from companion._attack_training import free_training, training_attack
 from companion._attack_transfer import Transfer, gradient_cosine, transfer
 from companion._checks import count, predicted
+from companion._compile import double
 from companion.statistics import Estimate, accuracy
 
 __all__ = [
@@ -114,7 +115,8 @@ def two_logits(predict: Callable[..., Any]) -> Partial:
 
 
 def _two_logits(predict: Partial, x: Any) -> Any:
-    outputs = predict(x)
-    if outputs.shape[1:] != (1,):
-        raise ValueError(f"predict must have one output, got {outputs.shape[1:]}")
-    return jnp.concatenate([-outputs, outputs], axis=1) / 2
+    with double(x, predict):
+        outputs = predict(x)
+        if outputs.shape[1:] != (1,):
+            raise ValueError(f"predict must have one output, got {outputs.shape[1:]}")
+        return jnp.concatenate([-outputs, outputs], axis=1) / 2

@@ -17,7 +17,15 @@ from jaxtyping import Float
 
 from companion._checks import batch as examples
 from companion._checks import count, finite, precise, same_inputs
-from companion._compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
+from companion._compile import (
+    Kind,
+    double,
+    keep_compiled,
+    kernel_entries,
+    kernel_function,
+    pixels,
+    refuse_other_functions,
+)
 
 
 def predictor(
@@ -111,13 +119,6 @@ def input_gradient(
     if not isinstance(found, jax.core.Tracer) and not jnp.isfinite(found).all():
         finite("f's gradient in its inputs", np.asarray(found))
     return found
-
-
-def refuse_other_functions(name: str, f: Any) -> None:
-    """A TypeError where f is not from `predictor`, whose outputs depend on their own input alone."""
-    if not isinstance(f, Partial) or not getattr(f.func, "is_predictor", False):
-        got = getattr(getattr(f, "func", f), "__qualname__", type(f).__name__)
-        raise TypeError(f"{name} must come from predictor.predictor, got {got}")
 
 
 @jax.jit
