@@ -96,6 +96,19 @@ def refuse_other_functions(name: str, f: Any) -> None:
         raise TypeError(f"{name} must come from predictor.predictor, got {got}")
 
 
+def refuse_mixed_entries(kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:
+    """Ask a kernel of the user's once: an entry is of two inputs alone, in whatever tile it is computed."""
+    function = kernel_function(kernel, kind)
+    library = (getattr(function, "__module__", None) or "").startswith("neural_tangents")
+    if is_immutable(function) or library or min(len(x1), len(x2)) < 2:
+        return
+    with double(x1, x2):
+        together, alone = (kernel_entries(function, x1[rows], x2[rows], kind) for rows in ([0, 1], [0, 0]))
+    refuse_mixing(
+        "kernel", together[0, 0], alone[0, 0], cure="An entry must depend on its own two inputs alone"
+    )
+
+
 def refuse_mixing(name: str, together: Any, alone: Any, *, cure: str) -> None:
     """Raise where the outputs for x[0] in the company of x[1] are not those without it.
 

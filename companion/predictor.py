@@ -24,6 +24,7 @@ from companion._compile import (
     kernel_entries,
     kernel_function,
     pixels,
+    refuse_mixed_entries,
     refuse_other_functions,
 )
 
@@ -82,6 +83,7 @@ def predictor(
     if alpha.ndim != 2 or len(alpha) != len(x):
         raise ValueError(f"coefficients must have shape ({len(x)}, k), got {alpha.shape}")
     finite("coefficients", alpha)
+    refuse_mixed_entries(kernel, kind, x, x)
     limit = _default_batch(kernel, x) if batch is None else count("batch", batch)
     return Partial(_compiled(function, kind), *_blocks(x, alpha.astype(x.dtype), limit))
 
