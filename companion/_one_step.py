@@ -213,7 +213,8 @@ def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, ke
     pair = [_gradient(predict, z, labels).reshape(len(x), -1) for z in (x, other)]
     sizes = [jax.lax.stop_gradient(jnp.abs(g).max(axis=1, keepdims=True)) for g in pair]
     # A cosine knows no scale: taken out first, squares of small gradients do not vanish, and as a constant
-    # it has no derivative to overflow. Where the loss is 0 to the last bit there is no direction. NaN stays NaN.
+    # it has no derivative to overflow. Where the loss is 0 to the last bit there is no direction.
+    # NaN stays NaN.
     live = ~(jnp.minimum(*sizes) <= 1e-20)
     one, two = (jnp.where(live, g / jnp.where(live, size, 1), 1) for g, size in zip(pair, sizes, strict=True))
     lengths = jnp.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))

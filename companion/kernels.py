@@ -96,9 +96,9 @@ def gram(
     Raises:
         TypeError: inputs that are not float32 or float64; a kernel that is no function.
         ValueError: NaN or infinity in the inputs or the result, shapes that do not fit, an unknown kind,
-            tile < 1, a kernel that is not symmetric although there is only x1, or whose entries depend on other
-            inputs than their two; memory too small for the
-            tile, or for any; a folder that holds another matrix or that another process is writing.
+            tile < 1, a kernel that is not symmetric although there is only x1, or whose entries depend on
+            other inputs than their two; memory too small for the tile, or for any; a folder that holds
+            another matrix or that another process is writing.
 
     Memory: the result, plus the plan's `tile_bytes`. Time: the kernel's on n1 n2 pairs, half without x2.
 
