@@ -14,7 +14,7 @@ from companion._attack_losses import Loss, named
 from companion._attack_pgd import fgsm, pgd
 from companion._attack_predict import as_partial, checked, in_batches, loss_gradient, outputs_of
 from companion._attack_threat import Threat
-from companion._checks import count
+from companion._checks import count, random_key
 from companion._compile import double
 from companion.statistics import Estimate, accuracy
 
@@ -101,7 +101,8 @@ def sanity_checks(
     (0.0, ())
     """
     steps = count("steps", steps)
-    x, labels = checked(predict, x, labels, threat.bounds)
+    random_key("key", key)
+    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
     predict = as_partial(predict)
     low, high = threat.bounds
     whole = (high - low) * (1.0 if threat.norm == "linf" else float(np.sqrt(x[0].size)))
@@ -152,7 +153,7 @@ def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
 
 def _zero_gradients(predict: Any, x: np.ndarray, labels: np.ndarray, loss: Any, batch: int) -> float:
     flat = np.empty(len(x), bool)
-    with double(x):
+    with double(x, predict):
         for some in in_batches(np.arange(len(x)), min(batch, len(x))):
             found = np.asarray(loss_gradient(predict, x[some], labels[some], loss=loss))
             flat[some] = ~found.any(axis=tuple(range(1, x.ndim)))

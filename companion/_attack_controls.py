@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 
 from companion import _attack_threat as geometry
 from companion._attack_predict import checked, in_batches
-from companion._attack_threat import Threat
+from companion._attack_threat import HALF, Threat
 from companion._checks import batch as examples
-from companion._checks import count
-from companion._compile import double
+from companion._checks import count, finite, random_key, within
+from companion._compile import double, refuse_other_functions
 from companion.predictor import input_gradient
 
 
@@ -36,11 +36,12 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np
     >>> np.abs(random_sign(x, Threat("linf", 0.25), key=jax.random.key(0)) - x)
     array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
-    x = _within(x, threat)
+    random_key("key", key)
+    x = within("x", examples("x", x), threat.bounds)
     with double(x):
         if threat.norm == "linf":
             low, high = geometry.box(threat, x)
-            return np.where(np.asarray(jax.random.bernoulli(key, shape=x.shape)), high, low)
+            return np.where(np.asarray(jax.random.bernoulli(key, HALF, x.shape)), high, low)
         delta = np.array(jax.random.normal(key, x.shape, x.dtype))
         length = np.linalg.norm(delta.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
         return geometry.inside(threat, x, x + threat.eps * delta / length)
@@ -64,7 +65,8 @@ def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float
     >>> bool(np.abs(random_uniform(x, Threat("linf", 0.25), key=jax.random.key(0)) - x).max() <= 0.25)
     True
     """
-    x = _within(x, threat)
+    random_key("key", key)
+    x = within("x", examples("x", x), threat.bounds)
     with double(x):
         low, high = geometry.box(threat, x)
         keys = jax.random.split(key, len(x))
@@ -104,28 +106,21 @@ def one_step(
     >>> one_step(f, np.full((1, 2), 0.5, np.float32), np.array([1]), Threat("linf", 0.25))
     array([[0.25, 0.75]], dtype=float32)
     """
-    if not isinstance(f, Partial):
-        raise TypeError(f"f must come from predictor.predictor, got {type(f).__name__}")
+    refuse_other_functions("f", f)
     batch = count("batch", batch)
     x, labels = checked(f, x, labels, threat.bounds)
     (low, high), attacked = geometry.box(threat, x), np.empty_like(x)
-    for some in in_batches(np.arange(len(x)), min(batch, len(x))):
-        here, y = x[some], labels[some]
-        outputs = f(here)
-        if outputs.shape[1] == 1:
-            weights = 1.0 - 2.0 * y[:, None]
-        else:
-            weights = jax.nn.softmax(outputs) - jax.nn.one_hot(y, outputs.shape[1])
-        gradient = input_gradient(f, here, weights)
-        attacked[some] = geometry.step(
-            threat.norm, gradient, here, here, low[some], high[some], threat.eps, threat.eps
-        )
+    with double(x, f):
+        for some in in_batches(np.arange(len(x)), min(batch, len(x))):
+            here, y = x[some], labels[some]
+            outputs = f(here)
+            if outputs.shape[1] == 1:
+                weights = 1.0 - 2.0 * y[:, None]
+            else:
+                weights = jax.nn.softmax(outputs) - jax.nn.one_hot(y, outputs.shape[1])
+            gradient = input_gradient(f, here, finite("f's outputs", np.asarray(weights)))
+            attacked[some] = geometry.step(
+                threat.norm, gradient, here, here, low[some], high[some], threat.eps, threat.eps
+            )
     # For inputs of more precision than f has, the L∞ step is rounded too.
     return geometry.inside(threat, x, attacked)
-
-
-def _within(x: Any, threat: Threat) -> np.ndarray:
-    x, (low, high) = examples("x", x), threat.bounds
-    if x.min() < low or x.max() > high:
-        raise ValueError(f"x must lie in the bounds {threat.bounds}, got {x.min():.4g} to {x.max():.4g}")
-    return x

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from companion._checks import predicted
+from companion._compile import double
+
 Loss = Literal["margin", "cross_entropy", "squared"] | Callable[..., Any]
 
 
@@ -25,12 +28,13 @@ def margin(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arra
     >>> margin(jnp.array([[2.0], [-1.0]]), jnp.array([1, 1]))
     Array([-2.,  1.], dtype=float32)
     """
-    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
-    if outputs.shape[1] == 1:
-        return -_sign(outputs, labels) * outputs[:, 0]
-    own = jnp.arange(outputs.shape[1]) == labels[:, None]
-    other = jnp.where(own, -jnp.inf, outputs).max(axis=1)
-    return other - jnp.where(own, outputs, 0).sum(axis=1)
+    with double(outputs):
+        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        if outputs.shape[1] == 1:
+            return -_sign(outputs, labels) * outputs[:, 0]
+        own = jnp.arange(outputs.shape[1]) == labels[:, None]
+        other = jnp.where(own, -jnp.inf, outputs).max(axis=1)
+        return other - jnp.where(own, outputs, 0).sum(axis=1)
 
 
 def cross_entropy(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
@@ -46,10 +50,11 @@ def cross_entropy(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[j
     >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
     """
-    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
-    if outputs.shape[1] == 1:
-        return jax.nn.softplus(-_sign(outputs, labels) * outputs[:, 0])
-    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=1)[:, 0]
+    with double(outputs):
+        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        if outputs.shape[1] == 1:
+            return jax.nn.softplus(-_sign(outputs, labels) * outputs[:, 0])
+        return -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=1)[:, 0]
 
 
 def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
@@ -68,10 +73,15 @@ def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arr
     >>> squared(jnp.array([[3.0]]), jnp.array([1]))
     Array([2.], dtype=float32)
     """
-    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
-    k = outputs.shape[1]
-    wanted = _sign(outputs, labels)[:, None] if k == 1 else jax.nn.one_hot(labels, k) - 1 / k
-    return ((outputs - wanted) ** 2).sum(axis=1) / 2
+    with double(outputs):
+        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        k = outputs.shape[1]
+        wanted = (
+            _sign(outputs, labels)[:, None]
+            if k == 1
+            else jax.nn.one_hot(labels, k, dtype=outputs.dtype) - 1 / k
+        )
+        return ((outputs - wanted) ** 2).sum(axis=1) / 2
 
 
 LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared}
@@ -84,11 +94,6 @@ def named(loss: Any) -> Callable[..., Any]:
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)} or a function, got {loss!r}")
     return LOSSES[loss]
-
-
-def predicted(outputs: Any) -> Any:
-    """Classes (m,): by sign of one output, by the largest of several, as `statistics.accuracy` counts."""
-    return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
 
 def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:

@@ -15,7 +15,7 @@ from companion import _attack_threat as geometry
 from companion._attack_losses import Loss, named, progress_of
 from companion._attack_predict import as_partial, checked, in_batches
 from companion._attack_threat import Threat
-from companion._checks import count, number
+from companion._checks import count, number, random_key
 from companion._compile import double
 
 
@@ -86,10 +86,12 @@ def pgd(
     if early_stop and not best_iterate:
         raise ValueError("early_stop must be False without best_iterate: it ends at the first success")
     sizes = _sizes(step_size, steps, threat.eps)
-    x, labels = checked(predict, x, labels, threat.bounds)
+    if key is not None:
+        random_key("key", key)
+    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
     batch = min(batch, len(x))
     options = {"loss": named(loss), "targeted": targeted, "norm": threat.norm}
-    with double(x):
+    with double(x, predict):
         predict, (low, high) = as_partial(predict), geometry.box(threat, x)
         stride = 1 if early_stop else steps
         bar = tqdm(total=restarts * steps * len(x), desc="PGD", unit="steps", disable=not progress)
@@ -127,8 +129,10 @@ def pgd(
                         bar.update((steps - done - 1) * (len(todo) - len(left)))
                         todo = left
                 settle(now, todo)
-        if bad := int((np.isnan(score) | np.isnan(best).reshape(len(x), -1).any(axis=1)).sum()):
-            raise ValueError(f"predict returned NaN for {bad} of {len(x)} examples, or its gradient did")
+        if bad := int((~np.isfinite(score) | np.isnan(best).reshape(len(x), -1).any(axis=1)).sum()):
+            raise ValueError(
+                f"predict returned NaN for {bad} of {len(x)} examples, or infinity, or its gradient did"
+            )
         return geometry.inside(threat, x, best) if threat.norm == "l2" else best
 
 

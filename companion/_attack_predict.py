@@ -1,5 +1,6 @@
 """Functions under attack: checked, compiled where JAX can, and evaluated in batches."""
 
+import collections
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,8 +9,10 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from companion._attack_losses import named
 from companion._checks import batch as examples
-from companion._compile import double
+from companion._checks import class_labels, finite, within
+from companion._compile import double, refuse_mixing
 
 
 def as_partial(predict: Callable[..., Any]) -> Partial:
@@ -18,27 +21,57 @@ def as_partial(predict: Callable[..., Any]) -> Partial:
 
 
 def checked(
-    predict: Any, x: Any, labels: Any, bounds: tuple[float, float] | None = None
+    predict: Any,
+    x: Any,
+    labels: Any,
+    bounds: tuple[float, float] | None = None,
+    *,
+    loss: Any = "margin",
+    name: str = "predict",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and int32 labels that fit each other, the function and the bounds; or an error."""
+    """Inputs and int32 labels that fit each other, the function and the bounds; or an error.
+
+    The functions are asked for shapes, and `predict` whether an example's outputs are its own: all attacks
+    rely on it.
+    """
     if not callable(predict):
-        raise TypeError(f"predict must be a function of inputs (m, ...), got {predict!r}")
-    x, labels = examples("x", x), np.asarray(labels)
-    if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
-        raise ValueError(f"x must lie in the bounds {bounds}, got {x.min():.4g} to {x.max():.4g}")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if labels.shape != x.shape[:1]:
-        raise ValueError(f"labels must have shape {x.shape[:1]}, got {labels.shape}")
-    with double(x):
+        raise TypeError(f"{name} must be a function of inputs (m, ...), got {predict!r}")
+    x = examples("x", x)
+    if bounds is not None:
+        within("x", x, bounds)
+    labels = class_labels("labels", labels, len(x))
+    with double(x, predict):
         spec = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        shape = getattr(jax.eval_shape(predict, spec), "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != 1:
-        raise ValueError(f"predict must return outputs (m, k) for inputs (m, ...), got {shape} for one input")
-    n_classes = max(2, shape[1])
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}")
-    return x, labels.astype(np.int32)
+        outputs = jax.eval_shape(predict, spec)
+        shape = getattr(outputs, "shape", None)
+        if shape is None or len(shape) != 2 or shape[0] != 1:
+            raise ValueError(
+                f"{name} must return outputs (m, k) for inputs (m, ...), got {shape} for one input"
+            )
+        values = jax.eval_shape(named(loss), outputs, jax.ShapeDtypeStruct((1,), np.int32))
+        if getattr(values, "shape", None) != (1,):
+            raise ValueError(f"loss must return values (m,) for outputs (m, k), got {values} for one input")
+        _refuse_mixing(name, predict, x)
+    return x, class_labels("labels", labels, len(x), shape[1])
+
+
+def _refuse_mixing(name: str, predict: Any, x: np.ndarray) -> None:
+    """Ask a function once, of two inputs; one that JAX knows as the same is not asked again."""
+    known = (predict.func, x.shape[1:], x.dtype) if isinstance(predict, Partial) else None
+    if len(x) < 2 or known in _ASKED:
+        return
+    together, alone = (np.asarray(_outputs(predict, two)) for two in (x[:2], x[[0, 0]]))
+    refuse_mixing(
+        name,
+        together[0],
+        alone[0],
+        cure="An attack on one example would move by another: use a network in evaluation mode",
+    )
+    if known is not None:
+        _ASKED.append(known)
+
+
+_ASKED: collections.deque[Any] = collections.deque(maxlen=256)
 
 
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -55,16 +88,24 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
     """Outputs (m, k) of any function of arrays; a `Partial` is compiled."""
     x = examples("x", x)
-    function = _compiled if isinstance(predict, Partial) else lambda predict, x: predict(x)
-    with double(x):
+    with double(x, predict):
         parts = [
-            (some, np.asarray(function(predict, x[some])))
+            (some, np.asarray(_outputs(predict, x[some])))
             for some in in_batches(np.arange(len(x)), min(batch, len(x)))
         ]
+    for some, values in parts:
+        if values.ndim != 2 or len(values) != len(some):
+            raise ValueError(
+                f"predict must return outputs (m, k) for inputs (m, ...), got {values.shape} for {len(some)}"
+            )
     outputs = np.empty((len(x), *parts[0][1].shape[1:]), parts[0][1].dtype)
     for some, values in parts:
         outputs[some] = values
-    return outputs
+    return finite("predict's outputs", outputs)
+
+
+def _outputs(predict: Callable[..., Any], x: np.ndarray) -> Any:
+    return _compiled(predict, x) if isinstance(predict, Partial) else predict(x)
 
 
 @functools.partial(jax.jit, static_argnames="loss")

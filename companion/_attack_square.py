@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from companion import _attack_threat as geometry
 from companion._attack_losses import Loss, named, progress_of
 from companion._attack_predict import as_partial, checked, in_batches
-from companion._attack_threat import Threat
-from companion._checks import count
+from companion._attack_threat import HALF, Threat
+from companion._checks import count, random_key
 from companion._compile import double
 
 _SHARE = 0.8  # of the pixels, changed by the first square; their paper's setting for CIFAR-10 and MNIST
@@ -67,18 +67,19 @@ def square(
     queries, batch = count("queries", queries), count("batch", batch)
     if threat.norm != "linf":
         raise ValueError(f"norm must be 'linf' for the square attack, got {threat.norm!r}")
-    x, labels = checked(predict, x, labels, threat.bounds)
+    random_key("key", key)
+    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
     if x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
-    with double(x):
+    with double(x, predict):
         predict, (low, high), attacked = as_partial(predict), geometry.box(threat, x), x.copy()
         parts = list(in_batches(np.arange(len(x)), min(batch, len(x))))
         for some in tqdm(parts, desc="square attack", disable=not progress):
             attacked[some], risen = _search(
                 predict, key, some, x[some], low[some], high[some], labels[some], queries, loss=named(loss)
             )
-            if np.isnan(risen).any():
-                raise ValueError("predict returned NaN")
+            if not np.isfinite(risen).all():
+                raise ValueError("predict returned NaN, or infinity, or loss did")
         return attacked
 
 
@@ -104,15 +105,15 @@ def _search(
         return loss(outputs, labels), progress_of(outputs, labels, targeted=False)
 
     def stripes(key: Any) -> Any:
-        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(1, width, channels))
+        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), HALF, (1, width, channels))
         return jnp.broadcast_to(signs, (height, width, channels))
 
     def proposal(key: Any, query: Any, side: Any, up: Any) -> Any:
         r, c, s = jax.random.split(jax.random.fold_in(key, query), 3)
-        top = jax.random.randint(r, (), 0, height - side + 1)
-        left = jax.random.randint(c, (), 0, width - side + 1)
+        top = jax.random.randint(r, (), 0, height - side + 1, np.int32)
+        left = jax.random.randint(c, (), 0, width - side + 1, np.int32)
         inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-        return jnp.where(inside[..., None], jax.random.bernoulli(s, shape=(channels,)), up)
+        return jnp.where(inside[..., None], jax.random.bernoulli(s, HALF, (channels,)), up)
 
     def placed(up: Any) -> Any:
         return jnp.where(up, high, low)
@@ -124,7 +125,7 @@ def _search(
     def one(state: Any) -> Any:
         query, up, risen, reached = state
         share = _SHARE * 0.5 ** jnp.searchsorted(_SCHEDULE, query * (10_000 / queries), side="left")
-        side = jnp.clip(jnp.round(jnp.sqrt(share * height * width)), 1, min(height, width)).astype(int)
+        side = jnp.clip(jnp.round(jnp.sqrt(share * height * width)), 1, min(height, width)).astype(np.int32)
         candidate = jax.vmap(proposal, (0, None, None, 0))(keys, query, side, up)
         new, new_reached = value(placed(candidate))
         # One that is fooled stays as it is.
@@ -138,5 +139,6 @@ def _search(
     return placed(state[1]), state[2]
 
 
-# Queries, of 10,000, at which the share of changed pixels halves: their schedule.
-_SCHEDULE = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
+# Queries, of 10,000, at which the share of changed pixels halves: their schedule. JAX would take 64-bit
+# numbers for 32-bit ones or not, by its precision, and keeps the code it made of them first.
+_SCHEDULE = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000], np.float32)

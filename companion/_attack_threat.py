@@ -9,6 +9,9 @@ import numpy as np
 
 from companion._checks import number
 
+# The chance of a random sign: of one precision, so that the same signs are drawn whatever JAX is set to.
+HALF = np.float32(0.5)
+
 
 @dataclass(frozen=True)
 class Threat:

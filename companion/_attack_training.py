@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,7 +13,19 @@ from companion import _attack_threat as geometry
 from companion._attack_losses import Loss, named
 from companion._attack_threat import Threat
 from companion._checks import count, number
-from companion._training_step import Replay
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Free adversarial training, as `attacks.free_training` makes it.
+
+    Attributes:
+        times: how often each minibatch is replayed.
+        move: `move(now, gradient, x) -> now`, a step of the perturbed inputs.
+    """
+
+    times: int
+    move: Partial
 
 
 def training_attack(

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from companion._attack_losses import Loss, named, predicted
+from companion._attack_losses import Loss, named
 from companion._attack_predict import as_partial, checked, in_batches, loss_gradient, outputs_of
 from companion._checks import batch as examples
-from companion._checks import count, same_inputs
+from companion._checks import class_labels, count, finite, predicted, same_inputs
 from companion._compile import double
 from companion.statistics import Estimate, accuracy
 
@@ -74,7 +74,8 @@ def transfer(
     """
     if not attacks or not targets:
         raise ValueError(f"want at least one attack and one target, got {len(attacks)} and {len(targets)}")
-    x, labels, batch = examples("x", x), np.asarray(labels), count("batch", batch)
+    x, batch = examples("x", x), count("batch", batch)
+    labels = class_labels("labels", labels, len(x))
     attacked = {name: examples(f"attacks[{name!r}]", value) for name, value in attacks.items()}
     for name, value in attacked.items():
         same_inputs("x", x, f"attacks[{name!r}]", value)
@@ -132,14 +133,14 @@ def gradient_cosine(
     >>> gradient_cosine(f, g, np.ones((1, 2), np.float32), np.array([1])).round(3)
     array([0.707], dtype=float32)
     """
-    batch, (x, labels) = count("batch", batch), checked(first, x, labels)
-    checked(second, x, labels)
+    batch, (x, labels) = count("batch", batch), checked(first, x, labels, loss=loss, name="first")
+    checked(second, x, labels, loss=loss, name="second")
     first, second, found = as_partial(first), as_partial(second), np.empty(len(x), x.dtype)
-    with double(x):
+    with double(x, first, second):
         for some in in_batches(np.arange(len(x)), min(batch, len(x))):
             one, two = (loss_gradient(f, x[some], labels[some], loss=named(loss)) for f in (first, second))
             found[some] = _cosines(one, two)
-    return found
+    return finite("the gradients of first or second", found)
 
 
 @jax.jit

@@ -19,11 +19,16 @@ def batch(name: str, value: Any) -> np.ndarray:
             "arrays: call it outside; inside, use the architecture's own `kernel` or `apply`"
         )
     array = np.asarray(value)
-    if array.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}: scale pixels to [0, 1] first")
+    precise(name, array.dtype)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(f"{name} must be a batch (n, ...) of at least one example, got shape {array.shape}")
     return finite(name, array)
+
+
+def precise(name: str, dtype: Any) -> None:
+    """Refuse all but float32 and float64: kernels of half precision overflow, and integers are no pixels."""
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {dtype}: scale pixels to [0, 1] first")
 
 
 def finite(name: str, array: np.ndarray) -> np.ndarray:
@@ -36,6 +41,47 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
     if bad:
         raise ValueError(f"{name} has {bad} NaN or infinite entries of {array.size}, all must be finite")
     return array
+
+
+def within(name: str, array: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """The array itself, or a ValueError that says what is outside the bounds, by how much, and what helps."""
+    low, high = bounds
+    least, largest = float(array.min()), float(array.max())
+    if least >= low and largest <= high:
+        return array
+    value, by = (least, low - least) if low - least > largest - high else (largest, largest - high)
+    raise ValueError(
+        f"{name} must lie in the bounds {bounds}, got {least:.4g} to {largest:.4g}: {value!r} is outside by "
+        f"{by:.3g}. Where that is rounding, np.clip({name}, {low:g}, {high:g}) cures it"
+    )
+
+
+def class_labels(name: str, value: Any, n: int, n_outputs: int | None = None) -> np.ndarray:
+    """Labels (n,) as int32, in [0, max(2, n_outputs)) where the number of outputs is known; or an error."""
+    labels = np.asarray(value)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {labels.dtype}")
+    if labels.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {labels.shape}")
+    if n_outputs is not None and n and (labels.min() < 0 or labels.max() >= max(2, n_outputs)):
+        raise ValueError(f"{name} must lie in [0, {max(2, n_outputs)}), got {labels.min()} to {labels.max()}")
+    return labels.astype(np.int32)
+
+
+def predicted(outputs: Any) -> Any:
+    """Classes (m,): 1 where one output is positive, else the largest of several."""
+    return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+
+
+def random_key(name: str, value: Any) -> Any:
+    """A JAX random key, typed or of raw uint32 as older code has them; or an error."""
+    dtype, shape, jax = getattr(value, "dtype", None), getattr(value, "shape", None), sys.modules.get("jax")
+    typed = jax is not None and dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = dtype == np.uint32 and shape in ((2,), (4,))
+    if not ((typed and shape == ()) or raw):
+        got = repr(value) if shape is None else f"shape {shape} of {dtype}"
+        raise TypeError(f"{name} must be a JAX random key such as jax.random.key(0), got {got}")
+    return value
 
 
 def count(name: str, value: Any, *, least: int = 1) -> int:

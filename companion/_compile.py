@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
+from jax.tree_util import Partial
 
 Kind = Literal["ntk", "nngp"]
 
@@ -27,31 +28,97 @@ def is_immutable(function: Callable[..., Any]) -> bool:
 
 
 def keep_compiled(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Call `make(function, ...)` once for each immutable function, and every time for any other.
+    """Call `make(function, ...)` once for each immutable function and precision, every time for any other.
 
     A foreign function may read a variable that changes between two calls. The compiled form would not
-    notice.
+    notice. Nor would it notice JAX's precision, which it depends on unseen.
     """
-    kept = functools.lru_cache(maxsize=64)(make)
+
+    @functools.lru_cache(maxsize=64)
+    def kept(x64: bool, function: Callable[..., Any], *options: Any) -> Any:  # noqa: ARG001
+        return make(function, *options)
 
     @functools.wraps(make)
     def compiled(function: Callable[..., Any], *options: Any) -> Any:
-        return (kept if is_immutable(function) else make)(function, *options)
+        if is_immutable(function):
+            return kept(jax.config.jax_enable_x64, function, *options)
+        return make(function, *options)
 
     return compiled
 
 
 def double(*trees: Any) -> contextlib.AbstractContextManager:
-    """Float64 inside the block where an array is float64: JAX would cut it to float32 without a word."""
-    leaves = jax.tree.leaves(trees)
-    if not any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves):
+    """Float64 inside the block where an array is float64: JAX would cut it to float32 without a word.
+
+    For functions that run code of the user's, which may rely on what JAX is set to; see `precision`.
+    """
+    return _x64(True) if _is_double(trees) else contextlib.nullcontext()
+
+
+def precision(*trees: Any) -> contextlib.AbstractContextManager:
+    """Float64 inside the block where an array is float64, and float32 where none is, whatever JAX is set to.
+
+    For code of ours alone. What is being traced has the precision of its trace, which is not raised.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(trees) if hasattr(leaf, "dtype")]
+    wide = _is_double(leaves)
+    if not leaves or (wide and any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)):
         return contextlib.nullcontext()
+    return _x64(wide)
+
+
+def _is_double(trees: Any) -> bool:
+    return any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(trees))
+
+
+def _x64(wide: bool) -> contextlib.AbstractContextManager:
     if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
+        return jax.enable_x64(wide)
     # Its place before JAX 0.8.
     from jax.experimental import enable_x64
 
-    return enable_x64()
+    return enable_x64(wide)
+
+
+def kernel_entries(kernel: Callable[..., Any], x1: Any, x2: Any, kind: Kind, **known: Any) -> Any:
+    """kernel(x1, x2, kind), of the right shape, in the inputs' precision whatever the kernel computes in."""
+    values = kernel(x1, x2, kind, **known)
+    wanted, got = (len(x1), len(x2)), getattr(values, "shape", values)
+    if got != wanted:
+        raise ValueError(f"kernel must return shape {wanted} for so many inputs, got {got}")
+    return values.astype(jnp.result_type(x1, x2))
+
+
+def refuse_other_functions(name: str, f: Any) -> None:
+    """A TypeError where f is not from `predictor`, whose outputs depend on their own input alone."""
+    if not isinstance(f, Partial) or not getattr(f.func, "is_predictor", False):
+        got = getattr(getattr(f, "func", f), "__qualname__", type(f).__name__)
+        raise TypeError(f"{name} must come from predictor.predictor, got {got}")
+
+
+def refuse_mixed_entries(kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:
+    """Ask a kernel of the user's once: an entry is of two inputs alone, in whatever tile it is computed."""
+    function = kernel_function(kernel, kind)
+    library = (getattr(function, "__module__", None) or "").startswith("neural_tangents")
+    if is_immutable(function) or library or min(len(x1), len(x2)) < 2:
+        return
+    with double(x1, x2):
+        together, alone = (kernel_entries(function, x1[rows], x2[rows], kind) for rows in ([0, 1], [0, 0]))
+    refuse_mixing(
+        "kernel", together[0, 0], alone[0, 0], cure="An entry must depend on its own two inputs alone"
+    )
+
+
+def refuse_mixing(name: str, together: Any, alone: Any, *, cure: str) -> None:
+    """Raise where the outputs for x[0] in the company of x[1] are not those without it.
+
+    NaN and infinity are left to who counts them in all outputs.
+    """
+    together, alone = np.asarray(together), np.asarray(alone)
+    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+        return
+    if not np.allclose(together, alone, rtol=1e-2, atol=1e-3 * np.abs(together).max()):
+        raise ValueError(f"{name} mixes examples: its output for x[0] changes with x[1]. {cure}")
 
 
 def kernel_function(kernel: Any, kind: Any) -> Callable[..., Any]:
@@ -88,8 +155,8 @@ def network(name: str, apply_fn: Any, params: Any, x: np.ndarray) -> tuple[int, 
     if not callable(apply_fn):
         raise TypeError(f"{name} must be a function apply(params, x), got {apply_fn!r}")
     for leaf in jax.tree.leaves(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"params must be floating point, got a leaf of {jnp.result_type(leaf)}")
+        if (dtype := jnp.result_type(leaf)) not in (np.float32, np.float64):
+            raise TypeError(f"params must be float32 or float64, got a leaf of {dtype}")
     outputs = jax.eval_shape(apply_fn, params, x)
     if getattr(outputs, "ndim", None) != 2 or outputs.shape[0] != len(x):
         raise ValueError(f"{name}(params, x) must return one array (n, k), got {outputs}")

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from companion import _attack_threat as geometry
 from companion._attack_threat import Threat
 from companion._checks import batch as examples
-from companion._checks import count, number, same_inputs
-from companion._compile import Kind, double, keep_compiled, kernel_function, pixels
+from companion._checks import count, number, same_inputs, within
+from companion._compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
 from companion._feature_modes import Eigenfeatures, Modes, wanted_signs, weights
 from companion._regression_modes import mode_indices
 
@@ -66,8 +66,7 @@ def correct_under_attack(
     size = _step(step_size, steps, threat.eps)
     x, regression = examples("x", x), features.regression
     same_inputs("x", x, "x_train", features.x_train)
-    if x.min() < threat.bounds[0] or x.max() > threat.bounds[1]:
-        raise ValueError(f"x must lie in the bounds {threat.bounds}, got {x.min():.4g} to {x.max():.4g}")
+    within("x", x, threat.bounds)
     index = np.arange(len(regression.eigenvalues))[mode_indices(modes, len(regression.eigenvalues))]
     wanted = wanted_signs(features, labels, len(x), index)
     all_rows = weights(regression, index).T
@@ -118,7 +117,7 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any
         x_train: Any, rows: Any, signs: Any, x: Any, low: Any, high: Any, *, norm: str, size: Any, eps: Any
     ) -> tuple[Any, Any]:
         with jax.default_matmul_precision("highest"):
-            entries, pullback = jax.vjp(lambda x: kernel(x[None], x_train, kind)[0], x)
+            entries, pullback = jax.vjp(lambda x: kernel_entries(kernel, x[None], x_train, kind)[0], x)
             right = signs * (rows @ entries) > 0
             gradient = jax.vmap(lambda row: pullback(row)[0])(-signs[:, None] * rows)
             start = jnp.broadcast_to(x, gradient.shape)
@@ -140,14 +139,14 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any
         eps: Any,
     ) -> tuple[Any, Any]:
         with jax.default_matmul_precision("highest"):
-            entries, pullback = jax.vjp(lambda points: kernel(points, x_train, kind), points)
+            entries, pullback = jax.vjp(lambda points: kernel_entries(kernel, points, x_train, kind), points)
             right = right & (_own(entries, rows, signs) > 0)
             return move(pullback(-signs[:, None] * rows)[0], points, x, low, high, size, eps, norm), right
 
     @jax.jit
     def still(x_train: Any, rows: Any, signs: Any, points: Any, right: Any) -> Any:
         with jax.default_matmul_precision("highest"):
-            return right & (_own(kernel(points, x_train, kind), rows, signs) > 0)
+            return right & (_own(kernel_entries(kernel, points, x_train, kind), rows, signs) > 0)
 
     return first, again, still
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from companion._checks import batch as examples
+from companion._checks import class_labels
 from companion._compile import Kind, kernel_function
 from companion._regression_modes import KernelRegression, checked, finite_gains, mode_indices
 from companion.kernels import gram
@@ -145,12 +146,8 @@ def weights(regression: KernelRegression, index: np.ndarray) -> np.ndarray:
 
 def wanted_signs(features: Eigenfeatures, labels: Any, m: int, index: np.ndarray) -> np.ndarray:
     """The sign of φ_i(x) that names y, (m, q): 0 where neither does."""
-    labels, c = np.asarray(labels), features.regression.projections[index]
-    k = max(2, c.shape[1])
-    if labels.shape != (m,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be {m} integers, got shape {labels.shape} of {labels.dtype}")
-    if labels.min() < 0 or labels.max() >= k:
-        raise ValueError(f"labels must lie in [0, {k}), got {labels.min()} to {labels.max()}")
+    c = features.regression.projections[index]
+    labels = class_labels("labels", labels, m, c.shape[1])
     if c.shape[1] == 1:
         return (2 * labels[:, None] - 1) * np.sign(c[:, 0])
     above, below = c.argmax(axis=1) == labels[:, None], c.argmin(axis=1) == labels[:, None]

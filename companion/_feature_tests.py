@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from companion._checks import finite, number
+from companion._checks import class_labels, finite, number
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,8 @@ def usefulness(correct: Bool[Any, "m q"], labels: Int[Any, " m"], *, level: floa
     >>> usefulness(right, np.repeat([0, 1], 10)).p_value * 2**20
     array([1.])
     """
-    correct, labels = _booleans(correct), np.asarray(labels)
-    if labels.shape != correct.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be {len(correct)} integers, got shape {labels.shape} of {labels.dtype}"
-        )
+    correct = _booleans(correct)
+    labels = class_labels("labels", labels, len(correct))
     majority = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
     p = scipy.stats.binom.sf(correct.sum(axis=0) - 1, len(correct), majority)
     return Usefulness(accuracies(correct, level=level), majority, p, holm(p))

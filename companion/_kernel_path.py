@@ -92,8 +92,8 @@ def length(path: Any) -> int:
 def matrix(name: str, kernel: Any) -> np.ndarray:
     """A kernel that is square, symmetric and finite; or an error."""
     kernel = np.asarray(kernel)
-    if kernel.dtype.kind != "f":
-        raise TypeError(f"{name} must be floating point, got {kernel.dtype}")
+    if kernel.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {kernel.dtype}")
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.size:
         raise ValueError(f"{name} must be square (n, n), got shape {kernel.shape}")
     finite(name, kernel)

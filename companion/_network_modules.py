@@ -10,6 +10,15 @@ from companion._norm_layers import BatchNorm, layer
 Norm = Literal["batch", "layer", "group"] | BatchNorm | None
 
 
+def _check(network: str, x: Any, least: int) -> None:
+    """Refuse inputs that are no images, or of which pooling would leave nothing."""
+    if x.ndim != 4 or min(x.shape[1:3]) < least:
+        raise ValueError(
+            f"{network} wants x as images (n, h, w, c) of {least} × {least} pixels at least, got shape "
+            f"{x.shape}"
+        )
+
+
 class MLP(nn.Module):
     """`depth` dense ReLU layers of `width` units, and a linear one."""
 
@@ -36,6 +45,7 @@ class SmallCNN(nn.Module):
     @nn.compact
     def __call__(self, x: Any, training: bool = False) -> Any:
         """(n, h, w, c) to (n, n_outputs)."""
+        _check("small_cnn", x, 4)
         for channels in (self.width, 2 * self.width):
             x = average_pool(nn.relu(layer(self.norm, training)(Conv(channels)(x))))
         return nn.Dense(self.n_outputs)(x.reshape(len(x), -1))
@@ -50,6 +60,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         """(n, ...) to (n, n_outputs)."""
+        _check("cnn", x, 4)
         for factor in (1, 1):
             x = nn.relu(Conv(factor * self.width)(x))
         x = max_pool(x)
@@ -73,6 +84,7 @@ class ResNet(nn.Module):
         def normalized(x: Any) -> Any:
             return layer(self.norm, training)(x)
 
+        _check("resnet", x, 1)
         bias = self.norm is None
         x = nn.relu(normalized(Conv(self.width, use_bias=bias)(x)))
         for stage, blocks in enumerate(self.blocks):

@@ -12,9 +12,11 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from companion._attack_losses import cross_entropy
+from companion._attack_predict import checked
 from companion._attack_threat import Threat
 from companion._attack_training import grown
-from companion._checks import batch, count, number, one_of
+from companion._checks import count, finite, number, one_of, random_key
+from companion._compile import double
 
 
 def noisy_fgsm(
@@ -134,10 +136,14 @@ def gradient_directions(
         f: the network, x (n, ...) to outputs (n, k).
         x: inputs.
         labels: classes (n,).
-        rank: r ≤ n, how many.
+        rank: r ≤ n and ≤ the number of pixels, how many.
 
     Returns:
-        Directions (r, ...), orthonormal, and the share of Σ_i ‖∂loss_i/∂x_i‖² along each (r,).
+        Directions (r, ...), orthonormal, and the share of Σ_i ‖∂loss_i/∂x_i‖² along each (r,), descending: 0
+        beyond the gradients' rank.
+
+    Raises:
+        TypeError, ValueError: as `attacks.pgd`; a rank that there is not.
 
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
     >>> directions, shares = gradient_directions(
@@ -145,22 +151,25 @@ def gradient_directions(
     >>> np.abs(directions).round(3), shares.round(3)
     (array([[1., 0.]], dtype=float32), array([1.], dtype=float32))
     """
-    x = batch("x", x)
-    if count("rank", rank) > len(x):
-        raise ValueError(f"rank must be at most {len(x)}, the number of inputs, got {rank}")
-    gradients = np.asarray(_gradient(f, jnp.asarray(x), jnp.asarray(labels))).reshape(len(x), -1)
-    directions = np.asarray(_leading(jnp.asarray(gradients), rank))
-    energy = ((gradients @ directions.T) ** 2).sum(axis=0) / max((gradients**2).sum(), np.finfo(x.dtype).tiny)
-    return directions.reshape(rank, *x.shape[1:]), energy
+    x, labels = checked(f, x, labels, name="f")
+    if count("rank", rank) > (most := min(len(x), x[0].size)):
+        raise ValueError(f"rank must be at most {most}, the number of inputs and of pixels, got {rank}")
+    with double(x, f):
+        gradients = finite("f's gradients", np.asarray(_gradient(f, jnp.asarray(x), jnp.asarray(labels))))
+    # An orthonormal basis also beyond the gradients' own rank, where a smaller Gram matrix has none.
+    _, sizes, directions = np.linalg.svd(gradients.reshape(len(x), -1).astype(float), full_matrices=False)
+    shares = sizes**2 / max((sizes**2).sum(), np.finfo(float).tiny)
+    return directions[:rank].reshape(rank, *x.shape[1:]).astype(x.dtype), shares[:rank].astype(x.dtype)
 
 
 def _leading(gradients: Any, rank: int) -> Any:
-    """Leading right singular vectors (rank, d) of (n, d), by the smaller Gram matrix."""
+    """Leading right singular vectors (rank, d) of (n, d), by the smaller Gram matrix; 0 beyond their rank."""
     lengths = jnp.maximum(jnp.abs(gradients).max(), jnp.finfo(gradients.dtype).tiny)
     gradients = gradients / lengths
-    _, vectors = jnp.linalg.eigh(gradients @ gradients.T)
-    found = vectors[:, ::-1][:, :rank].T @ gradients
-    return found / jnp.maximum(jnp.linalg.norm(found, axis=1, keepdims=True), jnp.finfo(found.dtype).tiny)
+    values, vectors = jnp.linalg.eigh(gradients @ gradients.T)
+    found = (vectors[:, ::-1][:, :rank].T @ gradients).astype(gradients.dtype)
+    there = values[::-1][:rank, None] > len(gradients) * jnp.finfo(found.dtype).eps * values[-1]
+    return jnp.where(there, found / jnp.where(there, jnp.linalg.norm(found, axis=1, keepdims=True), 1), 0)
 
 
 def local_linearity(
@@ -178,6 +187,9 @@ def local_linearity(
     Returns:
         (n,), in [−1, 1]; 0 where a gradient vanishes.
 
+    Raises:
+        TypeError, ValueError: as `attacks.pgd`; another norm.
+
     Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, section 4.1.
 
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
@@ -185,11 +197,14 @@ def local_linearity(
     ...     Threat("linf", 0.1), key=jax.random.key(0)).round(3)
     array([1.], dtype=float32)
     """
-    x = batch("x", x)
+    random_key("key", key)
+    x, labels = checked(f, x, labels, name="f")
     _sup_norm(threat)
     low, high = threat.bounds
-    arrays = jnp.asarray(x), jnp.asarray(labels)
-    return np.asarray(_cosine(float(low), float(high), threat.eps, f, *arrays, key)[0])
+    with double(x, f):
+        arrays = jnp.asarray(x), jnp.asarray(labels)
+        cosines = _cosine(float(low), float(high), threat.eps, f, *arrays, key)[0]
+    return finite("the cosine of f's gradients", np.asarray(cosines, x.dtype))
 
 
 def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any) -> tuple[Any, Any]:
@@ -199,7 +214,8 @@ def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, ke
     sizes = [jax.lax.stop_gradient(jnp.abs(g).max(axis=1, keepdims=True)) for g in pair]
     # A cosine knows no scale: taken out first, squares of small gradients do not vanish, and as a constant
     # it has no derivative to overflow. Where the loss is 0 to the last bit there is no direction.
-    live = jnp.minimum(*sizes) > 1e-20
+    # NaN stays NaN.
+    live = ~(jnp.minimum(*sizes) <= 1e-20)
     one, two = (jnp.where(live, g / jnp.where(live, size, 1), 1) for g, size in zip(pair, sizes, strict=True))
     lengths = jnp.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
     return jnp.where(live[:, 0], (one * two).sum(axis=1) / lengths, 0), live[:, 0]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from companion._compile import Kind, cores, free_memory, keep_compiled, pixels
+from companion._compile import Kind, cores, free_memory, keep_compiled, kernel_entries, pixels
 
 Spec = tuple[tuple[int, ...], str]  # shape and dtype of a block of inputs
 
@@ -196,11 +196,7 @@ def compiled(
     def block(first: tuple[Any, ...], second: tuple[Any, ...]) -> Any:
         (x1, *s1), (x2, *s2) = first, second
         with jax.default_matmul_precision("highest"):
-            values = function(x1, x2, kind, **({"squares": (*s1, *s2)} if squares else {}))
-        wanted, got = (len(x1), len(x2)), getattr(values, "shape", values)
-        if got != wanted:
-            raise ValueError(f"kernel must return shape {wanted} for so many inputs, got {got}")
-        return values
+            return kernel_entries(function, x1, x2, kind, **({"squares": (*s1, *s2)} if squares else {}))
 
     rows, whole = shardings(devices)
     if len(devices) > 1:

@@ -55,7 +55,9 @@ def solve(
     except np.linalg.LinAlgError as error:
         raise ValueError(
             f"k_train_train + {ridge:g} · I is not positive definite in float64 ({error}): add a ridge above "
-            f"the kernel's rounding error, about {resolution:.2g}, or use `fit`, which leaves such modes out"
+            "minus its smallest eigenvalue. Where that is the kernel's rounding error, about "
+            f"{resolution:.2g}, `fit` leaves such modes out; where it is more, this is no kernel matrix, and "
+            "`fit` refuses it with that eigenvalue"
         ) from None
     alpha = _substitute(work, targets)
     # LAPACK counts columns first: to it, the lower triangle is an upper one.

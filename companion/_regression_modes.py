@@ -142,7 +142,9 @@ def condition_number(regression: KernelRegression, *, t: float = math.inf) -> fl
     >>> condition_number(one), round(condition_number(one, t=0.25), 3)
     (4.0, 0.885)
     """
-    return float((checked(regression).eigenvalues[0] + regression.ridge) * gains(regression, t).max())
+    # A zero kernel has 0 · ∞: of float64 rounding alone, as every kernel whose gain is infinite.
+    gain = gains(regression, t).max()
+    return math.inf if gain == math.inf else float((regression.eigenvalues[0] + regression.ridge) * gain)
 
 
 def rounding_error(regression: KernelRegression, *, t: float = math.inf) -> float:

@@ -15,12 +15,13 @@ from tqdm.auto import tqdm
 
 from companion import _training_checks as checks
 from companion._attack_losses import Loss, named
+from companion._attack_training import Replay
 from companion._files import place
 from companion._interrupt import deferred, in_short_loops, safe_point
 from companion._training_checkpoint import Checkpoints
 from companion._training_history import History
 from companion._training_records import Probe, Recorder, Run, traceable
-from companion._training_step import Carry, Replay, Switch, advance
+from companion._training_step import Carry, Switch, advance
 from companion.networks import Model
 
 

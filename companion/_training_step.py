@@ -16,19 +16,6 @@ from companion.networks import Model
 
 
 @dataclass(frozen=True)
-class Replay:
-    """Free adversarial training, as `attacks.free_training` makes it.
-
-    Attributes:
-        times: how often each minibatch is replayed.
-        move: `move(now, gradient, x) -> now`, a step of the perturbed inputs.
-    """
-
-    times: int
-    move: Partial
-
-
-@dataclass(frozen=True)
 class Switch:
     """Training with one attack until a rule asks for another.
 

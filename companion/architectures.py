@@ -6,17 +6,19 @@ z = W a · w_std/√fan_in + b · b_std with every entry of W and b drawn from N
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from companion import _conv_kernel, _dense_kernel
-from companion._checks import count, number, same_inputs
-from companion._compile import immutable
+from companion._checks import count, number, precise, random_key, same_inputs
+from companion._compile import double, immutable, precision
 from companion.neural_tangents import stax
 
 Activation = Literal["relu", "erf"]
@@ -208,7 +210,8 @@ def _myrtle(
         layers.append(stax.AvgPool((2, 2), strides=(2, 2)))
     network = stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(n_outputs, **scales))
     kernels = functools.partial(_library, network[2])
-    return _build(f"Myrtle-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=2)
+    name = f"Myrtle-{depth} {activation}"
+    return _build(name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]))
 
 
 def _library(kernel_fn: Callable[..., Any], x1: Any, x2: Any) -> tuple[Any, Any]:
@@ -232,6 +235,7 @@ def _build(
     n_outputs: int,
     *,
     pixel_power: Literal[0, 1, 2],
+    halvings: int = 0,
 ) -> Architecture:
     init_fn, apply_fn, _ = network
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
@@ -249,38 +253,57 @@ def _build(
             raise ValueError(
                 f"{argument} must be a batch (n, ...) of at least one example, got shape {shape}"
             )
+        if halvings and (shape[1] % 2**halvings or shape[2] % 2**halvings):
+            raise ValueError(
+                f"{name} wants {argument} with a height and a width that are multiples of {2**halvings}, "
+                f"{2**halvings} at least, got {shape[1]} × {shape[2]}"
+            )
         return shape if pixel_power else (shape[0], math.prod(shape[1:]))
 
     def prepare(argument: str, x: Any) -> Float[Any, "n ..."]:
         x = jnp.asarray(x)
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"{argument} must be floating point, got {x.dtype}: scale pixels to [0, 1] first")
+        precise(argument, x.dtype)
         return x.reshape(flat(argument, x.shape))
 
     def init(key: jax.Array, shape: tuple[int, ...]) -> Any:
         if not isinstance(shape, (tuple, list)):
             raise TypeError(f"shape must be the inputs' shape, as x.shape, got {type(shape).__name__}")
-        if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key) and getattr(
-            key, "shape", None
-        ) != (2,):
-            raise TypeError(f"key must be a JAX random key such as jax.random.key(0), got {key!r}")
         # One example decides the shape of the parameters; the batch size does not.
-        return draw(key, (1, *flat("shape", shape)[1:]))
+        return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
 
     @immutable
     def apply(params: Any, x: Float[Any, "n ..."], **options: Any) -> Float[Any, "n k"]:
-        return apply_fn(params, prepare("x", x), **options)
+        with double(params, x):
+            return apply_fn(params, prepare("x", x), **options)
 
     @immutable
     def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk", **known: Any) -> Any:
-        x1 = prepare("x1", x1)
-        x2 = x1 if x2 is None else prepare("x2", x2)
-        same_inputs("x1", x1, "x2", x2)
         wanted = (get,) if isinstance(get, str) else tuple(get)
         if not wanted or not {"ntk", "nngp"} >= set(wanted):
             raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
-        dtype = jnp.result_type(x1, x2)
-        found = dict(zip(("nngp", "ntk"), kernels(x1.astype(dtype), x2.astype(dtype), **known), strict=True))
-        return found[get] if isinstance(get, str) else tuple(found[name] for name in wanted)
+        with precision(x1, x2):
+            x1 = prepare("x1", x1)
+            x2 = x1 if x2 is None else prepare("x2", x2)
+            same_inputs("x1", x1, "x2", x2)
+            dtype = jnp.result_type(x1, x2)
+            if halvings and dtype == np.float64:
+                _refuse_crash(name)
+            values = kernels(x1.astype(dtype), x2.astype(dtype), **known)
+            found = {one: value.astype(dtype) for one, value in zip(("nngp", "ntk"), values, strict=True)}
+        return found[get] if isinstance(get, str) else tuple(found[one] for one in wanted)
 
     return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)
+
+
+def _refuse_crash(name: str) -> None:
+    """XLA's code of this kernel for AVX-512 ends Python with a segmentation fault, at some shapes."""
+    # jaxlib 0.10.2, myrtle(5) at 3 images of 8 × 8, myrtle(7) at 2 of 16 × 16; not with plain pooling.
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    if jax.default_backend() != "cpu" or not features.get("AVX512F"):
+        return
+    if "--xla_cpu_max_isa=" not in os.environ.get("XLA_FLAGS", ""):
+        raise ValueError(
+            f"{name} in float64 can end Python with a segmentation fault on this processor (XLA's code for "
+            "AVX-512): pass x.astype(np.float32), or start Python with XLA_FLAGS=--xla_cpu_max_isa=AVX2"
+        )

@@ -19,14 +19,15 @@ from jaxtyping import Float, Int
 
 from companion._attack_checks import AttackWarning, SanityChecks, sanity_checks
 from companion._attack_controls import one_step, random_sign, random_uniform
-from companion._attack_losses import Loss, cross_entropy, margin, predicted, squared
+from companion._attack_losses import Loss, cross_entropy, margin, squared
 from companion._attack_pgd import fgsm, pgd
 from companion._attack_predict import as_partial, outputs_of
 from companion._attack_square import square
 from companion._attack_threat import Threat
 from companion._attack_training import free_training, training_attack
 from companion._attack_transfer import Transfer, gradient_cosine, transfer
-from companion._checks import count
+from companion._checks import count, predicted
+from companion._compile import double
 from companion.statistics import Estimate, accuracy
 
 __all__ = [
@@ -87,8 +88,9 @@ def robust_accuracy(
     arrays = [attacked] if hasattr(attacked, "shape") else list(attacked)
     if not arrays:
         raise ValueError("attacked must hold at least one array, got none")
-    batch, labels = count("batch", batch), np.asarray(labels)
+    batch = count("batch", batch)
     outputs = [outputs_of(predict, array, batch) for array in arrays]
+    labels = np.asarray(labels)
     for one in outputs:
         accuracy(one, labels, level=level)  # complains about what does not fit
     right = np.all([predicted(one) == labels for one in outputs], axis=0)
@@ -113,7 +115,8 @@ def two_logits(predict: Callable[..., Any]) -> Partial:
 
 
 def _two_logits(predict: Partial, x: Any) -> Any:
-    outputs = predict(x)
-    if outputs.shape[1:] != (1,):
-        raise ValueError(f"predict must have one output, got {outputs.shape[1:]}")
-    return jnp.concatenate([-outputs, outputs], axis=1) / 2
+    with double(x, predict):
+        outputs = predict(x)
+        if outputs.shape[1:] != (1,):
+            raise ValueError(f"predict must have one output, got {outputs.shape[1:]}")
+        return jnp.concatenate([-outputs, outputs], axis=1) / 2

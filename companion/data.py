@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32, Integer
 
-from companion._checks import count
+from companion._checks import class_labels, count
 from companion._sets import SETS, Spec, read
 
 
@@ -133,15 +133,13 @@ def targets(
     >>> targets(np.array([0, 1, 1])).ravel().tolist()
     [-1.0, 1.0, 1.0]
     """
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if labels.ndim != 1:
-        raise ValueError(f"labels must have shape (n,), got {labels.shape}")
-    inferred = max(2, int(labels.max(initial=0)) + 1)
-    k = inferred if n_classes is None else count("n_classes", n_classes, least=2)
-    if labels.size and (labels.min() < 0 or labels.max() >= k):
-        raise ValueError(f"labels must lie in 0 to {k - 1}, got {labels.min()} to {labels.max()}")
+    k = None if n_classes is None else count("n_classes", n_classes, least=2)
+    if np.ndim(labels) != 1:
+        raise ValueError(f"labels must have shape (n,), got {np.shape(labels)}")
+    labels = class_labels("labels", labels, len(labels), k)
+    if k is None:
+        k = max(2, int(labels.max(initial=0)) + 1)
+        class_labels("labels", labels, len(labels), k)
     if k == 2:
         return (2 * labels.astype(np.float32) - 1)[:, None]
     return (labels[:, None] == np.arange(k)).astype(np.float32) - np.float32(1 / k)

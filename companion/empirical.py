@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from companion._checks import batch, count, finite, one_of, same_inputs
-from companion._compile import double, free_memory, is_immutable, keep_compiled, network
+from companion._compile import double, free_memory, is_immutable, keep_compiled, network, refuse_mixing
 from companion._empirical_blocks import Plan, add_blocks, make_plan, pairs
 from companion._empirical_methods import choose, method
 
@@ -38,8 +38,8 @@ def empirical_ntk(
             or any plain function built from differentiable JAX operations. What companion made (an
             architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled; any other
             function is compiled at every call: see `empirical_ntk_fn`.
-        params: its parameters θ, a pytree of float32 or float64 arrays; float64 is computed as such.
-        x1: inputs (n1, ...), floating point, finite.
+        params: its parameters θ, a pytree of float32 or float64 arrays.
+        x1: inputs (n1, ...), float32 or float64, finite. Float64 in params or inputs is computed as such.
         x2: inputs (n2, ...); None means x1: one triangle is computed and mirrored, exactly symmetric.
         reduce: "trace" for the mean over outputs, (1/k) Σ_a Θ̂_aa, which tends to the analytic kernel
             as the width grows; "class" for Θ̂_aa of every output; "full" for all pairs of outputs.
@@ -125,7 +125,7 @@ def empirical_ntk_fn(
         x1 = batch("x1", x1)
         other = x1 if x2 is None else batch("x2", x2)
         same_inputs("x1", x1, "x2", other)
-        with double(params), warnings.catch_warnings():
+        with double(params, x1, other), warnings.catch_warnings():
             # Layers without a structured rule take the library's general path, which is as exact.
             warnings.filterwarnings("ignore", message="No Jacobian rule found")
             side = _sides(x1, other, batch_statistics)
@@ -145,7 +145,8 @@ def empirical_ntk_fn(
                 )
             k, planned = plans[key]
             outputs = {"trace": (), "class": (k,), "full": (k, k)}[reduce]
-            out = np.zeros((len(x1), len(other), *outputs), np.result_type(*(p.dtype for _, p in planned)))
+            dtype = np.result_type(x1, other, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+            out = np.zeros((len(x1), len(other), *outputs), dtype)
             total = sum(pairs(plan) for _, plan in planned)
             with tqdm(total=total, desc="empirical NTK blocks", disable=not progress) as bar:
                 for chosen, plan in planned:
@@ -214,9 +215,9 @@ def _sides(x1: np.ndarray, x2: np.ndarray, batch_statistics: bool) -> Callable[[
 
 def _refuse_mixing(first_outputs: Callable[..., Any], params: Any, x: np.ndarray) -> None:
     """Raise where an output depends on other examples: each kernel entry is computed from two alone."""
-    together, alone = (np.asarray(outputs) for outputs in first_outputs(params, x[:2]))
-    if not np.allclose(together, alone, rtol=1e-2, atol=1e-3 * np.abs(together).max()):
-        raise ValueError(
-            "apply_fn mixes examples: its output for x1[0] changes with x1[1]. Use running statistics "
-            "(evaluation mode), or batch_statistics=True for the network of all of x1 at once"
-        )
+    refuse_mixing(
+        "apply_fn",
+        *first_outputs(params, x[:2]),
+        cure="Use running statistics (evaluation mode), or batch_statistics=True for the network of all of "
+        "x1 at once",
+    )

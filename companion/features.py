@@ -18,6 +18,7 @@ from companion._attack_losses import Loss
 from companion._attack_pgd import pgd
 from companion._attack_threat import Threat
 from companion._checks import batch as examples
+from companion._checks import class_labels, predicted
 from companion._feature_attack import correct_under_attack
 from companion._feature_modes import Eigenfeatures, Modes, correct, eigenfeatures, outputs
 from companion._feature_overlap import match, principal_angles
@@ -148,7 +149,7 @@ def class_difference(
     said = outputs(features, x, modes=[mode])[:, 0]
     if not 0 <= label < max(2, said.shape[1]):
         raise ValueError(f"label must lie in [0, {max(2, said.shape[1])}), got {label}")
-    yes = (said[:, 0] > 0) == bool(label) if said.shape[1] == 1 else said.argmax(axis=1) == label
+    yes = predicted(said) == label
     x = np.asarray(x)
     if yes.all() or not yes.any():
         return np.zeros_like(x[0])
@@ -189,12 +190,8 @@ def attack_shares(
     some = mode_indices(modes, len(features.regression.eigenvalues))
     # All features, since the class that wins after the attack is that of their sum.
     before, after = (outputs(features, points) for points in (x, attacked))
-    labels = np.asarray(labels)
-    if labels.shape != before.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be {len(before)} integers, got shape {labels.shape} of {labels.dtype}")
     k, change = before.shape[2], (before - after)[:, some]
-    if labels.min() < 0 or labels.max() >= max(2, k):
-        raise ValueError(f"labels must lie in [0, {max(2, k)}), got {labels.min()} to {labels.max()}")
+    labels = class_labels("labels", labels, len(before), k)
     if k == 1:
         return (2 * labels[:, None] - 1) * change[:, :, 0]
     own = np.arange(k) == labels[:, None]

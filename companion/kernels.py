@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from companion import _plan, _store, _tiles
 from companion._checks import batch, count, same_inputs
-from companion._compile import Kind, double, kernel_function
+from companion._compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._files import locked, place
 from companion._interrupt import deferred
 
@@ -99,8 +99,9 @@ def gram(
     Raises:
         TypeError: inputs that are not float32 or float64; a kernel that is no function.
         ValueError: NaN or infinity in the inputs or the result, shapes that do not fit, an unknown kind,
-            tile < 1, a kernel that is not symmetric although there is only x1; memory too small for the
-            tile, or for any; a folder that holds another matrix or that another process is writing.
+            tile < 1, a kernel that is not symmetric although there is only x1, or whose entries depend on
+            other inputs than their two; memory too small for the tile, or for any; a folder that holds
+            another matrix or that another process is writing.
         OSError: the folder cannot be written; the message says what was wanted and what is free.
 
     Memory: the result, plus the plan's `tile_bytes`. Time: the kernel's on n1 n2 pairs, half without x2.
@@ -110,6 +111,7 @@ def gram(
     (3, 3)
     """
     x1, x2, tile, memory = _checked(kernel, x1, x2, kind, tile, memory)
+    refuse_mixed_entries(kernel, kind, x1, x1 if x2 is None else x2)
     dtype = np.result_type(x1, x1 if x2 is None else x2)
     with double(np.empty(0, dtype)):
         if out is not None:

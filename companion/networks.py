@@ -15,10 +15,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
-from companion._checks import count
-from companion._compile import immutable, is_immutable
+from companion._checks import count, precise, random_key
+from companion._compile import double, immutable, is_immutable, precision
 from companion._layers import outside_loops
 from companion._network_modules import CNN, MLP, Norm, ResNet, SmallCNN
 from companion._norm_layers import BatchNorm, layer
@@ -65,7 +66,8 @@ def from_flax(module: nn.Module, *, name: str | None = None) -> Model:
         name: its label; None: the class's name.
 
     Returns:
-        The model; one and the same for equal modules, so that compiled code is shared.
+        The model; one and the same for equal modules, so that compiled code is shared. Parameters of float32
+        are drawn as such, and turned into float64 where x is.
 
     >>> model = from_flax(nn.Dense(2))
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
@@ -80,14 +82,21 @@ def from_flax(module: nn.Module, *, name: str | None = None) -> Model:
         return variables.pop("params"), variables
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
-        return draw(key, x[:1])
+        precise("x", x.dtype)
+        # The same numbers whatever JAX is set to, then in the precision of x.
+        with precision(np.float32(0)):
+            variables = draw(random_key("key", key), x[:1].astype(np.float32))
+        with double(x):
+            return jax.tree.map(lambda a: a.astype(x.dtype) if a.dtype == np.float32 else a, variables)
 
     def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        precise("x", x.dtype)
         variables, mode = {"params": params, **state}, (training,) if takes_mode else ()
-        if training and state:
-            outputs, changed = module.apply(variables, x, *mode, mutable=list(state))
-            return outputs, dict(changed)
-        return module.apply(variables, x, *mode), state
+        with double(params, x):
+            if training and state:
+                outputs, changed = module.apply(variables, jnp.asarray(x), *mode, mutable=list(state))
+                return outputs, dict(changed)
+            return module.apply(variables, jnp.asarray(x), *mode), state
 
     return Model(type(module).__name__ if name is None else name, init, apply)
 
@@ -244,16 +253,18 @@ def linearised(model: Model, *, centre: bool = False) -> Model:
 
     def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
         del training
-        point, own = jax.lax.stop_gradient(state)
-        outputs, change = jax.jvp(lambda p: model.apply(p, own, x, False)[0], (point,), (params,))
-        return change if centre else outputs + change, state
+        with double(params, state, x):
+            point, own = jax.lax.stop_gradient(state)
+            outputs, change = jax.jvp(lambda p: model.apply(p, own, x, False)[0], (point,), (params,))
+            return change if centre else outputs + change, state
 
     return Model(f"{'centred' if centre else 'linearised'} {model.name}", init, apply)
 
 
 def linearise_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
     """Variables with which `linearised(model)` starts from these variables of the model: δ = 0."""
-    return jax.tree.map(jnp.zeros_like, variables[0]), variables
+    with double(variables):
+        return jax.tree.map(jnp.zeros_like, variables[0]), variables
 
 
 def _ours(module: nn.Module, name: str) -> Model:

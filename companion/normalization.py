@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._checks import batch, count, number, one_of
+from companion._compile import double
 from companion._norm_layers import BatchNorm, Variance, batch_statistics, layer
 from companion.networks import Model
 
@@ -119,13 +120,15 @@ def on_normalized_inputs(model: Model) -> Model:
     def init(key: Any, x: Any) -> tuple[Any, Any]:
         params, state = model.init(key, x)
         channels = x.shape[-1]
-        return params, (jnp.zeros(channels), jnp.ones(channels), state)
+        return params, (jnp.zeros(channels, np.float32), jnp.ones(channels, np.float32), state)
 
     def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
         shift, scale, own = state
-        shift, scale = jax.lax.stop_gradient((shift, scale))
-        outputs, own = model.apply(params, own, (x - shift.astype(x.dtype)) / scale.astype(x.dtype), training)
-        return outputs, (shift, scale, own)
+        with double(params, x):
+            shift, scale = jax.lax.stop_gradient((shift, scale))
+            inside = (x - shift.astype(x.dtype)) / scale.astype(x.dtype)
+            outputs, own = model.apply(params, own, inside, training)
+            return outputs, (shift, scale, own)
 
     return Model(f"{model.name}, normalized inputs", init, apply)
 

@@ -16,8 +16,17 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from companion._checks import batch as examples
-from companion._checks import count, finite, same_inputs
-from companion._compile import Kind, keep_compiled, kernel_function, pixels
+from companion._checks import count, finite, precise, same_inputs
+from companion._compile import (
+    Kind,
+    double,
+    keep_compiled,
+    kernel_entries,
+    kernel_function,
+    pixels,
+    refuse_mixed_entries,
+    refuse_other_functions,
+)
 
 
 def predictor(
@@ -74,6 +83,7 @@ def predictor(
     if alpha.ndim != 2 or len(alpha) != len(x):
         raise ValueError(f"coefficients must have shape ({len(x)}, k), got {alpha.shape}")
     finite("coefficients", alpha)
+    refuse_mixed_entries(kernel, kind, x, x)
     limit = _default_batch(kernel, x) if batch is None else count("batch", batch)
     return Partial(_compiled(function, kind), *_blocks(x, alpha.astype(x.dtype), limit))
 
@@ -105,11 +115,12 @@ def input_gradient(
     >>> input_gradient(f, jnp.ones((1, 2)))
     Array([[[2., 3.]]], dtype=float32)
     """
-    if not isinstance(f, Partial):
-        raise TypeError(f"f must come from predictor.predictor, got {type(f).__name__}")
-    if weights is None:
-        return _all_gradients(f, x)
-    return _weighted_gradient(f, x, weights)
+    refuse_other_functions("f", f)
+    with double(f):
+        found = _all_gradients(f, x) if weights is None else _weighted_gradient(f, x, weights)
+    if not isinstance(found, jax.core.Tracer) and not jnp.isfinite(found).all():
+        finite("f's gradient in its inputs", np.asarray(found))
+    return found
 
 
 @jax.jit
@@ -135,6 +146,8 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     @jax.jit
     def evaluate(x_blocks: Any, alpha_blocks: Any, x: Any) -> Any:
         x = jnp.asarray(x)
+        precise("x", x.dtype)
+        x = x.astype(x_blocks.dtype)
         same_inputs("x", x, "x_train", x_blocks[0])
         # Where a caller's jit has made them constants, XLA would spend long on folding them.
         blocks = jax.lax.optimization_barrier((x_blocks, alpha_blocks))
@@ -143,12 +156,13 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
         def add(outputs: Any, block: Any) -> Any:
             x_block, alpha_block = block
-            return outputs + kernel(x, x_block, kind) @ alpha_block, None
+            return outputs + kernel_entries(kernel, x, x_block, kind) @ alpha_block, None
 
-        start = jnp.zeros((len(x), alpha_blocks.shape[-1]), jnp.result_type(x, x_blocks))
+        start = jnp.zeros((len(x), alpha_blocks.shape[-1]), x.dtype)
         with jax.default_matmul_precision("highest"):
             return jax.lax.scan(add, start, blocks)[0]
 
+    evaluate.is_predictor = True
     return evaluate
 
 

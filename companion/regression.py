@@ -56,7 +56,7 @@ def fit(
     """Decompose Θ(X, X) = Σ_i λ_i v_i v_iᵀ once, for predictions at any time and with any ridge.
 
     Args:
-        k_train_train: symmetric kernel matrix Θ(X, X), (n, n), any floating precision.
+        k_train_train: symmetric kernel matrix Θ(X, X), (n, n), float32 or float64.
         targets: Y, (n, k): ±1 for two classes, centred one-hot for k classes (`data.targets`).
         ridge: ρ, added to the diagonal, ≥ 0, in the kernel's units. `with_ridge` changes it later.
         resolution: rounding error of the kernel, in its units, for the warnings of `predict`. None: √ε times
@@ -68,6 +68,7 @@ def fit(
         The decomposition, in float64 whatever came in.
 
     Raises:
+        TypeError: another precision; integers are taken as float64.
         ValueError: NaN or infinity, a matrix that is not square or not symmetric, rows that do not
             match, a negative ridge or resolution, a kernel that is not positive semi-definite.
 

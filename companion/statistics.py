@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int
 
-from companion._checks import finite
+from companion._checks import class_labels, finite, predicted
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,14 @@ def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float
     >>> print(accuracy(np.array([[1.0], [-1.0], [2.0], [1.0]]), np.array([1, 0, 1, 0])))
     0.750 [0.301, 0.954]
     """
-    outputs, labels = np.asarray(outputs), np.asarray(labels)
-    if outputs.ndim != 2 or not len(outputs) or labels.shape != outputs.shape[:1]:
-        raise ValueError(
-            f"outputs must be (n, k) and labels (n,) with n ≥ 1, got {outputs.shape} and {labels.shape}"
-        )
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    outputs = np.asarray(outputs)
+    if outputs.ndim != 2 or not outputs.size:
+        raise ValueError(f"outputs must be (n, k) with n ≥ 1, got {outputs.shape}")
+    n = len(outputs)
+    labels = class_labels("labels", labels, n, outputs.shape[1])
     finite("outputs", outputs)
-    n_classes = max(2, outputs.shape[1])
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"labels must lie in [0, {n_classes}), got {labels.min()} to {labels.max()}")
     _check_level(level)
-    predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-    correct, n = int((predicted == labels).sum()), len(labels)
+    correct = int((predicted(outputs) == labels).sum())
     interval = scipy.stats.binomtest(correct, n).proportion_ci(level, method="wilson")
     return Estimate(correct / n, float(interval.low), float(interval.high), level, n)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from companion._attack_training import Replay
 from companion._checks import batch, count, number, same_inputs
 from companion._compile import double, keep_compiled, network
 from companion._interrupt import deferred, in_short_loops
@@ -24,7 +25,7 @@ from companion._training_linear import linear_features, linear_solution
 from companion._training_records import Probe, Run
 from companion._training_residual import Trained, train_to_residual
 from companion._training_run import train
-from companion._training_step import Replay, Switch
+from companion._training_step import Switch
 
 __all__ = [
     "Probe",

@@ -402,7 +402,7 @@ def test_wrong_arguments_are_named():
             ),
             (
                 lambda: transfer(ATTACKED, {"b": strict}, RIGHT_CLEAN, LABELS[:2]),
-                r"outputs must be \(n, k\) and",
+                r"labels must have shape",
             ),
             (lambda: transfer(ATTACKED, {"b": strict}, RIGHT_CLEAN, LABELS / 1), "labels must be integers"),
             (
@@ -413,10 +413,10 @@ def test_wrong_arguments_are_named():
                 lambda: transfer(ATTACKED, {"b": strict}, RIGHT_CLEAN, LABELS, batch=0),
                 "batch must be at least 1",
             ),
-            (lambda: gradient_cosine(3, healthy, RIGHT_CLEAN, LABELS), "predict must be a function"),
+            (lambda: gradient_cosine(3, healthy, RIGHT_CLEAN, LABELS), "first must be a function"),
             (
                 lambda: gradient_cosine(healthy, sum, RIGHT_CLEAN, LABELS),
-                r"predict must return outputs \(m, k\)",
+                r"second must return outputs \(m, k\)",
             ),
             (
                 lambda: gradient_cosine(healthy, healthy, RIGHT_CLEAN, LABELS, loss="hinge"),

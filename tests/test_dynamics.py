@@ -200,7 +200,7 @@ def test_wrong_arguments_are_named():
             (lambda: dynamics.distances([PATH[0], np.zeros((12, 12))]), "kernel 1 of the path is zero"),
             (lambda: dynamics.distances([PATH[0], BAD]), r"path\[1\] has 1 NaN"),
             (lambda: dynamics.distances([np.triu(PATH[0])]), "symmetric"),
-            (lambda: dynamics.distances([np.eye(2, dtype=int)]), "floating point"),
+            (lambda: dynamics.distances([np.eye(2, dtype=int)]), "float32 or float64, got int64"),
             (lambda: dynamics.distances([np.ones((2, 3))]), "square"),
             (lambda: dynamics.polar(PATH, part="top", top=13), "top must be at most 12"),
             (lambda: dynamics.concentration(np.zeros((3, 3)), top=1), "zero"),

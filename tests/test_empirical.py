@@ -378,12 +378,12 @@ def test_wrong_arguments_are_named():
             (
                 lambda f, p: empirical_ntk(f, 1, X1),
                 TypeError,
-                "params must be floating point, got a leaf of int32",
+                "params must be float32 or float64, got a leaf of int",
             ),
             (
                 lambda f, p: empirical_ntk(f, (p, jax.random.key(0)), X1),
                 TypeError,
-                "params must be floating point, got a leaf of key",
+                "params must be float32 or float64, got a leaf of key",
             ),
             (
                 lambda f, p: empirical_ntk(lambda p, x: f(p, x - x.mean(axis=0)), p, X1),

@@ -349,14 +349,14 @@ def test_wrong_kinds_are_named():
             ),
             (lambda: gram(fc(1), np.ones((2, 3), np.float16)), TypeError, "got float16"),
             (lambda: gram(5, X1), TypeError, "kernel must be an Architecture or a function"),
-            (lambda: gram(lambda a, b, get: a.sum(), X1), ValueError, r"kernel must return shape \(13, 13\)"),
+            (lambda: gram(lambda a, b, get: a.sum(), X1), ValueError, r"kernel must return shape \(2, 2\)"),
             (
                 lambda: gram(fc(1), np.float32(1e25) * X1),
                 ValueError,
                 r"the kernel matrix\[0:13, 0:13\] has .* NaN or infinite",
             ),
             (
-                lambda: gram(lambda a, b, get: jnp.arange(13.0)[:, None] * jnp.ones(13), X1),
+                lambda: gram(lambda a, b, get: jnp.outer(a.sum((1, 2)), jnp.ones(len(b))), X1),
                 ValueError,
                 "symmetric",
             ),

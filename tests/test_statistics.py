@@ -75,7 +75,7 @@ def test_wrong_arguments_are_named():
     assert_refused(
         [
             (lambda: accuracy(ONES, np.array([0, 1, 2, 0])), r"labels must lie in \[0, 2\), got 0 to 2"),
-            (lambda: accuracy(ONES, np.array([0, 1])), r"got \(4, 1\) and \(2,\)"),
+            (lambda: accuracy(ONES, np.array([0, 1])), r"labels must have shape \(4,\), got \(2,\)"),
             (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
             (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
             (lambda: accuracy(ONES, np.array([0.5, 1.0, 0.0, 1.0])), "labels must be integers, got float64"),

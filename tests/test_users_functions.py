@@ -1,0 +1,316 @@
+"""Functions, keys and labels of the user's are checked alike wherever they come in."""
+
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from jax.tree_util import Partial
+
+from companion import attacks, catastrophic, features, networks, training
+from companion import regression as rg
+from companion._kernel_measures import largest
+from companion._one_step import _leading
+from companion.architectures import conv, fc, myrtle
+from companion.attacks import Threat
+from companion.data import targets
+from companion.empirical import empirical_ntk
+from companion.kernels import gram
+from companion.predictor import input_gradient, predictor
+from companion.statistics import accuracy
+
+X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
+IMAGES = np.random.default_rng(1).uniform(0.2, 0.8, (2, 4, 4, 1)).astype(np.float32)
+Y, ALPHA, KEY = np.array([0, 1, 0, 1]), np.ones((4, 1), np.float32), jax.random.key(0)
+THREAT = Threat("linf", 0.1)
+
+
+def good(x):
+    return x[:, :1] - 0.5
+
+
+def of(kernel):
+    return features.eigenfeatures(rg.fit(np.eye(4), np.ones((4, 1))), kernel, X)
+
+
+# What takes a function of inputs, as a call of it alone.
+PREDICT = {
+    "pgd": lambda f: attacks.pgd(f, X, Y, THREAT, steps=1),
+    "fgsm": lambda f: attacks.fgsm(f, X, Y, THREAT),
+    "gradient_cosine": lambda f: attacks.gradient_cosine(good, f, X, Y),
+    "sanity_checks": lambda f: attacks.sanity_checks(f, X, Y, THREAT, key=KEY, steps=1),
+    "gradient_directions": lambda f: catastrophic.gradient_directions(f, X, Y, rank=1),
+    "local_linearity": lambda f: catastrophic.local_linearity(f, X, Y, THREAT, key=KEY),
+}
+WRONG = {
+    "nan": (lambda x: good(x) * jnp.nan, "NaN"),
+    "gradient nan": (lambda x: jnp.sqrt(good(x) * 0), "NaN"),
+    "mixing": (lambda x: good(x) - good(x).mean(0), "mixes examples: its output for x.0. changes with x.1."),
+    "one axis": (lambda x: x[:, 0], r"must return outputs \(m, k\)"),
+    "one row": (lambda x: good(x)[:0], r"must return outputs \(m, k\)"),
+    "a pair": (lambda x: (x, x), r"must return outputs \(m, k\)"),
+    "no function": (3, "must be a function"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", PREDICT)
+@pytest.mark.usefixtures("as_users_run")
+def test_functions_of_inputs(name, wrong):
+    function, message = WRONG[wrong]
+    with pytest.raises((ValueError, TypeError), match=message):
+        PREDICT[name](function)
+
+
+# These take no gradient.
+@pytest.mark.parametrize("wrong", ["nan", "mixing", "one axis", "one row", "a pair", "no function"])
+@pytest.mark.usefixtures("as_users_run")
+def test_functions_of_images(wrong):
+    function, message = WRONG[wrong]
+    function = function if wrong == "no function" else lambda x, f=function: f(x.reshape(len(x), -1))
+    with pytest.raises((ValueError, TypeError), match=message):
+        attacks.square(function, IMAGES, Y[:2], THREAT, key=KEY, queries=2)
+
+
+@pytest.mark.parametrize("wrong", ["nan", "one axis", "one row"])
+@pytest.mark.parametrize(
+    "call",
+    [lambda f: attacks.transfer({"x": X}, {"f": f}, X, Y), lambda f: attacks.robust_accuracy(f, X, Y)],
+    ids=["transfer", "robust_accuracy"],
+)
+def test_functions_that_are_only_evaluated(call, wrong):
+    function, message = WRONG[wrong]
+    with pytest.raises(ValueError, match=message):
+        call(lambda x: np.asarray(function(x)))
+
+
+def test_infinite_outputs_are_refused():
+    with pytest.raises(ValueError, match="for 4 of 4 examples, or infinity"):
+        attacks.pgd(lambda x: jnp.exp(1e4 * x[:, :1]), X, Y, THREAT, steps=1)
+
+
+@pytest.mark.parametrize("kind", [Partial, lambda f: f], ids=["Partial", "closure"])
+def test_a_mixing_function_is_refused_at_every_call(kind):
+    function = kind(WRONG["mixing"][0])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="mixes examples"):
+            attacks.pgd(function, X, Y, THREAT, steps=1)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda f, y: f.sum(), lambda f, y: f, lambda f, y: f[:0, 0]], ids=["sum", "column", "none"]
+)
+@pytest.mark.parametrize("name", ["pgd", "square", "gradient_cosine", "sanity_checks"])
+def test_losses_of_other_shapes(name, loss):
+    call = {
+        "pgd": lambda: attacks.pgd(good, X, Y, THREAT, loss=loss),
+        "square": lambda: attacks.square(
+            lambda x: x.mean((1, 2)), IMAGES, Y[:2], THREAT, key=KEY, queries=2, loss=loss
+        ),
+        "gradient_cosine": lambda: attacks.gradient_cosine(good, good, X, Y, loss=loss),
+        "sanity_checks": lambda: attacks.sanity_checks(good, X, Y, THREAT, key=KEY, loss=loss),
+    }[name]
+    with pytest.raises(ValueError, match=r"loss must return values \(m,\)"):
+        call()
+
+
+KERNELS = {
+    "nan": (lambda a, b, get: a @ b.T * jnp.nan, "NaN"),
+    "shape": (lambda a, b, get: a @ b.T[:, :1], r"kernel must return shape \(\d, \d\)"),
+    "mixing": (lambda a, b, get: (a - a.mean(0)) @ (b - b.mean(0)).T, "kernel mixes examples"),
+    "gradient nan": (lambda a, b, get: jnp.sqrt(((a[:, None] - b) ** 2).sum(-1)), "NaN"),
+}
+
+
+@pytest.mark.parametrize("wrong", ["nan", "shape", "mixing"])
+def test_kernels_in_gram(wrong):
+    kernel, message = KERNELS[wrong]
+    with pytest.raises(ValueError, match=message):
+        gram(kernel, X)
+
+
+@pytest.mark.parametrize("wrong", KERNELS)
+@pytest.mark.parametrize(
+    "call",
+    [lambda f: input_gradient(f, X), lambda f: attacks.one_step(f, X, Y, THREAT)],
+    ids=["input_gradient", "one_step"],
+)
+def test_kernels_in_a_predictor(call, wrong):
+    kernel, message = KERNELS[wrong]
+    with pytest.raises(ValueError, match=message):
+        call(predictor(kernel, X, ALPHA))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda f: input_gradient(f, X), lambda f: attacks.one_step(f, X, Y, THREAT)],
+    ids=["input_gradient", "one_step"],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_only_a_predictor_is_one(call):
+    f = predictor(fc(1), X, ALPHA)
+    call(jax.tree.map(lambda part: 2 * part, f))
+    for other in (Partial(good), good, attacks.two_logits(f)):
+        with pytest.raises(TypeError, match=r"f must come from predictor\.predictor, got "):
+            call(other)
+
+
+def test_a_network_that_mixes_has_no_empirical_kernel():
+    with pytest.raises(ValueError, match=r"apply_fn mixes examples: .*batch_statistics=True"):
+        empirical_ntk(lambda w, x: (x - x.mean(0)) @ w, np.ones((2, 1), np.float32), X)
+
+
+KEYS = {
+    "pgd": lambda key: attacks.pgd(good, X, Y, THREAT, steps=1, key=key),
+    "square": lambda key: attacks.square(lambda x: x.mean((1, 2)), IMAGES, Y[:2], THREAT, key=key, queries=2),
+    "random_sign": lambda key: attacks.random_sign(X, THREAT, key=key),
+    "random_uniform": lambda key: attacks.random_uniform(X, THREAT, key=key),
+    "sanity_checks": lambda key: attacks.sanity_checks(good, X, Y, Threat("linf", 0.4), key=key, steps=1),
+    "local_linearity": lambda key: catastrophic.local_linearity(good, X, Y, THREAT, key=key),
+    "Architecture.init": lambda key: fc(1, width=2).init(key, X.shape),
+    "Model.init": lambda key: networks.mlp(1, depth=1, width=2).init(key, X),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.filterwarnings("ignore::companion.attacks.AttackWarning")
+@pytest.mark.usefixtures("as_users_run")
+def test_keys(name):
+    several = jax.random.split(KEY, 3)
+    for wrong in (0, np.uint32(0), "key", np.zeros(2), several, jax.random.key_data(several)):
+        with pytest.raises(TypeError, match=r"key must be a JAX random key such as jax\.random\.key\(0\)"):
+            KEYS[name](wrong)
+    new, old = KEYS[name](KEY), KEYS[name](jax.random.PRNGKey(0))
+    jax.tree.map(np.testing.assert_array_equal, new, old)
+
+
+LABELS = {
+    "pgd": lambda y: attacks.pgd(good, X, y, THREAT, steps=1),
+    "square": lambda y: attacks.square(lambda x: x.mean((1, 2)), X.reshape(4, 1, 2, 1), y, THREAT, key=KEY),
+    "one_step": lambda y: attacks.one_step(predictor(fc(1), X, ALPHA), X, y, THREAT),
+    "robust_accuracy": lambda y: attacks.robust_accuracy(good, X, y),
+    "transfer": lambda y: attacks.transfer({"x": X}, {"f": good}, X, y),
+    "gradient_directions": lambda y: catastrophic.gradient_directions(good, X, y, rank=1),
+    "local_linearity": lambda y: catastrophic.local_linearity(good, X, y, THREAT, key=KEY),
+    "accuracy": lambda y: accuracy(good(X), y),
+    "correct": lambda y: features.correct(of(fc(1)), X, y),
+    "correct_under_attack": lambda y: features.correct_under_attack(of(fc(1)), X, y, THREAT),
+    "attack_shares": lambda y: features.attack_shares(of(fc(1)), X, X, y),
+    "targets": lambda y: targets(y, 2),
+    "usefulness": lambda y: features.usefulness(np.ones((4, 1), bool), y),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.usefixtures("as_users_run")
+def test_labels(name):
+    with pytest.raises(TypeError, match="labels must be integers, got float64"):
+        LABELS[name](np.ones(4))
+    if name != "targets":
+        with pytest.raises(ValueError, match=r"labels must have shape \(4,\), got \(3,\)"):
+            LABELS[name](np.zeros(3, int))
+    if name != "usefulness":
+        for wrong in (np.full(4, 2), np.full(4, -1)):
+            with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), got "):
+                LABELS[name](wrong)
+
+
+BOUNDED = {
+    "pgd": lambda x: attacks.pgd(good, x, Y, THREAT),
+    "one_step": lambda x: attacks.one_step(predictor(fc(1), X, ALPHA), x, Y, THREAT),
+    "random_sign": lambda x: attacks.random_sign(x, THREAT, key=KEY),
+    "correct_under_attack": lambda x: features.correct_under_attack(of(fc(1)), x, Y, THREAT),
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "by"), [(1 + 2.0**-23, "1.19e-07"), (-(2.0**-25), "2.98e-08")], ids=["above", "below"]
+)
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_pixel_out_by_rounding_is_told_with_its_cure(name, value, by):
+    x = X.copy()
+    x[1, 1] = value
+    message = rf"{re.escape(repr(value))} is outside by {by}\. .*np\.clip\(x, 0, 1\) cures it"
+    with pytest.raises(ValueError, match=message):
+        BOUNDED[name](x)
+    assert np.isfinite(np.asarray(BOUNDED[name](np.clip(x, 0, 1)), float)).all()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_gradient_directions_are_orthonormal_beyond_the_gradients_rank(rank):
+    x, w = np.random.default_rng(2).random((4, 6)).astype("f4"), np.eye(6, 2, dtype=np.float32)
+    directions, shares = catastrophic.gradient_directions(lambda x: x @ w, x, Y, rank=rank)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(rank), atol=1e-6)
+    # Two logits of a linear network: all gradients are multiples of one vector.
+    np.testing.assert_allclose(np.abs(directions[0]), [0.5**0.5, 0.5**0.5, 0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(shares, np.eye(1, rank)[0], atol=1e-6)
+
+
+def test_noise_has_no_direction_beyond_the_gradients_rank():
+    gradients = np.outer([1.0, 2, 3, 4], [3.0, 4, 0, 0, 0]).astype(np.float32)
+    expected = np.outer([1, 0, 0], [0.6, 0.8, 0, 0, 0])
+    np.testing.assert_allclose(np.abs(_leading(gradients, 3)), expected, atol=1e-6)
+    assert not np.asarray(_leading(0 * gradients, 3)).any()
+
+
+@pytest.mark.parametrize("n", [30, 600])
+def test_eigenvectors_are_orthonormal_beyond_the_kernels_rank(n):
+    factor = np.random.default_rng(3).standard_normal((n, 3))
+    values, vectors = largest(factor @ factor.T, 8)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-8)
+    np.testing.assert_allclose(np.sort(values)[::-1][:3], scipy.linalg.svdvals(factor) ** 2, rtol=1e-8)
+    fitted = rg.fit(factor[:30] @ factor[:30].T, np.ones((30, 1)))
+    np.testing.assert_allclose(fitted.eigenvectors.T @ fitted.eigenvectors, np.eye(30), atol=1e-10)
+
+
+def test_kernels_without_an_inverse():
+    zero = rg.fit(np.zeros((3, 3)), np.ones((3, 1)))
+    assert rg.condition_number(zero) == np.inf == rg.rounding_error(zero)
+    assert rg.condition_number(zero, t=1.0) == 0
+    np.testing.assert_array_equal(rg.learned_fraction(zero, t=np.inf), np.zeros(3))
+    np.testing.assert_allclose(rg.solve(-np.eye(3), np.ones((3, 1)), ridge=1.5).ravel(), 2)
+    with pytest.raises(ValueError, match="a ridge above minus its smallest eigenvalue"):
+        rg.solve(-np.eye(3), np.ones((3, 1)))
+    with pytest.raises(ValueError, match="its smallest eigenvalue is -1"):
+        rg.fit(-np.eye(3), np.ones((3, 1)))
+
+
+SMALL = {
+    "small_cnn": (lambda: networks.small_cnn(2, width=1), 3, "4 × 4 pixels at least"),
+    "cnn": (lambda: networks.cnn(2, width=1), 3, "4 × 4 pixels at least"),
+    "myrtle": (lambda: myrtle(5), 12, "multiples of 8, 8 at least, got 12 × 12"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_images_too_small_are_told_what_would_do(name):
+    make, side, message = SMALL[name]
+    x = np.ones((2, side, side, 1), np.float32)
+    with pytest.raises(ValueError, match=message):
+        make().init(KEY, x.shape if name == "myrtle" else x)
+    if name == "myrtle":
+        with pytest.raises(ValueError, match=message):
+            gram(make(), x)
+    else:
+        x = np.ones((2, 4, 4, 1), np.float32)
+        assert np.isfinite(make().apply(*make().init(KEY, x), x, False)[0]).all()
+
+
+def test_networks_of_images_refuse_flat_inputs():
+    for model in (networks.small_cnn(2), networks.cnn(2), networks.resnet(2)):
+        with pytest.raises(ValueError, match=r"wants x as images \(n, h, w, c\)"):
+            model.init(KEY, X)
+    with pytest.raises(ValueError, match=r"wants x1 as images \(n, h, w, c\)"):
+        conv(1).kernel(X)
+
+
+def test_importing_attacks_loads_no_framework_of_networks():
+    code = "import sys, companion.attacks; print([m for m in sys.argv[1:] if m in sys.modules])"
+    modules = ["flax", "optax", "neural_tangents", "matplotlib", "companion.training"]
+    run = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+    assert training.Replay is type(attacks.free_training(THREAT))
