@@ -129,7 +129,7 @@ PROFILES = {
     "quick": Config(
         cases=(
             Case("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), _INK, 0.1),
-            Case("mnist5k", None, 1000, 500, ("FC-1",), _INK, 0.1),
+            Case("mnist5k", None, 800, 256, ("FC-1",), _INK, 0.1),
         ),
     ),
     "full": Config(
