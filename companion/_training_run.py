@@ -200,30 +200,31 @@ def _through(
         for one in attacks:  # compiles, and does nothing
             jax.block_until_ready(go_on(carry, attack=one, epoch=0, first=0, last=0))
             safe_point()
+
+    def steps(first: int, stop: int) -> None:
+        nonlocal carry
+        epoch, i = divmod(first, n_steps)
+        attack = attacks[0 if history.switched is None else -1]
+        carry = jax.block_until_ready(
+            go_on(carry, attack=attack, epoch=epoch, first=i, last=i + stop - first)
+        )
+
     size = 1
     for stop in sorted({*marks, *range(0, end + 1, n_steps)}):
         if stop <= done:
             continue
-        epoch, first = divmod(done, n_steps)
-        attack = attacks[0 if history.switched is None else -1]
-
-        def some(first: int, last: int, attack: Any = attack, epoch: int = epoch) -> None:
-            nonlocal carry
-            carry = jax.block_until_ready(go_on(carry, attack=attack, epoch=epoch, first=first, last=last))
-
         begin = time.perf_counter()
-        size = in_short_loops(some, first, stop - epoch * n_steps, size)
+        size = in_short_loops(steps, done, stop, size)
         history.seconds += time.perf_counter() - begin
-        done = stop
         if not np.isfinite(float(carry.loss)):
             raise FloatingPointError(
-                f"training diverged in epoch {epoch}: take a smaller learning rate, or let it and ε "
-                "grow slowly"
+                f"training diverged in epoch {done // n_steps}: take a smaller learning rate, or let it "
+                "and ε grow slowly"
             )
         if stop in marks:
             carry = history.note(stop, carry)
             bar.set_postfix({name: f"{value:.3f}" for name, value in history.latest().items()})
+        done = stop
         history.save(done, carry)
-        safe_point()
         bar.update(done / n_steps - bar.n)
     return carry
