@@ -53,10 +53,10 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
-    """Outputs (m, k) of any function of arrays; a `Partial` is compiled."""
+    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a `Partial` is compiled."""
     x = examples("x", x)
     function = _compiled if isinstance(predict, Partial) else lambda predict, x: predict(x)
-    with double(x):
+    with double(x), jax.default_matmul_precision("highest"):
         parts = [
             (some, np.asarray(function(predict, x[some])))
             for some in in_batches(np.arange(len(x)), min(batch, len(x)))
@@ -76,5 +76,4 @@ def loss_gradient(predict: Partial, x: Any, labels: Any, *, loss: Callable[..., 
 
 @jax.jit
 def _compiled(predict: Partial, x: Any) -> Any:
-    with jax.default_matmul_precision("highest"):
-        return predict(x)
+    return predict(x)

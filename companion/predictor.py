@@ -107,9 +107,9 @@ def input_gradient(
     """
     if not isinstance(f, Partial):
         raise TypeError(f"f must come from predictor.predictor, got {type(f).__name__}")
-    if weights is None:
-        return _all_gradients(f, x)
-    return _weighted_gradient(f, x, weights)
+    # For derivatives that a kernel defines by itself: JAX calls them after f has set the precision back.
+    with jax.default_matmul_precision("highest"):
+        return _all_gradients(f, x) if weights is None else _weighted_gradient(f, x, weights)
 
 
 @jax.jit
