@@ -1,15 +1,14 @@
 """What each trick for XLA and processors is worth: `python benchmarks/tricks.py`.
 
 One line for each: our code, and the same work with the straightforward code in the trick's place. Rounds are
-interleaved after one that compiles, and a ratio is the median of the rounds' ratios, so that it holds on a
-busy machine too; behind it the ratio of the bytes that XLA plans for temporaries. A trick worth less than
-1.2 goes, unless it is there for exactness or to bound memory. `--record` writes the numbers with their
-environment into book/results.
+interleaved after one that compiles, and a ratio is the median of the rounds' ratios: of time, of processor
+time, which other work on the machine does not change, and of the bytes that XLA plans for temporaries. A
+trick worth less than 1.2 of time goes, unless it is there for exactness, to bound memory, or because without
+it other numbers would come out. `--record` writes the numbers with their environment into book/results.
 """
 
 import argparse
 import contextlib
-import statistics
 import time
 import types
 from collections.abc import Callable
@@ -83,20 +82,21 @@ def swapped(replaced):
         yield
 
 
+def one(function, *args, instead):
+    """The function compiled, with other code in a trick's place; with its planned bytes."""
+    with swapped(instead):
+        program = jax.jit(lambda *args: function(*args)).lower(*args).compile()
+
+    def run():
+        return program(*args)
+
+    run.bytes = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
+    return run
+
+
 def both(function, *args, instead):
-    """The function compiled as it is, and with other code in the trick's place; with planned bytes."""
-
-    def one(replaced):
-        with swapped(replaced):
-            program = jax.jit(lambda *args: function(*args)).lower(*args).compile()
-
-        def run():
-            return program(*args)
-
-        run.bytes = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
-        return run
-
-    return one({}), one(instead)
+    """The function compiled as it is, and with other code in the trick's place."""
+    return one(function, *args, instead={}), one(function, *args, instead=instead)
 
 
 def inputs(*shape):
@@ -122,8 +122,8 @@ def tile(kernel, *shape, instead):
     """One tile of a Gram matrix."""
 
     def build(toy):
-        x = inputs(*small(shape) if toy else shape)
-        return both(kernel, x, x, instead=instead)
+        x = inputs(2, *(small(shape) if toy else shape))
+        return both(kernel, x[0], x[1], instead=instead)
 
     return build
 
@@ -134,23 +134,19 @@ def small(shape):
 
 
 def slope(kernel, m, *shape, instead):
-    """The input gradient of a predictor at m inputs; `instead` may also be another block size."""
+    """A predictor's loss and its input gradient at m inputs; `instead` may also be another block size."""
 
     def build(toy):
         x = inputs(*small(shape) if toy else shape)
         z, alpha = x[:m], np.ones((len(x), 1), np.float32)
 
-        def way(batch):
-            def gradient(z):
-                return input_gradient(
-                    predictor(kernel, x, alpha, batch=batch), z, jnp.ones((len(z), 1), jnp.float32)
-                )
+        def loss(f, z):
+            return jax.value_and_grad(lambda z: jax.nn.softplus(f(z)).sum())(z)
 
-            return gradient
-
+        ours = one(loss, predictor(kernel, x, alpha), z, instead={})
         if isinstance(instead, int):
-            return both(way(None), z, instead={})[0], both(way(instead), z, instead={})[0]
-        return both(way(None), z, instead=instead)
+            return ours, one(loss, predictor(kernel, x, alpha, batch=min(instead, len(x))), z, instead={})
+        return ours, one(loss, predictor(kernel, x, alpha), z, instead=instead)
 
     return build
 
@@ -184,7 +180,7 @@ def given_squares(toy):
 
 def folded(toy):
     """Compiling a function that closes over a predictor."""
-    x, z = (inputs(8, 8), inputs(2, 8)) if toy else (inputs(4000, 784), inputs(100, 784))
+    x, z = (inputs(8, 8), inputs(2, 8)) if toy else (inputs(1000, 3072), inputs(100, 3072))
 
     def way(replaced):
         def run():
@@ -397,7 +393,7 @@ TRICKS = {
     ),
     "squares given to tiles": Trick("_plan.Job.squares", given_squares),
     "transposed in pieces": Trick("_tiles._mirror", matrix(4000, 784, instead={"tiles._PIECE": 2**30})),
-    "products kept, fc": Trick("predictor._compiled", slope(dense, 500, 4000, 784, instead=NONE_SAVED)),
+    "products kept, fc": Trick("predictor._compiled", slope(dense, 500, 4000, 3072, instead=NONE_SAVED)),
     "the rest not kept, fc": Trick(
         "predictor._compiled", slope(dense, 500, 4000, 784, instead=ALL_SAVED), "memory"
     ),
@@ -430,19 +426,21 @@ TRICKS = {
 
 
 def measured(trick, toy, rounds):
-    """The median of the rounds' ratios, the least seconds of both ways, and the ratio of planned bytes."""
-    ways, times = trick.build(toy), ([], [])
+    """Medians of the rounds' ratios, the least seconds of both ways, and the ratio of planned bytes."""
+    ways, clocks = trick.build(toy), (time.perf_counter, time.process_time)
+    taken = np.empty((rounds + 1, len(ways), len(clocks)))
     for number in range(rounds + 1):
-        for way, found in zip(ways, times, strict=True):
-            start = time.perf_counter()
+        for which, way in enumerate(ways):
+            start = [clock() for clock in clocks]
             jax.block_until_ready(way())
-            if number:
-                found.append(time.perf_counter() - start)
+            taken[number, which] = [clock() - begin for clock, begin in zip(clocks, start, strict=True)]
+    ratios = np.median(taken[1:, 1] / taken[1:, 0], axis=0)
     planned = [getattr(way, "bytes", None) for way in ways]
     return {
         "place": trick.place,
-        "ratio": statistics.median(without / ours for ours, without in zip(*times, strict=True)),
-        "seconds": [min(found) for found in times],
+        "ratio": float(ratios[0]),
+        "processor_ratio": float(ratios[1]),
+        "seconds": taken[1:, :, 0].min(axis=0).tolist(),
         "bytes": planned[1] / planned[0] if all(planned) else None,
         "kept": trick.kept,
     }
@@ -465,11 +463,12 @@ def main():
     for name, trick in TRICKS.items():
         if options.only in f"{name} {trick.place}":
             row = table[name] = measured(trick, options.toy, 1 if options.toy else options.rounds)
-            planned = "" if row["bytes"] is None else f"{row['bytes']:6.2f} × bytes"
+            planned = "" if row["bytes"] is None else f"{row['bytes']:5.2f} × bytes"
+            ratios = f"{row['ratio']:6.2f} × {row['processor_ratio']:6.2f} × processor"
             verdict = row["kept"] or ("" if row["ratio"] >= LEAST else "not worth it")
             seconds = 1e3 * row["seconds"][0]
             print(
-                f"{name:38} {trick.place:34} {seconds:9.1f} ms {row['ratio']:6.2f} × {planned:14} {verdict}",
+                f"{name:38} {trick.place:34} {seconds:9.1f} ms {ratios} {planned:13} {verdict}",
                 flush=True,
             )
     if options.record and not options.toy:
