@@ -42,14 +42,10 @@ def checked(
 
 
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Parts of `size`, the rest in size/8 if that holds it: two shapes to compile, one where size is small.
-
-    What is missing is filled up with the part's own first entry.
-    """
+    """Parts of `size`, one shape to compile: what the last lacks is filled up with its own first entry."""
     for first in range(0, len(index), size):
         part = index[first : first + size]
-        length = size // 8 if size >= 256 and len(part) <= size // 8 else size
-        yield np.concatenate([part, np.repeat(part[:1], length - len(part))])
+        yield np.concatenate([part, np.repeat(part[:1], size - len(part))])
 
 
 def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:

@@ -38,8 +38,7 @@ class Architecture:
         init: `init(key, x.shape) -> params`.
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
         kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
-            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2. With `pixel_power` 0 it also takes
-            `squares=(|x1|², |x2|²)`, (n1,) and (n2,), where they are known already.
+            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
     """
 
     name: str
@@ -272,7 +271,7 @@ def _build(
         return apply_fn(params, prepare("x", x), **options)
 
     @immutable
-    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk", **known: Any) -> Any:
+    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
         x1 = prepare("x1", x1)
         x2 = x1 if x2 is None else prepare("x2", x2)
         same_inputs("x1", x1, "x2", x2)
@@ -280,7 +279,7 @@ def _build(
         if not wanted or not {"ntk", "nngp"} >= set(wanted):
             raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
         dtype = jnp.result_type(x1, x2)
-        found = dict(zip(("nngp", "ntk"), kernels(x1.astype(dtype), x2.astype(dtype), **known), strict=True))
+        found = dict(zip(("nngp", "ntk"), kernels(x1.astype(dtype), x2.astype(dtype)), strict=True))
         return found[get] if isinstance(get, str) else tuple(found[name] for name in wanted)
 
     return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)

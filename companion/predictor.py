@@ -136,8 +136,6 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     def evaluate(x_blocks: Any, alpha_blocks: Any, x: Any) -> Any:
         x = jnp.asarray(x)
         same_inputs("x", x, "x_train", x_blocks[0])
-        # Where a caller's jit has made them constants, XLA would spend long on folding them.
-        blocks = jax.lax.optimization_barrier((x_blocks, alpha_blocks))
 
         # The products x x_iᵀ are kept for the gradient, all else is computed again: fast, and small.
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
@@ -147,7 +145,7 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
 
         start = jnp.zeros((len(x), alpha_blocks.shape[-1]), jnp.result_type(x, x_blocks))
         with jax.default_matmul_precision("highest"):
-            return jax.lax.scan(add, start, blocks)[0]
+            return jax.lax.scan(add, start, (x_blocks, alpha_blocks))[0]
 
     return evaluate
 
