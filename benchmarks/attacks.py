@@ -29,8 +29,11 @@ SCALES = {"W_std": 2**0.5, "b_std": 0.1}
 STEPS, BATCHES = 10, (250, 1000)
 
 
-def load():
+def load(toy):
     """Images, targets and the size of the perturbation."""
+    if toy:
+        images = data.load("mnist5k", n_train=60, n_test=20)
+        return images, data.targets(images.y_train), 0.1
     try:
         pair = ("airplane", "automobile")
         images = data.load("cifar10", classes=pair, n_train=5000, n_test=1000, download=False)
@@ -79,7 +82,7 @@ def straightforward(images, targets, eps, *, fixed):
     return run
 
 
-def least(work, repeats=3):
+def least(work, repeats):
     """The least time of some runs after one that compiles, and the last value."""
     value, seconds = work(), []
     for _ in range(repeats):
@@ -95,9 +98,11 @@ def main():
     parser.add_argument(
         "--record", action="store_true", help="write book/results/attack_benchmark/<device>.json"
     )
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     options = parser.parse_args()
     begin = time.perf_counter()
-    images, targets, eps = load()
+    images, targets, eps = load(options.toy)
+    repeats = 1 if options.toy else 3
     print(images)
     x, y, threat = images.x_test, images.y_test, Threat("linf", eps)
     alpha = regression.solve(gram(fc(1), images.x_train), targets)
@@ -115,7 +120,7 @@ def main():
             for batch in BATCHES
         },
     }
-    found = {name: least(work) for name, work in ways.items()}
+    found = {name: least(work, repeats) for name, work in ways.items()}
     seconds, _ = least(lambda: solving(max(BATCHES), 1), repeats=1)
     table = {}
     for name, (time_taken, attacked) in found.items():
@@ -126,7 +131,7 @@ def main():
     for name, row in table.items():
         accuracy = "" if row["accuracy"] is None else f"accuracy {row['accuracy'][0]:.3f}"
         print(f"  {name:58} {row['seconds']:8.3f} s {row['seconds'] / ours:7.2f} ×   {accuracy}", flush=True)
-    if options.record:
+    if options.record and not options.toy:
         path = results.record(
             "attack_benchmark",
             jax.default_backend(),

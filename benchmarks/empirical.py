@@ -5,7 +5,7 @@ run after compilation, and intermediates as XLA plans them. "structured" in one 
 neural-tangents' best call. Only ratios within a line are meant.
 """
 
-import sys
+import argparse
 import time
 
 import flax.linen as nn
@@ -34,6 +34,15 @@ class PaperCNN(nn.Module):
             x = nn.relu(nn.Conv(channels, (3, 3))(x))
         x = nn.avg_pool(x, (2, 2), (2, 2))
         return nn.Dense(self.n_outputs)(x.reshape(len(x), -1))
+
+
+def toys():
+    """One small case of `cases` for each network."""
+    key = jax.random.key(0)
+    for net, shape in ((fc(1, width=4, n_outputs=2), (3, 8)), (PaperCNN(2), (2, 4, 4, 3))):
+        x = np.ones(shape, np.float32)
+        params = net.init(key, x[:1]) if isinstance(net, nn.Module) else net.init(key, shape)
+        yield f"toy of shape {shape}", net.apply, params, x, "trace", IMPLEMENTATIONS
 
 
 def cases():
@@ -73,11 +82,15 @@ def measure(apply_fn, params, x, reduce, implementation):
     return seconds[-1], max(plan.bytes for plan in plans)
 
 
-def main(only=""):
-    """Print a line for each case whose name contains `only`: seconds and intermediates."""
+def main():
+    """Print a line for each case whose name contains the given text: seconds and intermediates."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="?", default="", help="run only cases whose name contains this")
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
+    options = parser.parse_args()
     print(f"{'images x outputs':32}" + "".join(f"{name:>22}" for name in IMPLEMENTATIONS))
-    for title, apply_fn, params, x, reduce, names in cases():
-        if only in title:
+    for title, apply_fn, params, x, reduce, names in toys() if options.toy else cases():
+        if options.only in title:
             measured = {name: measure(apply_fn, params, x, reduce, name) for name in names}
             cells = (
                 f"{measured[name][0]:9.3f} s {measured[name][1] / 2**20:6.0f} MiB" if name in measured else ""
@@ -87,4 +100,4 @@ def main(only=""):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

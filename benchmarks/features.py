@@ -27,14 +27,16 @@ SCALES = {"W_std": 2**0.5, "b_std": 0.1}
 N, IMAGES, BATCH, SAMPLE = 2000, 16, 256, 16
 
 
-def load():
+def load(toy):
     """Images, labels 0 or 1, and the size of the perturbation."""
     try:
+        if toy:
+            raise FileNotFoundError
         pair = ("airplane", "automobile")
         images = data.load("cifar10", classes=pair, n_train=N, n_test=BATCH, download=False)
         return images, images.y_train, images.y_test, 8 / 255
     except FileNotFoundError:
-        images = data.load("mnist5k", n_train=N, n_test=BATCH)
+        images = data.load("mnist5k", n_train=30 if toy else N, n_test=8 if toy else BATCH)
         return images, images.y_train // 5, images.y_test // 5, 0.1
 
 
@@ -54,7 +56,7 @@ def straightforward(x_train, alphas, eps):
     return lambda i, x, sign: verdicts(x_train, alphas[i], x.reshape(len(x), -1), sign)
 
 
-def least(work, repeats=3):
+def least(work, repeats):
     """The least time of some runs after one that compiles, and the last value."""
     value, seconds = jax.block_until_ready(work()), []
     for _ in range(repeats):
@@ -70,14 +72,16 @@ def main():
     parser.add_argument(
         "--record", action="store_true", help="write book/results/feature_benchmark/<device>.json"
     )
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     options = parser.parse_args()
     begin = time.perf_counter()
-    images, y_train, y, eps = load()
+    images, y_train, y, eps = load(options.toy)
+    n, images_at_once, batch, repeats = (30, 2, 8, 1) if options.toy else (N, IMAGES, BATCH, 2)
     print(images)
     x, threat, sign = images.x_test, Threat("linf", eps), jnp.asarray(2.0 * y - 1, jnp.float32)
     fitted = regression.fit(gram(fc(1), images.x_train), data.targets(y_train))
     found = features.eigenfeatures(fitted, fc(1), images.x_train)
-    modes = np.unique(np.geomspace(1, N, SAMPLE).astype(int)) - 1
+    modes = np.unique(np.geomspace(1, n, 2 if options.toy else SAMPLE).astype(int)) - 1
     each = {i: features.classifier(found, [i]) for i in modes}
     alphas = {
         i: jnp.asarray(
@@ -97,34 +101,38 @@ def main():
             parts.append(clean & after)
         return np.stack(parts, axis=1)
 
-    a, b = jnp.ones((N, N)), jnp.asarray(images.x_train.reshape(N, -1))
+    a, b = jnp.ones((n, n)), jnp.asarray(images.x_train.reshape(n, -1))
     product = jax.jit(lambda a, b: a @ b)
-    floor, _ = least(lambda: product(a, b))
+    floor, _ = least(lambda: product(a, b), repeats + 1)
     seconds, verdicts = {"floor, two matrix products": 2 * floor}, {}
     taken, verdicts["all"] = least(
-        lambda: features.correct_under_attack(found, x[:IMAGES], y[:IMAGES], threat), repeats=2
+        lambda: features.correct_under_attack(found, x[:images_at_once], y[:images_at_once], threat), repeats
     )
-    seconds["companion, all features at once"] = taken / IMAGES
-    taken, verdicts["each"] = least(one_by_one, repeats=2)
-    seconds["companion, one after the other"] = taken / BATCH * N / len(modes)
-    taken, verdicts["theirs"] = least(
-        lambda: np.stack([theirs(i, x, sign) for i in modes], axis=1), repeats=2
-    )
-    seconds["neural-tangents, one after the other"] = taken / BATCH * N / len(modes)
+    seconds["companion, all features at once"] = taken / images_at_once
+    taken, verdicts["each"] = least(one_by_one, repeats)
+    seconds["companion, one after the other"] = taken / batch * n / len(modes)
+    taken, verdicts["theirs"] = least(lambda: np.stack([theirs(i, x, sign) for i in modes], axis=1), repeats)
+    seconds["neural-tangents, one after the other"] = taken / batch * n / len(modes)
     ours = seconds["companion, all features at once"]
     for name, value in seconds.items():
         print(f"  {name:40} {1e3 * value:9.1f} ms an image {value / ours:6.2f} ×", flush=True)
     same = {
-        name: float((verdicts[name][:IMAGES] == verdicts["all"][:, modes]).mean())
+        name: float((verdicts[name][:images_at_once] == verdicts["all"][:, modes]).mean())
         for name in ("each", "theirs")
     }
     print(f"  equal verdicts: {same}")
-    if options.record:
+    if options.record and not options.toy:
         path = results.record(
             "feature_benchmark",
             jax.default_backend(),
             values={"seconds": seconds, "same": same},
-            config={"n_train": N, "images": IMAGES, "batch": BATCH, "features": len(modes), "eps": eps},
+            config={
+                "n_train": n,
+                "images": images_at_once,
+                "batch": batch,
+                "features": len(modes),
+                "eps": eps,
+            },
             dataset=images.source,
             seeds=[0],
             seconds=time.perf_counter() - begin,

@@ -3,6 +3,7 @@
 Fresh processes, interleaved; the least of several runs, and its ratio to jax + flax alone.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -23,8 +24,10 @@ CASES = {
 
 def main():
     """Run every case in turn, several times, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="one round, to see that it runs")
     least = dict.fromkeys(CASES, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(1 if parser.parse_args().toy else ROUNDS):
         for name, code in CASES.items():
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True)

@@ -63,19 +63,21 @@ def dense(n, d):
     }
 
 
-def convolutional(n):
+def convolutional(n, side=32):
     """The Gram matrix of Conv-3 with a flattened end."""
-    x = inputs(n, 32, 32, 3)
+    x = inputs(n, side, side, 3)
     kernel_fn = library(lambda: stax.Conv(1, (3, 3), padding="SAME", **SCALES), stax.Flatten())
     return {
         "companion": lambda: gram(conv(3), x),
-        **of_the_library(kernel_fn, jnp.asarray(x), [16, 32] + [0] * (n <= 128)),
+        **of_the_library(
+            kernel_fn, jnp.asarray(x), [size for size in (16, 32) if n % size == 0] + [0] * (n <= 128)
+        ),
     }
 
 
-def empirical(n):
+def empirical(n, side=32):
     """The full empirical NTK of a convolutional network, 10 n × 10 n."""
-    x = inputs(n, 32, 32, 3)
+    x = inputs(n, side, side, 3)
     params = PaperCNN(10).init(jax.random.key(0), x[:1])
     ours = empirical_ntk_fn(PaperCNN(10).apply, reduce="full", memory=3 * 2**30)
     theirs = nt.empirical_ntk_fn(
@@ -111,6 +113,12 @@ CASES = {
     **{f"CNN, empirical NTK, {n} × 10 outputs": (empirical, n) for n in (100, 250)},
     **{f"FC-3 input gradient, 500 × 5000, d = {d}": (gradient, 500, 5000, d) for d in (784, 3072)},
 }
+TOY = {
+    "FC-3 Gram": (dense, 20, 8),
+    "Conv-3 Gram": (convolutional, 16, 4),
+    "CNN, empirical NTK": (empirical, 2, 4),
+    "FC-3 input gradient": (gradient, 4, 8, 8),
+}
 ROUNDS = {dense: 6, convolutional: 1, empirical: 1, gradient: 9}
 
 
@@ -121,12 +129,11 @@ def seconds(work):
     return time.perf_counter() - start
 
 
-def measured(case):
+def measured(build, *sizes, rounds):
     """Least seconds of every way to do a case, in interleaved rounds after one that compiles."""
-    build, *sizes = CASES[case]
     ways = build(*sizes)
     times = {name: [] for name in ways}
-    for number in range(ROUNDS[build] + 1):
+    for number in range(rounds + 1):
         for name, work in ways.items():
             elapsed = seconds(work)
             if number:
@@ -141,16 +148,16 @@ def grown(case, way):
     return None if printed == "None" else int(printed)
 
 
-def memory_here(case, way):
-    """Print what `grown` reads."""
-    build, *sizes = CASES[case]
+def grown_here(case, way):
+    """How much this process grows while it does a case."""
+    build, *sizes = case
     work = build(*sizes)[way]
     try:
         before = kilobytes("VmRSS")
         jax.block_until_ready(work())
-        print(1024 * (kilobytes("VmHWM") - before))
+        return 1024 * (kilobytes("VmHWM") - before)
     except FileNotFoundError:
-        print(None)
+        return None
 
 
 def kilobytes(name):
@@ -164,27 +171,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="?", default="", help="run only cases whose name contains this")
     parser.add_argument("--record", action="store_true", help="write book/results/kernel_benchmark/cpu.json")
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
-        return memory_here(*options.memory)
-    start, table = time.perf_counter(), {}
-    for case in (case for case in CASES if options.only in case):
+        return print(grown_here(CASES[options.memory[0]], options.memory[1]))
+    start, table, cases = time.perf_counter(), {}, TOY if options.toy else CASES
+    for case in (case for case in cases if options.only in case):
         print(f"\n{case}", flush=True)
-        times = measured(case)
+        times = measured(*cases[case], rounds=1 if options.toy else ROUNDS[cases[case][0]])
         theirs = min((name for name in times if name.startswith("neural")), key=times.get)
         kept = {"companion": "companion", "neural-tangents": theirs, "matrix product": "matrix product"}
         table[case] = {}
         for short, name in kept.items():
             if name in times:
-                bytes_grown = grown(case, name)
+                bytes_grown = grown_here(cases[case], name) if options.toy else grown(case, name)
                 table[case][short] = {"way": name, "seconds": times[name], "bytes": bytes_grown}
         ours = times["companion"]
         for name, found in times.items():
             known = next((row for row in table[case].values() if row["way"] == name), None)
             size = f"{known['bytes'] / 1e6:8,.0f} MB" if known and known["bytes"] is not None else ""
             print(f"  {name:42} {found:8.3f} s   {found / ours:6.2f} × companion {size}", flush=True)
-    if options.record:
+    if options.record and not options.toy:
         path = results.record(
             "kernel_benchmark",
             jax.default_backend(),

@@ -33,7 +33,10 @@ def main():
     parser.add_argument("--kill", type=int, default=0, metavar="TIMES", help="kill so often, then compare")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and the moments (0)")
     parser.add_argument("--marks", type=float, default=2.0, metavar="SECONDS", help="between marks (2)")
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     options = parser.parse_args()
+    if options.toy:
+        options.n, options.d, options.depth = 40, 8, 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         if options.kill:

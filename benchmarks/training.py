@@ -34,6 +34,9 @@ CASES = {
 }
 
 
+TOY = {"toy": {"width": 1, "batch_size": 10, "steps": 1, "n_train": 20}}
+
+
 class Plain(nn.Module):
     """The small CNN of Flax's own layers."""
 
@@ -128,16 +131,17 @@ def main():
     parser.add_argument(
         "--record", action="store_true", help="write book/results/training_benchmark/<device>.json"
     )
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     options = parser.parse_args()
     begin, values = time.perf_counter(), {}
-    for case, sizes in CASES.items():
+    for case, sizes in (TOY if options.toy else CASES).items():
         seconds, losses = measured(**sizes)
         values[case] = {"seconds": seconds, "losses": losses}
         print(f"{case}: {sizes}")
         for name, value in seconds.items():
             ratio = value / seconds["companion"]
             print(f"  {name:24} {value:7.2f} s an epoch {ratio:6.2f} ×   losses {np.round(losses[name], 3)}")
-    if options.record:
+    if options.record and not options.toy:
         path = results.record(
             "training_benchmark",
             jax.default_backend(),

@@ -75,20 +75,16 @@ _ASKED: collections.deque[Any] = collections.deque(maxlen=256)
 
 
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Parts of `size`, the rest in size/8 if that holds it: two shapes to compile, one where size is small.
-
-    What is missing is filled up with the part's own first entry.
-    """
+    """Parts of `size`, one shape to compile: what the last lacks is filled up with its own first entry."""
     for first in range(0, len(index), size):
         part = index[first : first + size]
-        length = size // 8 if size >= 256 and len(part) <= size // 8 else size
-        yield np.concatenate([part, np.repeat(part[:1], length - len(part))])
+        yield np.concatenate([part, np.repeat(part[:1], size - len(part))])
 
 
 def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
-    """Outputs (m, k) of any function of arrays; a `Partial` is compiled."""
+    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a `Partial` is compiled."""
     x = examples("x", x)
-    with double(x, predict):
+    with double(x, predict), jax.default_matmul_precision("highest"):
         parts = [
             (some, np.asarray(_outputs(predict, x[some])))
             for some in in_batches(np.arange(len(x)), min(batch, len(x)))
@@ -117,5 +113,4 @@ def loss_gradient(predict: Partial, x: Any, labels: Any, *, loss: Callable[..., 
 
 @jax.jit
 def _compiled(predict: Partial, x: Any) -> Any:
-    with jax.default_matmul_precision("highest"):
-        return predict(x)
+    return predict(x)

@@ -80,9 +80,9 @@ def _x64(wide: bool) -> contextlib.AbstractContextManager:
     return enable_x64(wide)
 
 
-def kernel_entries(kernel: Callable[..., Any], x1: Any, x2: Any, kind: Kind, **known: Any) -> Any:
+def kernel_entries(kernel: Callable[..., Any], x1: Any, x2: Any, kind: Kind) -> Any:
     """kernel(x1, x2, kind), of the right shape, in the inputs' precision whatever the kernel computes in."""
-    values = kernel(x1, x2, kind, **known)
+    values = kernel(x1, x2, kind)
     wanted, got = (len(x1), len(x2)), getattr(values, "shape", values)
     if got != wanted:
         raise ValueError(f"kernel must return shape {wanted} for so many inputs, got {got}")

@@ -28,21 +28,12 @@ def _squares(x: Any) -> Any:
     return (x * x).sum(-1)
 
 
-def _moments(x1: Any, x2: Any, known: tuple[Any, Any] | None) -> Moments:
+def _moments(x1: Any, x2: Any) -> Moments:
     """x1 x2ᵀ, |x1|² and |x2|²: for most pairs of inputs (n, d), all that their kernel depends on."""
-    s1, s2 = (_squares(x1), _squares(x2)) if known is None else (jnp.asarray(square) for square in known)
-    return jnp.matmul(x1, x2.T, precision="highest"), s1, s2
+    return jnp.matmul(x1, x2.T, precision="highest"), _squares(x1), _squares(x2)
 
 
-def relu_kernel(
-    x1: Any,
-    x2: Any,
-    *,
-    depth: int,
-    w_std: float,
-    b_std: float,
-    squares: tuple[Any, Any] | None = None,
-) -> tuple[Any, Any]:
+def relu_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> tuple[Any, Any]:
     """NNGP and NTK of `depth` hidden ReLU layers for inputs (n1, d) and (n2, d).
 
     A layer multiplies the NTK by κ₀ and turns the correlation c into κ₁, with φ = arccos c and
@@ -54,7 +45,7 @@ def relu_kernel(
     In the code `less` is 1 − c or 1 − κ₁, and both kernels are divided by √(p p') up to the end.
     """
     layers = partial(_relu_layers, depth=depth, w_std=w_std, b_std=b_std)
-    return _entries(layers, _moments(x1, x2, squares), x1, x2)
+    return _entries(layers, _moments(x1, x2), x1, x2)
 
 
 def _relu_layers(
@@ -80,22 +71,14 @@ def _relu_layers(
     return scale * (1 - less), scale * ntk
 
 
-def erf_kernel(
-    x1: Any,
-    x2: Any,
-    *,
-    depth: int,
-    w_std: float,
-    b_std: float,
-    squares: tuple[Any, Any] | None = None,
-) -> tuple[Any, Any]:
+def erf_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> tuple[Any, Any]:
     """NNGP and NTK of `depth` hidden erf layers, after Williams (1997), for inputs (n1, d) and (n2, d).
 
     E[erf u erf v] = 2/π arcsin c and E[erf' u erf' v] = 4/π / √((1 + 2p)(1 + 2p')(1 − c²)), where
     c = 2q/√((1 + 2p)(1 + 2p')).
     """
     layers = partial(_erf_layers, depth=depth, w_std=w_std, b_std=b_std)
-    return _entries(layers, _moments(x1, x2, squares), x1, x2)
+    return _entries(layers, _moments(x1, x2), x1, x2)
 
 
 def _erf_layers(
@@ -131,11 +114,8 @@ def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangent
         if isinstance(change, SymbolicZero):
             continue
         units = [jnp.ones_like(part) if place == i else jnp.zeros_like(part) for i, part in enumerate(known)]
-        # Broadcast by products: what XLA sums on the way back it would else compute one number at a time.
         if place == 1:
-            change = change[:, None] @ jnp.ones((1, len(known[2])), change.dtype)
-        elif place == 2:
-            change = jnp.ones((len(known[1]), 1), change.dtype) @ change[None]
+            change = change[:, None]
         changes = [sum + unit * change for sum, unit in zip(changes, derivative(*units), strict=True)]
     return values, tuple(changes)
 
@@ -184,11 +164,7 @@ def _gap(known: Moments, x1: Any, x2: Any, w_std: float, b_std: float) -> tuple[
         gap = gap.at[rows, column].set(jnp.where(near[rows, column], exact, gap[rows, column]))
         return gap, near.at[rows, column].set(False)
 
-    def refined(gap: Any) -> Any:
-        return jax.lax.while_loop(lambda state: jnp.any(state[1]), refine, (gap, gap < _NEAR))[0]
-
-    # Most tiles have no such pair, and their least gap says so faster than a mask.
-    return jax.lax.cond(gap.min() < _NEAR, refined, lambda gap: gap, gap), positive
+    return jax.lax.while_loop(lambda state: jnp.any(state[1]), refine, (gap, gap < _NEAR))[0], positive
 
 
 @_gap.defjvp

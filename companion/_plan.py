@@ -22,7 +22,6 @@ _MOST_THREADS = 16
 # outlast the time to launch it and to fetch the one before.
 _SIDE, _SIDE_ELSEWHERE = 592, 4096
 _ENTRIES, _ENTRIES_ELSEWHERE = 2**20, 2**26  # of one intermediate array
-_STEP = 16  # sides that are a multiple multiply faster, by more than the overlap costs
 _INTERMEDIATES = 3  # how many of them live at once: a first guess, which the compiler's number replaces
 
 
@@ -50,17 +49,15 @@ class Layout:
 class Job:
     """A layout with its compiled tile, and what it takes.
 
-    `hold`: whether all inputs stay on the devices. `squares`: whether a tile is given |x|² of its inputs,
-    which saves reading them once more for every tile. `at_once`: how many tiles are at work. `threads`:
-    whether each has a thread of its own, which on a CPU keeps the cores busy between the steps of a tile and
-    while one is collected.
+    `hold`: whether all inputs stay on the devices. `at_once`: how many tiles are at work. `threads`: whether
+    each has a thread of its own, which on a CPU keeps the cores busy between the steps of a tile and while
+    one is collected.
     """
 
     layout: Layout
     block: Callable[..., Any]
     devices: tuple[Any, ...]
     hold: bool
-    squares: bool
     at_once: int
     threads: bool
     tile_bytes: int
@@ -70,9 +67,7 @@ def make_layout(n1: int, n2: int, side: int, *, symmetric: bool, devices: int) -
     """Cut into the fewest tiles of at most `side`, of equal sizes; rows are a multiple of the devices."""
 
     def balanced(n: int) -> int:
-        equal = math.ceil(n / math.ceil(n / side))
-        rounded = math.ceil(equal / _STEP) * _STEP
-        return rounded if rounded <= min(side, n) else equal
+        return math.ceil(n / math.ceil(n / side))
 
     rows = math.ceil(balanced(n1) / devices) * devices
     return Layout(n1, n2, rows, rows if symmetric else balanced(n2), symmetric)
@@ -141,8 +136,7 @@ def _job(
 ) -> Job:
     first, second = _specs(x1, x2, layout)
     function = getattr(kernel, "kernel", kernel)
-    squares = getattr(kernel, "pixel_power", None) == 0
-    block = compiled(function, kind, first, second, squares, devices, jax.config.jax_enable_x64)
+    block = compiled(function, kind, first, second, devices, jax.config.jax_enable_x64)
     stats = block.memory_analysis()
     if stats is None:
         one = _guess(kernel, x1, x2, layout, devices)
@@ -155,7 +149,7 @@ def _job(
     threads = _by_threads(devices)
     most = min(2 * cores(), _MOST_THREADS, (limit - inputs * hold) // one) if threads else 0
     at_once = max(_IN_FLIGHT, most)
-    return Job(layout, block, devices, hold, squares, at_once, threads, at_once * one + inputs * hold)
+    return Job(layout, block, devices, hold, at_once, threads, at_once * one + inputs * hold)
 
 
 def _by_threads(devices: tuple[Any, ...]) -> bool:
@@ -187,16 +181,14 @@ def compiled(
     kind: Kind,
     first: Spec,
     second: Spec,
-    squares: bool,
     devices: tuple[Any, ...],
     x64: bool,  # noqa: ARG001
 ) -> Callable[..., Any]:
     """Compile a tile for these shapes; the form is kept under `x64` too, which it depends on unseen."""
 
-    def block(first: tuple[Any, ...], second: tuple[Any, ...]) -> Any:
-        (x1, *s1), (x2, *s2) = first, second
+    def block(x1: Any, x2: Any) -> Any:
         with jax.default_matmul_precision("highest"):
-            return kernel_entries(function, x1, x2, kind, **({"squares": (*s1, *s2)} if squares else {}))
+            return kernel_entries(function, x1, x2, kind)
 
     rows, whole = shardings(devices)
     if len(devices) > 1:
@@ -205,10 +197,7 @@ def compiled(
             block, mesh=rows.mesh, in_specs=(rows.spec, whole.spec), out_specs=rows.spec, check_vma=False
         )
     arguments = [
-        tuple(
-            jax.ShapeDtypeStruct(one, dtype, sharding=place)
-            for one in ((shape, shape[:1]) if squares else (shape,))
-        )
+        jax.ShapeDtypeStruct(shape, dtype, sharding=place)
         for (shape, dtype), place in zip((first, second), (rows, whole), strict=True)
     ]
     return jax.jit(block).lower(*arguments).compile()

@@ -106,21 +106,19 @@ def evaluate(
     safe_point()
 
 
-def _blocks(x: np.ndarray, length: int, place: Any, job: Job) -> Callable[[int], tuple[Any, ...]]:
+def _blocks(x: np.ndarray, length: int, place: Any, job: Job) -> Callable[[int], Any]:
     """Blocks of inputs on the devices by their first row, kept: all of them, or the last ones used."""
     lock = threading.Lock()
 
     @functools.lru_cache(maxsize=None if job.hold else job.at_once)
-    def block(start: int) -> tuple[Any, ...]:
+    def block(start: int) -> Any:
         part = x[_start(start, len(x), length) :][:length]
         if len(part) < length:
             # A real input, so that no kernel can divide by zero on it.
             part = np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
-        flat = part.reshape(length, -1)
-        squares = (np.einsum("nd,nd->n", flat, flat),) if job.squares else ()
-        return tuple(jax.device_put(array, place) for array in (part, *squares))
+        return jax.device_put(part, place)
 
-    def once(start: int) -> tuple[Any, ...]:
+    def once(start: int) -> Any:
         with lock:
             return block(start)
 

@@ -112,7 +112,8 @@ def train_to_residual(
         size = len(x) if batch in (None, len(x)) else batch
         scaled = _scaled(apply_fn)
         function = Partial(scaled, scale)
-        offset = function(params, x) if centre else jnp.zeros_like(y)
+        with jax.default_matmul_precision("highest"):  # as `_train`, of whose outputs it is taken off
+            offset = function(params, x) if centre else jnp.zeros_like(y)
         start = Partial(scaled, scale, params) if centre else None
         targets, momentum = y + offset, jnp.asarray(momentum, dtype)
         options = (function, x, targets, jnp.linalg.norm(y), rate, momentum, key if size < len(x) else None)

@@ -40,8 +40,7 @@ class Architecture:
         init: `init(key, x.shape) -> params`.
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
         kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
-            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2. With `pixel_power` 0 it also takes
-            `squares=(|x1|², |x2|²)`, (n1,) and (n2,), where they are known already.
+            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
     """
 
     name: str
@@ -277,7 +276,7 @@ def _build(
             return apply_fn(params, prepare("x", x), **options)
 
     @immutable
-    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk", **known: Any) -> Any:
+    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
         wanted = (get,) if isinstance(get, str) else tuple(get)
         if not wanted or not {"ntk", "nngp"} >= set(wanted):
             raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
@@ -288,7 +287,7 @@ def _build(
             dtype = jnp.result_type(x1, x2)
             if halvings and dtype == np.float64:
                 _refuse_crash(name)
-            values = kernels(x1.astype(dtype), x2.astype(dtype), **known)
+            values = kernels(x1.astype(dtype), x2.astype(dtype))
             found = {one: value.astype(dtype) for one, value in zip(("nngp", "ntk"), values, strict=True)}
         return found[get] if isinstance(get, str) else tuple(found[one] for one in wanted)
 

@@ -116,7 +116,8 @@ def input_gradient(
     Array([[[2., 3.]]], dtype=float32)
     """
     refuse_other_functions("f", f)
-    with double(f):
+    # For derivatives that a kernel defines by itself: JAX calls them after f has set the precision back.
+    with double(f), jax.default_matmul_precision("highest"):
         found = _all_gradients(f, x) if weights is None else _weighted_gradient(f, x, weights)
     if not isinstance(found, jax.core.Tracer) and not jnp.isfinite(found).all():
         finite("f's gradient in its inputs", np.asarray(found))
@@ -149,8 +150,6 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
         precise("x", x.dtype)
         x = x.astype(x_blocks.dtype)
         same_inputs("x", x, "x_train", x_blocks[0])
-        # Where a caller's jit has made them constants, XLA would spend long on folding them.
-        blocks = jax.lax.optimization_barrier((x_blocks, alpha_blocks))
 
         # The products x x_iᵀ are kept for the gradient, all else is computed again: fast, and small.
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
@@ -160,7 +159,7 @@ def _compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
 
         start = jnp.zeros((len(x), alpha_blocks.shape[-1]), x.dtype)
         with jax.default_matmul_precision("highest"):
-            return jax.lax.scan(add, start, blocks)[0]
+            return jax.lax.scan(add, start, (x_blocks, alpha_blocks))[0]
 
     evaluate.is_predictor = True
     return evaluate

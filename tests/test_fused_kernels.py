@@ -7,6 +7,7 @@ inputs that break kernels put among ordinary ones: equal, zero, constant, opposi
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from companion import _conv_kernel
 from companion.architectures import conv, fc
 from companion.neural_tangents import stax
 
@@ -234,14 +236,6 @@ def test_any_images_give_the_oracles_kernel_and_finite_gradients(family, b_std, 
     assert np.isfinite(gradient(x, y)).all()
 
 
-def test_squares_computed_elsewhere_give_the_same_kernel():
-    x, y = (z.reshape(len(z), -1) for z in awkward_inputs())
-    for activation in ("relu", "erf"):
-        kernel = fc(2, activation=activation).kernel
-        known = (x**2).sum(1), (y**2).sum(1)
-        np.testing.assert_allclose(kernel(x, y, squares=known), kernel(x, y), rtol=1e-5, atol=1e-6)
-
-
 def test_one_set_stands_for_both():
     x = awkward_inputs()[0]
     for build in FAMILIES.values():
@@ -263,3 +257,9 @@ def test_images_of_any_size(shape):
     for activation in ("relu", "erf"):
         wanted = oracle("Conv", x, y, 2, 2**0.5, 0.1, activation)[1]
         np.testing.assert_allclose(conv(2, activation=activation).kernel(x, y), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("depth", "apart"), [(2, "cond["), (4, "scan[")])
+def test_convolutional_layers_are_compiled_apart(depth, apart):
+    kernel = functools.partial(_conv_kernel.erf_kernel, depth=depth, w_std=1.0, b_std=0.1)
+    assert apart in str(jax.make_jaxpr(kernel)(*[jnp.ones((1, 4, 4, 1))] * 2))

@@ -223,3 +223,12 @@ def test_wrong_arguments(as_users_run):
 def test_the_type_of_a_size_is_named():
     with pytest.raises(TypeError, match=r"n_outputs must be an integer, got 2\.5"):
         networks.cnn(2.5)
+
+
+def test_convolutions_are_products_in_loops_and_convolutions_in_kernels():
+    model, x = networks.small_cnn(2, width=2), jnp.ones((1, 8, 8, 1))
+    variables = model.init(jax.random.key(0), x)
+    inside = str(jax.make_jaxpr(networks.predict_fn(model, variables))(x))
+    outside = str(jax.make_jaxpr(networks.evaluation(model))(variables, x))
+    assert inside.count("conv_general_dilated[") == (0 if jax.default_backend() == "cpu" else 2)
+    assert outside.count("conv_general_dilated[") == 2
