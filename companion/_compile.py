@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import math
 import os
 from collections.abc import Callable
@@ -53,6 +54,23 @@ def double(*trees: Any) -> contextlib.AbstractContextManager:
     For functions that run code of the user's, which may rely on what JAX is set to; see `precision`.
     """
     return _x64(True) if _is_double(trees) else contextlib.nullcontext()
+
+
+def double_where(*names: str) -> Callable[..., Any]:
+    """Decorate a function: inside it float64 is on where one of these arguments is float64."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def run(*arguments: Any, **options: Any) -> Any:
+            given = signature.bind_partial(*arguments, **options).arguments
+            with double(*(given.get(name) for name in names)):
+                return function(*arguments, **options)
+
+        return run
+
+    return decorate
 
 
 def precision(*trees: Any) -> contextlib.AbstractContextManager:

@@ -11,12 +11,13 @@ from jaxtyping import Float
 
 from companion._checks import batch as examples
 from companion._checks import count, finite, number
-from companion._compile import network
+from companion._compile import double_where, network
 from companion._kernel_path import flat
 from companion.empirical import empirical_ntk
 from companion.networks import Model, evaluation, linearise_at
 
 
+@double_where("variables", "x")
 def linear_solution(
     model: Model,
     variables: tuple[Any, Any],
@@ -70,6 +71,7 @@ def linear_solution(
     return _combination(apply_fn, variables, x, weights), linearise_at(variables)[1]
 
 
+@double_where("variables", "x")
 def linear_features(
     model: Model,
     variables: tuple[Any, Any],

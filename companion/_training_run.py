@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 from companion import _training_checks as checks
 from companion._attack_losses import Loss, named
 from companion._attack_training import Replay
+from companion._checks import random_key
+from companion._compile import double_where
 from companion._files import place
 from companion._interrupt import deferred, in_short_loops, safe_point
 from companion._training_checkpoint import Checkpoints
@@ -26,6 +28,7 @@ from companion.networks import Model
 
 
 @deferred()
+@double_where("x", "start")
 def train(
     model: Model,
     x: Float[Any, "n ..."],
@@ -110,6 +113,7 @@ def train(
     (array([ 0., 50.]), 1.0)
     """
     checks.kinds(model, optimizer)
+    random_key("key", key)
     x, labels = checks.data("x", x, "labels", labels)
     epochs, batch_size = checks.sizes(epochs, batch_size, len(x))
     test = checks.test(x_test, labels_test, test_attack)

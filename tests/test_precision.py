@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.tree_util import Partial
 
@@ -19,7 +20,13 @@ from companion.attacks import Threat
 from companion.empirical import empirical_ntk, empirical_ntk_fn
 from companion.kernels import gram, plan
 from companion.predictor import input_gradient, predictor
-from companion.training import gradient_descent, train_to_residual
+from companion.training import (
+    gradient_descent,
+    linear_features,
+    linear_solution,
+    train,
+    train_to_residual,
+)
 
 RNG = np.random.default_rng(0)
 X, IMAGES = RNG.uniform(0.2, 0.8, (4, 3)), RNG.uniform(0.2, 0.8, (2, 8, 8, 1))
@@ -27,6 +34,7 @@ Y, ALPHA, W = np.array([0, 1, 0, 1]), RNG.standard_normal((4, 2)), RNG.standard_
 KERNEL = X @ X.T + np.eye(4)
 PATH = np.stack([KERNEL, KERNEL + 1, 2 * KERNEL + np.diag([1.0, 2, 3, 4])])
 KEY, THREAT = jax.random.key(0), Threat("linf", 0.1)
+SGD = optax.sgd(0.1, momentum=0.9)
 FC, MLP, CNN = fc(1, width=4), networks.mlp(2, depth=1, width=4), networks.small_cnn(2, width=2)
 
 
@@ -192,6 +200,23 @@ CASES = {
     "training.gradient_descent": Case(
         lambda a: gradient_descent(_linear, a(W), a(X), a(ALPHA), a(X), learning_rate=0.1, record=[0, 2])
     ),
+    "training.linear_features": Case(
+        lambda a: linear_features(MLP, _variables(MLP, a, X), a(X), a(ALPHA), top=1)[0], np.float64
+    ),
+    "training.linear_solution": Case(
+        lambda a: jax.tree.leaves(linear_solution(MLP, _variables(MLP, a, X), a(X), a(ALPHA), ridge=0.1)[0])[
+            0
+        ],
+        rtol=1e-3,
+    ),
+    "training.train": Case(
+        lambda a: networks.predict_fn(
+            MLP,
+            train(
+                MLP, a(X), Y, epochs=2, optimizer=SGD, key=KEY, batch_size=2, x_test=a(X), labels_test=Y
+            ).variables,
+        )(a(X)),
+    ),
     "training.train_to_residual": Case(
         lambda a: (
             train_to_residual(
@@ -222,8 +247,6 @@ OTHERWISE = {
         networks.linearise_at normalization.normalize_inputs normalization.training_mode""",
     "one expression of activations, inside a network": "normalization.batch_statistics",
     "refused in float64 on some processors: see below": "architectures.myrtle",
-    "a run has the precision of its start: test_train and test_training": """training.train
-        training.linear_features training.linear_solution""",
 }
 MODULES = (
     "architectures attacks catastrophic data dynamics empirical features kernels networks normalization "
