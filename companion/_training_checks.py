@@ -1,6 +1,7 @@
 """Arguments of training, checked, and what tells one from another in a checkpoint."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -51,6 +52,37 @@ def fits(model: Model, variables: Any, x: np.ndarray, labels: np.ndarray) -> Non
     k = network("model", evaluation(model), variables, x)[1]
     if labels.min() < 0 or labels.max() >= max(2, k):
         raise ValueError(f"labels must lie in [0, {max(2, k)}), got {labels.min()} to {labels.max()}")
+
+
+def functions(
+    model: Model,
+    variables: Any,
+    x: np.ndarray,
+    labels: np.ndarray,
+    key: Any,
+    *,
+    attacks: Sequence[Any],
+    penalty: Any,
+    loss: Any,
+    training_mode: bool,
+) -> None:
+    """Shapes of what functions of the user's return, without running them; or an error that names one."""
+
+    def predict(z: Any) -> Any:
+        return model.apply(*variables, z, training_mode)[0]
+
+    def shape(function: Any, *arguments: Any) -> Any:
+        return getattr(jax.eval_shape(function, *arguments), "shape", None)
+
+    losses = shape(lambda x, labels: loss(predict(x), labels), x, labels)
+    if losses != labels.shape:
+        raise ValueError(f"loss must return one value for each example, {labels.shape}, got shape {losses}")
+    for name, function, wanted in (*(("attack", one, x.shape) for one in attacks), ("penalty", penalty, ())):
+        if function is None:
+            continue
+        got = shape(lambda x, y, f=function: f(predict, x, y, key, 0.0), x, labels)
+        if got != wanted:
+            raise ValueError(f"{name} must return an array of shape {wanted} for these inputs, got {got}")
 
 
 def marks(name: str, moments: Any, epochs: int, n_steps: int) -> list[int]:

@@ -94,8 +94,11 @@ class History:
             self.snapshots[epoch] = jax.tree.map(np.asarray, variables)
             if self.store:
                 self.store.keep(epoch, self.snapshots[epoch])
-        if self.rule is not None and self.switched is None and self.rule(self.run(carry)):
-            self.switched = epoch
+        if self.rule is not None and self.switched is None:
+            answer = self.rule(self.run(carry))
+            if not isinstance(answer, bool | np.bool_):
+                raise TypeError(f"rule must return True or False, got {answer!r}")
+            self.switched = epoch if answer else None
         return carry._replace(loss=jnp.zeros(()))
 
     def save(self, step: int, carry: Carry) -> None:

@@ -123,6 +123,18 @@ def train(
     n_steps = len(x) // batch_size
     marks, kept = checks.moments(record, keep, epochs, n_steps)
     attacks, rule, times = _attacks(attack, alone=not clean_too and penalty is None)
+    few = slice(batch_size)
+    checks.functions(
+        model,
+        variables,
+        x[few],
+        labels[few],
+        key,
+        attacks=() if times else attacks,
+        penalty=traceable(penalty),
+        loss=named(loss),
+        training_mode=attack_training_mode,
+    )
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
     store = None
     if folder is not None:
@@ -223,7 +235,7 @@ def _through(
         if not np.isfinite(float(carry.loss)):
             raise FloatingPointError(
                 f"training diverged in epoch {done // n_steps}: take a smaller learning rate, or let it "
-                "and ε grow slowly"
+                "and ε grow slowly; an attack, a penalty or a loss of your own may have returned NaN too"
             )
         if stop in marks:
             carry = history.note(stop, carry)

@@ -7,6 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.linalg
 from jax.tree_util import Partial
@@ -157,6 +158,52 @@ def test_only_a_predictor_is_one(call):
     for other in (Partial(good), good, attacks.two_logits(f)):
         with pytest.raises(TypeError, match=r"f must come from predictor\.predictor, got "):
             call(other)
+
+
+def trained(**options):
+    model, optimizer = networks.mlp(2, depth=1, width=2), optax.sgd(0.1)
+    return training.train(
+        model, X, Y, epochs=1, optimizer=optimizer, batch_size=2, **({"key": KEY} | options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (
+            {"attack": lambda predict, x, y, key, epoch: x[:1]},
+            ValueError,
+            r"attack must .* \(2, 2\).*\(1, 2\)",
+        ),
+        ({"attack": lambda predict, x, y, key, epoch: (x, x)}, ValueError, "attack must return an array"),
+        (
+            {"penalty": lambda predict, x, y, key, epoch: predict(x)},
+            ValueError,
+            r"penalty must .* shape \(\)",
+        ),
+        (
+            {"loss": lambda outputs, y: outputs.sum()},
+            ValueError,
+            "loss must return one value for each example",
+        ),
+        (
+            {"attack": lambda predict, x, y, key, epoch: x * jnp.nan},
+            FloatingPointError,
+            "may have returned NaN",
+        ),
+        (
+            {"attack": training.Switch(None, None, lambda run: "yes")},
+            TypeError,
+            "rule must return True or False",
+        ),
+        ({"key": 0}, TypeError, "key must be a JAX random key"),
+    ],
+    ids=["attack short", "attack pair", "penalty long", "loss sum", "attack nan", "rule word", "key number"],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_functions_in_training(options, error, words):
+    with pytest.raises(error, match=words):
+        trained(**options)
 
 
 def test_a_network_that_mixes_has_no_empirical_kernel():

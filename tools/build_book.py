@@ -69,7 +69,7 @@ def explain() -> None:
 def main() -> int:
     """Build what changed, or all of it where a file changed that is in every page."""
     started, mark, now = time.time(), BUILD / ".page-inputs", page_inputs()
-    fresh = mark.exists() and mark.read_text() == now
+    fresh = mark.exists() and mark.read_text("utf8") == now
     if not fresh or (HTML / "reports").exists():
         shutil.rmtree(HTML, ignore_errors=True)
     print("==> Executing and building the book (minutes the first time, seconds after that)", flush=True)
@@ -78,7 +78,7 @@ def main() -> int:
         mark.unlink(missing_ok=True)
         explain()
         return 1
-    mark.write_text(now)
+    mark.write_text(now, "utf8")
     log = COLOUR.sub("", (BUILD / "build.log").read_text("utf8"))
     print(log[log.index("\nRun times of") :].split("\nbuild ")[0].rstrip() if "\nRun times of" in log else "")
     print(f"\nBuilt in {time.time() - started:.0f} s. Open {HTML / 'index.html'} or run: make serve")

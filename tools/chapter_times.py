@@ -40,7 +40,9 @@ def report(app, error) -> None:
     if error is not None or app.builder.format != "html":
         return
     rows = collect(app.env.nb_metadata)
-    Path(app.outdir).parent.joinpath("chapter_times.json").write_text(json.dumps(rows, indent=1) + "\n")
+    Path(app.outdir).parent.joinpath("chapter_times.json").write_text(
+        json.dumps(rows, indent=1) + "\n", "utf8"
+    )
     print(f"\nRun times of the pages' cells, measured when they last ran:\n{table(rows)}")
 
 

@@ -20,7 +20,7 @@ UNUSED = ("playwright", "ruff")  # of the test extra: they do not depend on jax
 
 def locked() -> dict[str, str]:
     """Return the versions of requirements.lock by normalized name."""
-    lines = (ROOT / "requirements.lock").read_text().split()
+    lines = (ROOT / "requirements.lock").read_text("utf8").split()
     return {normalized(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
 
 
@@ -38,7 +38,7 @@ def constraints(jax: str, pins: str) -> str:
 
 def requirements() -> list[str]:
     """Return what the tests need: companion's dependencies and its test extra, from pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["test"], *EXTRAS]
     return [r for r in wanted if re.split(r"[^\w.-]", r)[0] not in UNUSED]
 
@@ -95,13 +95,13 @@ def environment(jax: str, pins: str, python: str, version: tuple[int, int]) -> P
     executable, stamp = folder / "bin" / "python", folder / ".complete"
     text, wanted = constraints(jax, pins), requirements()
     key = hashlib.sha256("\n".join([text, *wanted, NEURAL_TANGENTS]).encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == key and python_at(str(executable)) == version:
+    if stamp.exists() and stamp.read_text("utf8") == key and python_at(str(executable)) == version:
         return executable
     print(f"making {folder.relative_to(ROOT)} ...", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     listed = folder.parent / f"{folder.name}.constraints.txt"
-    listed.write_text(text)
+    listed.write_text(text, "utf8")
     pip = [executable, "-m", "pip", "install", "--progress-bar=off", "--disable-pip-version-check"]
     for command in (
         [python, "-m", "venv", folder],
@@ -111,5 +111,5 @@ def environment(jax: str, pins: str, python: str, version: tuple[int, int]) -> P
         done = run(command)
         if done.returncode:
             raise RuntimeError(f"failed: {' '.join(map(str, command))}\n{done.stdout}")
-    stamp.write_text(key)
+    stamp.write_text(key, "utf8")
     return executable

@@ -62,7 +62,9 @@ def pages(root: Path = ROOT) -> list[Path]:
     """Return the pages of the table of contents that have code cells."""
     paths = [root / f"{name}.md" for name in myst.contents(root)]
     return [
-        path for path in paths if path.exists() and re.search(r"^`{3,}\{code-cell\}", path.read_text(), re.M)
+        path
+        for path in paths
+        if path.exists() and re.search(r"^`{3,}\{code-cell\}", path.read_text("utf8"), re.M)
     ]
 
 

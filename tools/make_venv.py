@@ -63,9 +63,9 @@ def wanted_stamp():
 def must_be_made(folder, stamp):
     """Say whether the folder holds no environment, a broken one, or one of another Python or place."""
     settings, old = folder / "pyvenv.cfg", folder / ".stamp"
-    if not settings.exists() or f"version = {VERSION}\n" not in settings.read_text():
+    if not settings.exists() or f"version = {VERSION}\n" not in settings.read_text("utf8"):
         return True
-    if old.exists() and old.read_text().split("\n")[:2] != stamp.split("\n")[:2]:
+    if old.exists() and old.read_text("utf8").split("\n")[:2] != stamp.split("\n")[:2]:
         return True
     test = [str(folder / "bin" / "python"), "-c", "import pip"]
     try:
@@ -94,7 +94,7 @@ def install(folder, stamp):
     pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check")
     run(*pip, "install", "-qq", "--no-deps", "--requirement", "requirements.lock")
     run(*pip, "install", "-qq", "--no-deps", "--no-build-isolation", "--editable", ".")
-    (folder / ".stamp").write_text(stamp)
+    (folder / ".stamp").write_text(stamp, "utf8")
     print(f"    done in {time.time() - started:.0f} s")
 
 
@@ -107,7 +107,7 @@ def main():
         sys.exit(f"{sys.executable}: {wrong}.\n{cure}")
     folder = ROOT / (sys.argv[1] if len(sys.argv) > 1 else ".venv")
     stamp = wanted_stamp()
-    if (folder / ".stamp").exists() and (folder / ".stamp").read_text() == stamp:
+    if (folder / ".stamp").exists() and (folder / ".stamp").read_text("utf8") == stamp:
         return
     install(folder, stamp)
 

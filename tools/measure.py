@@ -30,7 +30,7 @@ PREFIXES = ("PIP_", "NPM_CONFIG_", "SSL_", "REQUESTS_", "NODE_EXTRA_")
 def processor() -> str:
     """Return the processor's name, how many cores this process has, and the memory."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text("utf8")
         name = re.search(r"^model name\s*: (.*)$", text, re.M)[1].strip()
     except (OSError, TypeError):
         name = "unknown processor"

@@ -96,7 +96,7 @@ def run_file(source: Path, name: str, extra: list[str], timeout: int) -> tuple[d
         output = subprocess.run(command, cwd=source, env=env, **options).stdout
     except subprocess.TimeoutExpired:
         output = f"stopped after {timeout} s"
-    counts = json.loads(report.read_text()) if report.exists() else {}
+    counts = json.loads(report.read_text("utf8")) if report.exists() else {}
     return {key: counts.get(key, 0) for key in ("passed", "skipped", "failed")}, output
 
 
@@ -129,7 +129,7 @@ def inside(file: str, report: str) -> int:
     flags = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={Path.cwd()}", "--tb=short"]
     status = pytest.main([*flags, file], plugins=[types.SimpleNamespace(pytest_runtest_logreport=count)])
     kinds = list(outcomes.values())
-    Path(report).write_text(json.dumps({kind: kinds.count(kind) for kind in kinds}))
+    Path(report).write_text(json.dumps({kind: kinds.count(kind) for kind in kinds}), "utf8")
     return status
 
 

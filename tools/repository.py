@@ -27,7 +27,7 @@ OURS = (
 
 def address(root: Path = ROOT) -> str:
     """Return owner/name, from pyproject.toml."""
-    urls = tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]
+    urls = tomllib.loads((root / "pyproject.toml").read_text("utf8"))["project"]["urls"]
     match = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", urls["Repository"])
     if not match:
         raise ValueError(

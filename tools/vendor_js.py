@@ -87,7 +87,7 @@ def version_line(package: Package) -> str:
 def is_here(package: Package) -> bool:
     """Say whether this very version is in place."""
     stamp = package.target / ".version"
-    current = stamp.exists() and stamp.read_text() == version_line(package)
+    current = stamp.exists() and stamp.read_text("utf8") == version_line(package)
     return current and (package.target / package.proof).exists()
 
 
@@ -117,7 +117,7 @@ def unpack(package: Package, archive: Path, target: Path) -> None:
             (target / place).write_bytes(tar.extractfile(member).read())
     if not (target / package.proof).exists():
         raise ValueError(f"{package.name} {package.version}: the archive holds no {package.proof}")
-    (target / ".version").write_text(version_line(package))
+    (target / ".version").write_text(version_line(package), "utf8")
 
 
 def fetch(package: Package, npm: str) -> None:
