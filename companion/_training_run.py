@@ -1,5 +1,6 @@
 """Standard and adversarial training with records on the way."""
 
+import bisect
 import functools
 import os
 import time
@@ -226,9 +227,9 @@ def _through(
         )
 
     size = 1
-    for stop in sorted({*marks, *range(0, end + 1, n_steps)}):
-        if stop <= done:
-            continue
+    while done < end:
+        later = bisect.bisect(marks, done)
+        stop = min([(done // n_steps + 1) * n_steps, *marks[later : later + 1]])
         begin = time.perf_counter()
         size = in_short_loops(steps, done, stop, size)
         history.seconds += time.perf_counter() - begin

@@ -218,4 +218,4 @@ def test_an_interrupted_experiment_ends_by_the_signal():
 def test_long_work_interrupted_at_any_moment_does_not_crash(work, tmp_path):
     chance = random.Random(0)
     for _ in range(34):
-        interrupted(work, round(chance.uniform(0, 1.5), 3), tmp_path)
+        interrupted(work, round(chance.uniform(0, 2.5), 3), tmp_path)
