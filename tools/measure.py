@@ -95,12 +95,13 @@ def minutes(seconds: float) -> str:
 
 def paragraph(found: dict[str, float], runs: int, machine: str, day: str) -> str:
     """Return README's paragraph."""
+    clones = "One fresh clone" if runs == 1 else f"Medians of {runs} fresh clones"
     return (
         f"The first `make book` installs ({minutes(found['install'])}, {found['disk']:.1f} GB on disk) "
         f"and then takes {minutes(found['book'])}; again without changes, {minutes(found['again'])}. "
         f"`make test` takes {minutes(found['test'])} for {found['tests']:,.0f} tests, and no process more "
-        f"than {found['memory']:.1f} GB of memory. (Medians of {runs} fresh clones with nothing compiled "
-        f"before, on {day}: {machine}.)"
+        f"than {found['memory']:.1f} GB of memory. ({clones} with nothing compiled before, "
+        f"on {day}: {machine}.)"
     )
 
 
@@ -118,7 +119,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     text = README.read_text("utf8")
     if options.check:
-        return 0 if re.search(f"{BEGIN}\n.*fresh clones.*\n{END}", text) else 1
+        return 0 if re.search(f"{BEGIN}\n.*fresh clone.*\n{END}", text) else 1
     found = [run() for _ in range(options.runs)]
     for one in found:
         print({name: round(value, 2) for name, value in one.items()}, flush=True)
