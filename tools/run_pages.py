@@ -64,7 +64,11 @@ def run_pages(app, _env, names: list[str]) -> None:
             timeout = own.get("execution_timeout", config.execution_timeout)
             runs[pool.submit(execute, path, notebook, config.execution_allow_errors, timeout)] = path
         for run in as_completed(runs):
-            path, result = runs[run], run.result()
+            path = runs[run]
+            if (error := run.exception()) is not None:  # its kernel died, not a cell
+                LOG.warning(f"{path}: {type(error).__name__}: {error}")
+                continue
+            result = run.result()
             if result.err is not None:
                 LOG.info(f"{path}: Executed notebook in {result.time:.2f} seconds, and a cell failed")
                 continue
