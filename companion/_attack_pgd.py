@@ -17,8 +17,10 @@ from companion._attack_predict import as_partial, checked, in_batches
 from companion._attack_threat import Threat
 from companion._checks import count, number, random_key
 from companion._compile import double
+from companion._interrupt import deferred
 
 
+@deferred()
 def pgd(
     predict: Callable[..., Any],
     x: Float[Any, "m ..."],

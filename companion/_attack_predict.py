@@ -13,6 +13,7 @@ from companion._attack_losses import named
 from companion._checks import batch as examples
 from companion._checks import class_labels, finite, within
 from companion._compile import double, refuse_mixing
+from companion._interrupt import safe_point
 
 
 def as_partial(predict: Callable[..., Any]) -> Partial:
@@ -75,10 +76,14 @@ _ASKED: collections.deque[Any] = collections.deque(maxlen=256)
 
 
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Parts of `size`, one shape to compile: what the last lacks is filled up with its own first entry."""
+    """Parts of `size`, one shape to compile: what the last lacks is filled up with its own first entry.
+
+    Ctrl-C ends between two of them, where the caller keeps it from ending elsewhere.
+    """
     for first in range(0, len(index), size):
         part = index[first : first + size]
         yield np.concatenate([part, np.repeat(part[:1], size - len(part))])
+        safe_point()
 
 
 def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:

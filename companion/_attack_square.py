@@ -17,10 +17,12 @@ from companion._attack_predict import as_partial, checked, in_batches
 from companion._attack_threat import HALF, Threat
 from companion._checks import count, random_key
 from companion._compile import double
+from companion._interrupt import deferred
 
 _SHARE = 0.8  # of the pixels, changed by the first square; their paper's setting for CIFAR-10 and MNIST
 
 
+@deferred()
 def square(
     predict: Callable[..., Any],
     x: Float[Any, "m h w c"],

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
+from companion._interrupt import safe_point
+
 Side = Callable[[int, int, int], Any]
 
 
@@ -124,6 +126,7 @@ def add_blocks(plan: Plan, parts: Any, side: Side, out: np.ndarray, bar: tqdm) -
                 block = np.asarray(plan.contract(parts, *arguments))
                 _add(out, i, j, block, alike=plan.alike)
                 bar.update()
+                safe_point()
 
 
 def pairs(plan: Plan) -> int:

@@ -14,6 +14,7 @@ from companion._checks import batch, count, finite, one_of, same_inputs
 from companion._compile import double, free_memory, is_immutable, keep_compiled, network, refuse_mixing
 from companion._empirical_blocks import Plan, add_blocks, make_plan, pairs
 from companion._empirical_methods import choose, method
+from companion._interrupt import deferred
 
 Reduce = Literal["trace", "class", "full"]
 Implementation = Literal["auto", "jacobian", "vector_products", "structured"]
@@ -119,6 +120,7 @@ def empirical_ntk_fn(
     if is_immutable(apply_fn):  # faster the first time; of any other function op by op is, every later time
         first_outputs = jax.jit(first_outputs)
 
+    @deferred()
     def kernel_fn(
         params: Any, x1: Float[Any, "n1 ..."], x2: Float[Any, "n2 ..."] | None = None
     ) -> Float[np.ndarray, "..."]:

@@ -8,9 +8,14 @@ import sys
 import threading
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from companion._interrupt import deferred, in_short_loops, safe_point
+from companion.attacks import Threat, pgd, square
+from companion.empirical import empirical_ntk
 
 
 @pytest.fixture
@@ -42,6 +47,30 @@ def test_it_waits_for_the_safe_point():
     assert reached == ["work"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     safe_point()
+
+
+X, KEY = np.full((4, 4, 4, 1), 0.5, np.float32), jax.random.key(0)
+IN_PARTS = {
+    "pgd": lambda f: pgd(f, X, np.ones(4, int), Threat("linf", 0.1), steps=1, batch=2),
+    "square": lambda f: square(f, X, np.ones(4, int), Threat("linf", 0.1), key=KEY, queries=2, batch=2),
+    "empirical_ntk": lambda f: empirical_ntk(lambda w, x: f(w * x), jnp.ones(()), X),
+}
+
+
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_it_ends_attacks_and_empirical_kernels_between_parts(name):
+    sent = []
+
+    def f(x):
+        if not sent:  # while JAX traces it
+            sent.append(ctrl_c())
+        return x.reshape(len(x), -1)[:, :1]
+
+    with pytest.raises(KeyboardInterrupt):
+        IN_PARTS[name](f)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    IN_PARTS[name](f)
 
 
 @pytest.mark.usefixtures("heeded")
