@@ -114,8 +114,12 @@ def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangent
         if isinstance(change, SymbolicZero):
             continue
         units = [jnp.ones_like(part) if place == i else jnp.zeros_like(part) for i, part in enumerate(known)]
+        # Broadcast by products: of the sums that XLA makes of plain broadcasts on the way back, its code for
+        # CPUs came out wrong (jaxlib 0.10.2: compiling the gradients of all outputs ends Python), and slow.
         if place == 1:
-            change = change[:, None]
+            change = change[:, None] @ jnp.ones((1, len(known[2])), change.dtype)
+        elif place == 2:
+            change = jnp.ones((len(known[1]), 1), change.dtype) @ change[None]
         changes = [sum + unit * change for sum, unit in zip(changes, derivative(*units), strict=True)]
     return values, tuple(changes)
 
