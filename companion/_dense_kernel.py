@@ -117,9 +117,11 @@ def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangent
         # Broadcast by products: of the sums that XLA makes of plain broadcasts on the way back, its code for
         # CPUs came out wrong (jaxlib 0.10.2: compiling the gradients of all outputs ends Python), and slow.
         if place == 1:
-            change = change[:, None] @ jnp.ones((1, len(known[2])), change.dtype)
+            change = jnp.matmul(
+                change[:, None], jnp.ones((1, len(known[2])), change.dtype), precision="highest"
+            )
         elif place == 2:
-            change = jnp.ones((len(known[1]), 1), change.dtype) @ change[None]
+            change = jnp.matmul(jnp.ones((len(known[1]), 1), change.dtype), change[None], precision="highest")
         changes = [sum + unit * change for sum, unit in zip(changes, derivative(*units), strict=True)]
     return values, tuple(changes)
 

@@ -294,14 +294,17 @@ def apply(params, x):
 
 def test_training_in_the_lazy_regime_is_in_highest_precision():
     outputs, advance = training._compiled.__wrapped__(apply)
-    train = functools.partial(
-        residual._train, Partial(apply), X, ALPHA, 1.0, 0.1, 0.0, max_steps=5, level=0.1, params=WEIGHTS
-    )
+    numbers = {"norm": 1.0, "rate": 0.1, "momentum": 0.0, "level": 0.1, "stop": 5}
+
+    def train(key, size):
+        state = residual._start(WEIGHTS, np.float32, full=size == len(X))
+        return residual._train(Partial(apply), X, ALPHA, key=key, state=state, size=size, **numbers)
+
     for found in (
         traced(outputs, WEIGHTS, X),
         traced(advance, WEIGHTS, X, ALPHA, 0.1, 2),
-        traced(lambda: train(key=None, state=None, size=3)),
-        traced(lambda: train(key=jax.random.key(0), state=None, size=2)),
+        traced(lambda: train(None, 3)),
+        traced(lambda: train(jax.random.key(0), 2)),
         traced(
             functools.partial(_training_linear._pulled_back, lambda v, x: x @ v[0]), (WEIGHTS, ()), X, ALPHA
         ),

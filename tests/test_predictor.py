@@ -203,7 +203,7 @@ def test_wrong_arguments_are_named():
 
 
 def test_gradients_of_all_outputs_compile_at_any_size():
-    """At 64 × 64 × 64 XLA's compiler ended Python where the kernel's derivative broadcast without products."""
+    """At 64 × 64 × 64 XLA's compiler ended Python where the derivative broadcast without products."""
     rng = np.random.default_rng(0)
     x, z = rng.uniform(size=(2, 64, 64)).astype(np.float32)
     f = predictor(fc(1), x, np.ones((64, 1), np.float32))
