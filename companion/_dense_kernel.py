@@ -114,8 +114,14 @@ def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangent
         if isinstance(change, SymbolicZero):
             continue
         units = [jnp.ones_like(part) if place == i else jnp.zeros_like(part) for i, part in enumerate(known)]
+        # Broadcast by products: what XLA sums on the way back it would else compute one number at a time.
+        # JAX may call this where the caller's matmul precision holds no longer, so they name their own.
         if place == 1:
-            change = change[:, None]
+            ones = jnp.ones((1, len(known[2])), change.dtype)
+            change = jnp.matmul(change[:, None], ones, precision="highest")
+        elif place == 2:
+            ones = jnp.ones((len(known[1]), 1), change.dtype)
+            change = jnp.matmul(ones, change[None], precision="highest")
         changes = [sum + unit * change for sum, unit in zip(changes, derivative(*units), strict=True)]
     return values, tuple(changes)
 
