@@ -1,12 +1,14 @@
 """For tricks.py: the pieces of work, and the straightforward code that takes a trick's place."""
 
 import contextlib
+import types
 from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from empirical import PaperCNN  # beside this file
 from jax.tree_util import Partial
 
 from companion import (
@@ -180,12 +182,13 @@ class Plain(nn.Module):
 
 
 def jacobian(*shape, instead):
-    """An empirical kernel by Jacobians."""
+    """An empirical kernel by Jacobians, of the paper's CNN."""
 
     def build(toy):
         x = inputs(2, 8, 8, 3) if toy else inputs(*shape)
-        params = Plain().init(jax.random.key(0), x[:1])
-        ours, other = (empirical_ntk_fn(Plain().apply, implementation="jacobian") for _ in range(2))
+        net = PaperCNN(10)
+        params = net.init(jax.random.key(0), x[:1])
+        ours, other = (empirical_ntk_fn(net.apply, implementation="jacobian") for _ in range(2))
         with swapped(instead):
             other(params, x)  # keeps what it compiles
         return lambda: ours(params, x), lambda: other(params, x)
@@ -260,12 +263,18 @@ def arccosine(m):
     return angle, jnp.sin(angle) - angle * (1 - m)
 
 
+def by_sums(a, b, precision=None):
+    """A product with ones as a broadcast, on whose way back there are sums."""
+    return a * b if a.shape[-1] == 1 else jnp.matmul(a, b, precision=precision)
+
+
 def by_einsum(_reduce, _parts, rows1, rows2):
     """The trace of a block of an empirical kernel, by einsum."""
     pairs = zip(rows1, rows2, strict=True)
     return sum(jnp.einsum("akp,bkp->ab", a, b) for a, b in pairs) / rows1[0].shape[1]
 
 
+BY_SUMS = types.SimpleNamespace(**vars(jnp) | {"matmul": by_sums})
 ALL_SAVED = {"jax.checkpoint": lambda function, **_: function}
 NONE_SAVED = {"policies.dots_with_no_batch_dims_saveable": jax.checkpoint_policies.nothing_saveable}
 CNN, LARGE = networks.small_cnn(10, width=8), networks.cnn(10, width=8)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from _tricks import (  # beside this file
     ALL_SAVED,
+    BY_SUMS,
     CNN,
     LARGE,
     NONE_SAVED,
@@ -78,9 +79,12 @@ TRICKS = {
     "two roots, conv": Trick(
         "_arccosine.angle_and_rest",
         tile(conv(3), 32, 32, 32, 3, instead={"conv.angle_and_rest": shared_root}),
+        "memory",
     ),
     "two roots, fc": Trick(
-        "_arccosine.angle_and_rest", tile(dense, 592, 784, instead={"dense.angle_and_rest": shared_root})
+        "_arccosine.angle_and_rest",
+        tile(dense, 592, 784, instead={"dense.angle_and_rest": shared_root}),
+        "memory",
     ),
     "polynomials, fc": Trick(
         "_arccosine", tile(dense, 592, 784, instead={"dense.angle_and_rest": arccosine}), "exactness"
@@ -93,6 +97,9 @@ TRICKS = {
     "forward mode, input gradient": Trick(
         "_dense_kernel._entries",
         slope(dense, 500, 2000, 784, instead={"dense._entries": lambda f, *args: f(*args)}),
+    ),
+    "sums by products, input gradient": Trick(
+        "_dense_kernel._entries_jvp", slope(dense, 500, 2000, 784, instead={"dense.jnp": BY_SUMS})
     ),
     "tiles that fit into the cache": Trick("_plan._SIDE", one_tile),
     "tiles in threads": Trick(
@@ -119,11 +126,11 @@ TRICKS = {
     ),
     "convolutions outside loops": Trick("_layers.outside_loops", outside_loops),
     "patches for each example": Trick(
-        "_empirical_conv", jacobian(40, 32, 32, 3, instead={"methods.with_patches": lambda f, *_: f})
+        "_empirical_conv", jacobian(20, 32, 32, 3, instead={"methods.with_patches": lambda f, *_: f})
     ),
     "products of rows": Trick(
         "_empirical_methods._contract_rows",
-        jacobian(40, 32, 32, 3, instead={"methods._contract_rows": by_einsum}),
+        jacobian(20, 32, 32, 3, instead={"methods._contract_rows": by_einsum}),
         "memory",
     ),
     "one step outside a loop": Trick("_attack_pgd._advance", single_step),

@@ -24,7 +24,7 @@ def angle_and_rest(m: Any) -> tuple[Any, Any]:
     is taken as 0, the mean of the slopes on the two sides. The same holds for m of the size of squared
     rounding errors, which is where two computations of one norm leave the gap of equal inputs.
     """
-    # Two roots: of a shared one XLA would store every entry, and read them again, where a root is cheap.
+    # Two roots, for memory: of a shared one XLA would store every entry. Time is the same.
     # A power of two keeps the cube of a small m from vanishing.
     large = 2.0**40 * m
     cube = 2.0**-60 * jnp.sqrt(large * large * large)

@@ -114,14 +114,15 @@ def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangent
         if isinstance(change, SymbolicZero):
             continue
         units = [jnp.ones_like(part) if place == i else jnp.zeros_like(part) for i, part in enumerate(known)]
-        # Broadcast by products: of the sums that XLA makes of plain broadcasts on the way back, its code for
-        # CPUs came out wrong (jaxlib 0.10.2: compiling the gradients of all outputs ends Python), and slow.
+        # Broadcast by products: what XLA sums on the way back it would else compute one number at a time, or
+        # not at all: compiling the gradients of all outputs at 64 inputs ends Python (jaxlib 0.10.2).
+        # JAX may call this where the caller's matmul precision holds no longer, so they name their own.
         if place == 1:
-            change = jnp.matmul(
-                change[:, None], jnp.ones((1, len(known[2])), change.dtype), precision="highest"
-            )
+            ones = jnp.ones((1, len(known[2])), change.dtype)
+            change = jnp.matmul(change[:, None], ones, precision="highest")
         elif place == 2:
-            change = jnp.matmul(jnp.ones((len(known[1]), 1), change.dtype), change[None], precision="highest")
+            ones = jnp.ones((len(known[1]), 1), change.dtype)
+            change = jnp.matmul(ones, change[None], precision="highest")
         changes = [sum + unit * change for sum, unit in zip(changes, derivative(*units), strict=True)]
     return values, tuple(changes)
 

@@ -79,7 +79,7 @@ def _contract_rows(reduce: str, parts: Any, rows1: list[Any], rows2: list[Any]) 
     del parts
     pairs = list(zip(rows1, rows2, strict=True))
     (n1, k, _), n2 = rows1[0].shape, len(rows2[0])
-    # Plain products of matrices: as one einsum, XLA copies a Jacobian first.
+    # Plain products of matrices, for memory: as one einsum, XLA copies a Jacobian first.
     if reduce == "trace":
         return sum(a.reshape(n1, -1) @ b.reshape(n2, -1).T for a, b in pairs) / k
     if reduce == "class":
