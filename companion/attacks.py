@@ -24,7 +24,7 @@ from companion._attack_pgd import fgsm, pgd
 from companion._attack_predict import as_partial, outputs_of
 from companion._attack_square import square
 from companion._attack_threat import Threat
-from companion._attack_training import free_training, training_attack
+from companion._attack_training import Replay, free_training, training_attack
 from companion._attack_transfer import Transfer, gradient_cosine, transfer
 from companion._checks import count, predicted
 from companion._compile import double
@@ -33,6 +33,7 @@ from companion.statistics import Estimate, accuracy
 __all__ = [
     "AttackWarning",
     "Loss",
+    "Replay",
     "SanityChecks",
     "Threat",
     "Transfer",

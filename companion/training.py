@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from companion._attack_training import Replay
 from companion._checks import batch, count, number, same_inputs
 from companion._compile import double, keep_compiled, network
 from companion._interrupt import deferred, in_short_loops
@@ -29,7 +28,6 @@ from companion._training_step import Switch
 
 __all__ = [
     "Probe",
-    "Replay",
     "Run",
     "Switch",
     "Trained",

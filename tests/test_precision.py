@@ -236,7 +236,7 @@ OTHERWISE = {
         features.Correlation features.Usefulness features.Eigenfeatures kernels.Plan networks.Model
         networks.from_flax normalization.BatchNorm normalization.Inputs normalization.Variance
         normalization.layer regression.KernelRegression regression.PrecisionWarning statistics.Estimate
-        training.Probe training.Replay training.Run training.Switch training.Trained
+        training.Probe attacks.Replay training.Run training.Switch training.Trained
         architectures.Architecture""",
     "Python's numbers, read as float64": """catastrophic.alarm catastrophic.calibrate catastrophic.collapsed
         catastrophic.fallen catastrophic.onset catastrophic.score dynamics.lazy_onset dynamics.remaining""",

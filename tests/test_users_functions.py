@@ -360,4 +360,4 @@ def test_importing_attacks_loads_no_framework_of_networks():
     modules = ["flax", "optax", "neural_tangents", "matplotlib", "companion.training"]
     run = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-    assert training.Replay is type(attacks.free_training(THREAT))
+    assert attacks.Replay is type(attacks.free_training(THREAT))

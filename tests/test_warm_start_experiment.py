@@ -10,9 +10,9 @@ import pytest
 from jax.tree_util import Partial
 
 from companion import data, networks
-from companion.attacks import Threat, pgd, training_attack
+from companion.attacks import Replay, Threat, pgd, training_attack
 from companion.experiments import warm_start as experiment
-from companion.training import Replay, Switch, train
+from companion.training import Switch, train
 
 # `make book` runs the experiment whole, in chapter 6; these hold its arrays against slow definitions.
 pytestmark = pytest.mark.matrix

@@ -17,10 +17,10 @@ import optax
 from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks, warm_start
-from companion.attacks import Threat, free_training, pgd, robust_accuracy, training_attack
+from companion.attacks import Replay, Threat, free_training, pgd, robust_accuracy, training_attack
 from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
-from companion.training import Probe, Replay, Run, train
+from companion.training import Probe, Run, train
 
 EARLY = ("standard", "again", "fgsm", "pgd")
 
