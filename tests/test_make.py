@@ -75,7 +75,7 @@ def test_make_exports_the_cache_unless_one_is_named():
     assert Path(said(XDG_CACHE_HOME="away").removeprefix("away/")).name == (own.name if own else "")
 
 
-def test_readme_says_what_was_measured():
+def test_readme_has_a_place_for_what_is_measured():
     assert measure.main(["--check"]) == 0
 
 
