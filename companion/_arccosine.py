@@ -36,7 +36,7 @@ def _angle_and_rest_jvp(primals: tuple, tangents: tuple) -> tuple:
     (m,), (change,) = primals, tangents
     angle, rest = angle_and_rest(m)
     inside = m > (16 * jnp.finfo(m.dtype).eps) ** 2
-    slope = jnp.where(inside, jax.lax.rsqrt(jnp.where(inside, m * (2 - m), 1)), 0)
+    slope = _where(inside, lambda m: jax.lax.rsqrt(m * (2 - m)), m)
     return (angle, rest), (slope * change, angle * change)
 
 
@@ -56,16 +56,25 @@ def _arcsin_jvp(primals: tuple, tangents: tuple) -> tuple:
     return arcsin(c), change * jax.lax.rsqrt((1 - c) * (1 + c))
 
 
+def _where(inside: Any, function: Callable[[Any], Any], p: Any) -> Any:
+    """function(p) inside, else 0, with its derivative.
+
+    Without numbers of Python's: `jnp.where` keeps them in the precision in which it was traced first.
+    """
+    one, zero = jnp.ones_like(p), jnp.zeros_like(p)
+    return jnp.where(inside, function(jnp.where(inside, p, one)), zero)
+
+
 def safe_sqrt(p: Any) -> Any:
     """√p, with derivative 0 at p = 0."""
     inside = p > 0
-    return jnp.where(inside, jnp.sqrt(jnp.where(inside, p, 1)), 0)
+    return _where(inside, jnp.sqrt, p)
 
 
 def inverse_sqrt(p: Any) -> Any:
     """1/√p, and 0 at p = 0."""
     inside = p > 0
-    return jnp.where(inside, jax.lax.rsqrt(jnp.where(inside, p, 1)), 0)
+    return _where(inside, jax.lax.rsqrt, p)
 
 
 def _polynomial(function: Callable[[np.ndarray], np.ndarray], end: float, m: Any) -> Any:

@@ -33,8 +33,8 @@ def margin(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arra
         if outputs.shape[1] == 1:
             return -_sign(outputs, labels) * outputs[:, 0]
         own = jnp.arange(outputs.shape[1]) == labels[:, None]
-        other = jnp.where(own, -jnp.inf, outputs).max(axis=1)
-        return other - jnp.where(own, outputs, 0).sum(axis=1)
+        other = jnp.where(own, jnp.full_like(outputs, -jnp.inf), outputs).max(axis=1)
+        return other - jnp.where(own, outputs, jnp.zeros_like(outputs)).sum(axis=1)
 
 
 def cross_entropy(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
@@ -103,7 +103,7 @@ def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:
     done = (predicted(outputs) == labels) == targeted
     # A tie counts as `predicted` decides it.
     tiny = jnp.finfo(value.dtype).tiny
-    return jnp.where(done, jnp.maximum(value, tiny), jnp.minimum(value, 0))
+    return jnp.where(done, jnp.maximum(value, tiny), jnp.minimum(value, jnp.zeros_like(value)))
 
 
 def _sign(outputs: Any, labels: Any) -> Any:

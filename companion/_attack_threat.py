@@ -98,7 +98,7 @@ def _length(delta: Any) -> Any:
     axes, tiny = _pixels(delta), jnp.finfo(delta.dtype).tiny
     scale = jnp.maximum(jnp.abs(delta).max(axis=axes, keepdims=True), tiny)
     length = scale * jnp.sqrt(((delta / scale) ** 2).sum(axis=axes, keepdims=True))
-    return jnp.where(length > 0, length, 1)
+    return jnp.where(length > 0, length, jnp.ones_like(length))
 
 
 def _pixels(x: Any) -> tuple[int, ...]:

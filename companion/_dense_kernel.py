@@ -165,7 +165,8 @@ def _gap(known: Moments, x1: Any, x2: Any, w_std: float, b_std: float) -> tuple[
         gap, near = state
         column = jnp.argmax(near, axis=1)
         # u1 ∓ u2 is 1/√p1 times this difference, of x1 and of x2 scaled to the same length.
-        ratio = jnp.where(positive[rows, column], 1, -1) * jnp.sqrt(p1) * inverse_sqrt(p2[column])
+        root = jnp.sqrt(p1)
+        ratio = jnp.where(positive[rows, column], root, -root) * inverse_sqrt(p2[column])
         distance = w_std**2 / d * _squares(x1 - ratio[:, None] * x2[column]) + (b_std * (1 - ratio)) ** 2
         exact = distance * inverse_sqrt(p1) ** 2 / 2
         gap = gap.at[rows, column].set(jnp.where(near[rows, column], exact, gap[rows, column]))

@@ -216,9 +216,12 @@ def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, ke
     # it has no derivative to overflow. Where the loss is 0 to the last bit there is no direction.
     # NaN stays NaN.
     live = ~(jnp.minimum(*sizes) <= 1e-20)
-    one, two = (jnp.where(live, g / jnp.where(live, size, 1), 1) for g, size in zip(pair, sizes, strict=True))
+    none = jnp.ones_like(sizes[0])
+    one, two = (
+        jnp.where(live, g / jnp.where(live, size, none), none) for g, size in zip(pair, sizes, strict=True)
+    )
     lengths = jnp.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
-    return jnp.where(live[:, 0], (one * two).sum(axis=1) / lengths, 0), live[:, 0]
+    return jnp.where(live[:, 0], (one * two).sum(axis=1) / lengths, jnp.zeros_like(lengths)), live[:, 0]
 
 
 def gradalign(threat: Threat, *, weight: float | int = 0.2) -> Partial:
