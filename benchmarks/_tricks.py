@@ -71,7 +71,7 @@ def inputs(*shape):
 
 def dense(a, b, get="ntk"):  # noqa: ARG001
     """The kernel of FC-3, not kept compiled."""
-    return _dense_kernel.relu_kernel(a, b, depth=3, w_std=2**0.5, b_std=0.1)[1]
+    return _dense_kernel.relu_kernel(jnp.asarray(a), jnp.asarray(b), depth=3, w_std=2**0.5, b_std=0.1)[1]
 
 
 def conv(depth):
