@@ -24,11 +24,11 @@ from companion import (
     _tiles,
     networks,
 )  # fmt: skip
-from companion._attack_losses import cross_entropy, margin
 from companion.architectures import fc
+from companion.attacks._losses import cross_entropy, margin
 from companion.empirical import empirical_ntk_fn
 from companion.kernels import gram
-from companion.predictor import predictor
+from companion.regression import predictor
 
 MODULES = {
     "conv": _conv_kernel, "dense": _dense_kernel, "features": _feature_attack, "jax": jax, "layers": _layers,

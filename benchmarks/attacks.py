@@ -23,7 +23,7 @@ from companion.architectures import fc
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.kernels import gram
 from companion.neural_tangents import stax
-from companion.predictor import predictor
+from companion.regression import predictor
 
 SCALES = {"W_std": 2**0.5, "b_std": 0.1}
 STEPS, BATCHES = 10, (250, 1000)

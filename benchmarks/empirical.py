@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from companion import empirical
-from companion._empirical_blocks import make_plan
 from companion.architectures import conv, fc
+from companion.empirical._blocks import make_plan
 
 IMPLEMENTATIONS = ("auto", "jacobian", "structured", "vector_products")
 

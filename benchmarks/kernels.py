@@ -23,7 +23,7 @@ from companion.architectures import conv, fc
 from companion.empirical import empirical_ntk_fn
 from companion.kernels import gram
 from companion.neural_tangents import nt, stax
-from companion.predictor import input_gradient, predictor
+from companion.regression import input_gradient, predictor
 
 SCALES = {"W_std": 2**0.5, "b_std": 0.1}
 

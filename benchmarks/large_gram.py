@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from companion import _store
 from companion.architectures import fc
 from companion.kernels import gram, plan
+from companion.storage import _store
 
 
 def main():

@@ -41,7 +41,8 @@ from _tricks import (  # beside this file
     verdicts,
 )  # fmt: skip
 
-from companion import _layers, results
+from companion import results
+from companion.networks import _layers
 
 LEAST = 1.2
 

@@ -5,8 +5,8 @@ Modules, lowest floor first: `neural_tangents`, `data`, `results`, `statistics`;
 Import the ones you need: `from companion import data, kernels, regression`.
 """
 
-from companion import _weights_by_address
+from companion._core import weights_by_address
 
 __version__ = "0.1.0"
 
-_weights_by_address.avoid()
+weights_by_address.avoid()

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from companion._checks import batch, count, number, one_of
-from companion._compile import double
-from companion._norm_layers import BatchNorm, Variance, batch_statistics, layer
+from companion._core.checks import batch, count, number, one_of
+from companion._core.compile import double
 from companion.networks import Model
+from companion.networks._norm import BatchNorm, Variance, batch_statistics, layer
 
 __all__ = [
     "BatchNorm",

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int
 
-from companion._checks import class_labels, finite, predicted
+from companion._core.checks import class_labels, finite, predicted
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Bool
 
 from companion import dynamics
-from companion._checks import Numbers, count, number
+from companion._core.checks import Numbers, count, number
 from companion.attacks import Threat, training_attack
 from companion.training import Run, Switch
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion._arccosine import angle_and_rest, arcsin
+from companion.architectures._arccosine import angle_and_rest, arcsin
 
 # Gaps from the smallest float32 that matters up to a right angle.
 GAPS = np.concatenate([[0.0], np.geomspace(1e-14, 1, 400)])

@@ -10,11 +10,11 @@ import pytest
 
 from companion import data
 from companion import regression as kr
-from companion._compile import immutable
+from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.attacks import Threat, fgsm, one_step, pgd, training_attack, two_logits
 from companion.networks import predict_fn, small_cnn
-from companion.predictor import predictor
+from companion.regression import predictor
 from companion.statistics import accuracy
 from companion.training import train
 

@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 from jax.tree_util import Partial
 from refusals import assert_refused
 
-from companion import _attack_pgd, attacks
-from companion._compile import immutable
+from companion import attacks
+from companion._core.compile import immutable
 from companion.architectures import fc
-from companion.attacks import Threat, fgsm, one_step, pgd, random_sign, random_uniform, square
-from companion.predictor import predictor
+from companion.attacks import Threat, _pgd, fgsm, one_step, pgd, random_sign, random_uniform, square
+from companion.regression import predictor
 from companion.statistics import accuracy
 
 
@@ -524,7 +524,7 @@ def test_the_bar_ends_at_its_total(options, monkeypatch):
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(_attack_pgd, "tqdm", Bar)
+    monkeypatch.setattr(_pgd, "tqdm", Bar)
     f, labels = Partial(network, WEIGHTS[3]), clean_labels(3)
     pgd(f, X, labels, Threat("l2", 0.25), steps=5, batch=16, progress=True, **options)
     assert bars[0].done == bars[0].total == 5 * 37 * options.get("restarts", 1)

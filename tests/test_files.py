@@ -15,11 +15,11 @@ import optax
 import pytest
 
 from companion import networks, results
-from companion._files import locked, read_array, read_arrays, write_atomically
 from companion.architectures import fc
 from companion.dynamics import KernelPath
 from companion.experiments._shared import kept
 from companion.kernels import gram
+from companion.storage._files import locked, read_array, read_arrays, write_atomically
 from companion.training import train
 
 resource = pytest.importorskip("resource")
@@ -80,7 +80,7 @@ FULL = """
 import contextlib, errno, json, os, resource, sys
 from pathlib import Path
 import numpy as np
-from companion._files import write_atomically
+from companion.storage._files import write_atomically
 from companion.architectures import fc
 from companion.dynamics import KernelPath
 from companion.kernels import gram
@@ -146,8 +146,8 @@ from pathlib import Path
 import numpy as np
 from contextlib import ExitStack
 from pathlib import Path
-from companion._files import locked
-from companion._kernel_path import KernelPath
+from companion.storage._files import locked
+from companion.storage._kernel_path import KernelPath
 
 folder = Path(sys.argv[1])
 with ExitStack() as stack:

@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 from companion import networks
-from companion._fingerprint import fingerprint
+from companion.storage._fingerprint import fingerprint
 
 SCALE = 2.0
 

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from companion import _conv_kernel
-from companion.architectures import conv, fc
+from companion.architectures import _conv, conv, fc
 from companion.neural_tangents import stax
 
 SHAPE = (4, 4, 2)
@@ -261,5 +260,5 @@ def test_images_of_any_size(shape):
 
 @pytest.mark.parametrize(("depth", "apart"), [(2, "cond["), (4, "scan[")])
 def test_convolutional_layers_are_compiled_apart(depth, apart):
-    kernel = functools.partial(_conv_kernel.erf_kernel, depth=depth, w_std=1.0, b_std=0.1)
+    kernel = functools.partial(_conv.erf_kernel, depth=depth, w_std=1.0, b_std=0.1)
     assert apart in str(jax.make_jaxpr(kernel)(*[jnp.ones((1, 4, 4, 1))] * 2))

@@ -2,8 +2,7 @@
 
 import pytest
 
-from companion import _glue
-from companion.interactive import glue
+from companion.interactive import _glue, glue
 
 
 @pytest.mark.parametrize(

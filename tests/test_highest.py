@@ -14,21 +14,17 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh, PartitionSpec
 from jax.tree_util import Partial
 
-from companion import (
-    _attack_pgd,
-    _attack_predict,
-    _attack_square,
-    _feature_attack,
-    _training_linear,
-    training,
-)
-from companion import _training_residual as residual
-from companion._attack_losses import margin
+from companion import training
 from companion.architectures import conv, fc
+from companion.attacks import _pgd, _predict, _square
+from companion.attacks._losses import margin
 from companion.empirical import empirical_ntk
 from companion.experiments import scale
+from companion.features import _attack
 from companion.kernels import gram
-from companion.predictor import input_gradient, predictor
+from companion.regression import input_gradient, predictor
+from companion.training import _linear
+from companion.training import _residual as residual
 
 HIGHEST, DEFAULT = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
 X, ALPHA, LABELS = np.ones((3, 7), np.float32), np.ones((3, 2), np.float32), np.zeros(3, np.int32)
@@ -236,7 +232,7 @@ ATTACKED = {
 @pytest.mark.parametrize("steps", [None, 2])
 def test_gradient_attacks_are_in_highest_precision(name, steps):
     f, x = ATTACKED[name]
-    step = functools.partial(_attack_pgd._advance, loss=margin, targeted=False, norm="linf")
+    step = functools.partial(_pgd._advance, loss=margin, targeted=False, norm="linf")
     found = traced(step, f, x, x, ALPHA[:, 0], x, x, x, LABELS, steps, 0.1, 0.1, True)
     assert len(found) >= 2
     assert all(found)
@@ -244,9 +240,9 @@ def test_gradient_attacks_are_in_highest_precision(name, steps):
 
 def test_evaluations_of_attacks_are_in_highest_precision():
     f, x = ATTACKED["network"]
-    gradient = functools.partial(_attack_predict.loss_gradient, loss=margin)
-    settle = functools.partial(_attack_pgd._settle, targeted=False)
-    search = functools.partial(_attack_square._search, loss=margin)
+    gradient = functools.partial(_predict.loss_gradient, loss=margin)
+    settle = functools.partial(_pgd._settle, targeted=False)
+    search = functools.partial(_square._search, loss=margin)
     picture = Partial(NETWORK.func, np.ones((64, 2), np.float32))
     for found in (
         traced(gradient, f, x, LABELS),
@@ -264,8 +260,8 @@ def test_evaluation_of_any_function_is_in_highest_precision():
         seen.append(jax.config.jax_default_matmul_precision)
         return x[:, :2]
 
-    _attack_predict.outputs_of(predict, X, 3)
-    _attack_predict.outputs_of(Partial(predict), X, 3)
+    _predict.outputs_of(predict, X, 3)
+    _predict.outputs_of(Partial(predict), X, 3)
     assert seen == ["highest"] * 2
 
 
@@ -273,7 +269,7 @@ def test_evaluation_of_any_function_is_in_highest_precision():
 def test_feature_attacks_are_in_highest_precision(kernel):
     rows, signs = np.ones((2, 3), np.float32), np.ones(2, np.float32)
     right, points = np.ones(2, bool), X[:2]
-    first, again, still = _feature_attack._compiled.__wrapped__(kernel, "ntk")
+    first, again, still = _attack._compiled.__wrapped__(kernel, "ntk")
     options = {"norm": "linf", "size": 0.1, "eps": 0.1}
     for function, args in (
         (functools.partial(first, **options), (X, rows, signs, X[0], X[0], X[0])),
@@ -305,9 +301,7 @@ def test_training_in_the_lazy_regime_is_in_highest_precision():
         traced(advance, WEIGHTS, X, ALPHA, 0.1, 2),
         traced(lambda: train(None, 3)),
         traced(lambda: train(jax.random.key(0), 2)),
-        traced(
-            functools.partial(_training_linear._pulled_back, lambda v, x: x @ v[0]), (WEIGHTS, ()), X, ALPHA
-        ),
+        traced(functools.partial(_linear._pulled_back, lambda v, x: x @ v[0]), (WEIGHTS, ()), X, ALPHA),
     ):
         assert found
         assert all(found)

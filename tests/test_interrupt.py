@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion._interrupt import deferred, in_short_loops, safe_point
+from companion._core.interrupt import deferred, in_short_loops, safe_point
 from companion.attacks import Threat, pgd, square
 from companion.empirical import empirical_ntk
 

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from companion import _store, _tiles
-from companion._files import locked
 from companion.architectures import fc
-from companion.kernels import gram
+from companion.kernels import _tiles, gram
+from companion.storage import _store
+from companion.storage._files import locked
 
 X = np.random.default_rng(0).uniform(size=(23, 5)).astype(np.float32)
 Z = np.random.default_rng(1).uniform(size=(11, 5)).astype(np.float32)
@@ -112,7 +112,7 @@ def test_a_finished_store_is_only_opened(tmp_path, computed, monkeypatch):
     gram(fc(2), X, tile=4, out=tmp_path)
     computed.clear()
     monkeypatch.setattr("companion.kernels.locked", None)
-    monkeypatch.setattr("companion._plan.prepare", None)
+    monkeypatch.setattr("companion.kernels._plan.prepare", None)
     assert gram(fc(2), X, out=str(tmp_path)).shape == (23, 23)
     assert gram(fc(2), X, tile=4, out=tmp_path).shape == (23, 23)
     assert computed == []
@@ -246,8 +246,9 @@ def test_the_metadata_say_what_the_matrix_is_of(tmp_path):
 WRITER = """
 import os, sys, time
 import numpy as np
-from companion import _store, _tiles
-from companion._files import locked
+from companion.kernels import _tiles
+from companion.storage import _store
+from companion.storage._files import locked
 from companion.architectures import fc
 from companion.kernels import gram
 
@@ -311,7 +312,7 @@ import signal
 import sys
 import time
 import numpy as np
-from companion import _tiles
+from companion.kernels import _tiles
 from companion.architectures import fc
 from companion.kernels import gram
 

@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
 
-from companion import _plan, _tiles
 from companion.architectures import conv, fc
-from companion.kernels import Plan, gram, plan
+from companion.kernels import Plan, _plan, _tiles, gram, plan
 from companion.neural_tangents import stax
 
 rng = np.random.default_rng(0)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion import _layers, empirical, networks
-from companion._network_modules import SmallCNN
+from companion import empirical, networks
 from companion.empirical import empirical_ntk
+from companion.networks import _layers
+from companion.networks._modules import SmallCNN
 
 
 def parameters(model, shape=(1, 32, 32, 3)):

@@ -19,8 +19,7 @@ import pytest
 import scipy.stats
 from jax.flatten_util import ravel_pytree
 
-from companion import _nt_import
-from companion.neural_tangents import nt, stax
+from companion.neural_tangents import _load, nt, stax
 
 ROOT = Path(__file__).parents[1]
 IMPLEMENTATIONS = ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES", "AUTO"]
@@ -179,9 +178,9 @@ def test_missing_or_other_version_names_the_command(monkeypatch, found):
             raise importlib.metadata.PackageNotFoundError
         return found
 
-    monkeypatch.setattr(_nt_import.importlib.metadata, "version", version)
+    monkeypatch.setattr(_load.importlib.metadata, "version", version)
     with pytest.raises(ImportError) as caught:
-        _nt_import.load()
+        _load.load()
     assert "pip install --no-deps neural-tangents==0.6.5" in str(caught.value).splitlines()
     assert (found or "not installed") in str(caught.value)
 
@@ -189,11 +188,11 @@ def test_missing_or_other_version_names_the_command(monkeypatch, found):
 def test_already_imported_by_someone_else_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "neural_tangents", types.ModuleType("neural_tangents"))
     with pytest.raises(ImportError, match=r"Restart Python and import companion\.neural_tangents first"):
-        _nt_import.load()
+        _load.load()
 
 
 def test_second_load_returns_the_same_module():
-    assert _nt_import.load() is nt
+    assert _load.load() is nt
 
 
 def test_works_after_an_unrepaired_import_failed():
@@ -237,9 +236,9 @@ def test_a_library_that_does_not_fit_jax_is_named(monkeypatch):
     def fail(name):
         raise ImportError(f"cannot import name 'Var' from {name}")
 
-    monkeypatch.setattr(_nt_import.importlib, "import_module", fail)
+    monkeypatch.setattr(_load.importlib, "import_module", fail)
     with pytest.raises(ImportError, match=rf"does not work on jax {jax.__version__}.*'Var'.*0\.7\.2 to"):
-        _nt_import.load()
+        _load.load()
 
 
 def test_experimental_says_why_it_is_empty():

@@ -11,9 +11,9 @@ import pytest
 from refusals import assert_refused
 
 from companion import networks, normalization
-from companion._norm_layers import _BatchNorm, layer
 from companion.attacks import Threat, training_attack
 from companion.empirical import empirical_ntk
+from companion.networks._norm import _BatchNorm, layer
 from companion.normalization import BatchNorm, batch_statistics, input_statistics, variance_ratio
 from companion.training import train
 

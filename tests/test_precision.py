@@ -19,7 +19,7 @@ from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat
 from companion.empirical import empirical_ntk, empirical_ntk_fn
 from companion.kernels import gram, plan
-from companion.predictor import input_gradient, predictor
+from companion.regression import input_gradient, predictor
 from companion.training import (
     gradient_descent,
     linear_features,

@@ -9,11 +9,11 @@ from refusals import assert_refused
 
 from companion import data
 from companion import regression as kr
-from companion._compile import immutable
+from companion._core.compile import immutable
 from companion.architectures import conv, fc
 from companion.kernels import gram
 from companion.neural_tangents import stax
-from companion.predictor import input_gradient, predictor
+from companion.regression import input_gradient, predictor
 
 rng = np.random.default_rng(0)
 X, Z = rng.uniform(size=(11, 4, 4, 1)), rng.uniform(size=(5, 4, 4, 1))

@@ -179,7 +179,7 @@ def test_cholesky_says_when_digits_are_lost():
 
 
 def test_the_checks_read_every_block(monkeypatch):
-    monkeypatch.setattr("companion._regression_checks._BLOCK", 5)
+    monkeypatch.setattr("companion.regression._checks._BLOCK", 5)
     np.testing.assert_allclose(kr.solve(K, Y), np.linalg.solve(K, Y), rtol=1e-8)
     for i, j in ((0, 11), (11, 0), (7, 6), (3, 3)):
         broken = K.copy()
@@ -194,7 +194,7 @@ def test_the_checks_read_every_block(monkeypatch):
 
 @pytest.mark.parametrize("block", [1, 5, 11, 12])
 def test_blocks_do_not_change_the_solution(monkeypatch, block):
-    monkeypatch.setattr("companion._regression_cholesky._BLOCK", block)
+    monkeypatch.setattr("companion.regression._cholesky._BLOCK", block)
     np.testing.assert_allclose(kr.solve(K, Y, ridge=0.1), np.linalg.solve(K + 0.1 * np.eye(12), Y), rtol=1e-9)
 
 

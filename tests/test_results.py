@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from companion import _files, _provenance, results
+from companion import results
+from companion.results import _provenance
+from companion.storage import _files
 
 GOOD = {
     "values": {"accuracy": 0.93},

@@ -16,7 +16,7 @@ EIGHT = """
 import json, sys
 import jax
 import numpy as np
-from companion import _plan, _tiles
+from companion.kernels import _plan, _tiles
 from companion.architectures import conv, fc
 from companion.kernels import gram, plan
 

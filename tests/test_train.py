@@ -19,12 +19,13 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from companion import _training_checkpoint, _training_checks, networks
+from companion import networks
 from companion.attacks import Threat, free_training, training_attack
 from companion.dynamics import KernelPath
 from companion.empirical import empirical_ntk
 from companion.networks import evaluation, linearise_at, linearised
-from companion.training import Probe, Switch, linear_features, linear_solution, train
+from companion.storage import _checkpoint
+from companion.training import Probe, Switch, _arguments, linear_features, linear_solution, train
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(60, 6)).astype(np.float32)
@@ -317,7 +318,7 @@ def test_a_folder_of_another_run_is_refused(stored, change, named):
 
 
 def test_a_folder_of_another_algorithm_is_refused(stored, monkeypatch):
-    monkeypatch.setattr(_training_checkpoint, "ALGORITHM", 3)
+    monkeypatch.setattr(_checkpoint, "ALGORITHM", 3)
     with pytest.raises(ValueError, match="holds a run with other algorithm:"):
         train(MODEL, X, Y, **arguments(stored))
 
@@ -353,7 +354,7 @@ def test_a_damaged_folder_is_refused(stored, tmp_path, harm, message):
 def test_what_cannot_be_compared_is_said():
     penalty, params = functools.partial(max, threading.Lock()), MODEL.init(jax.random.key(0), X[:1])[0]
     with pytest.warns(UserWarning, match="_thread.lock of the penalty cannot be compared"):
-        _training_checks.identity(SGD, params, penalty=penalty)
+        _arguments.identity(SGD, params, penalty=penalty)
 
 
 @pytest.mark.matrix

@@ -7,7 +7,7 @@ import pytest
 from refusals import assert_refused
 
 from companion import regression
-from companion._compile import immutable
+from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.kernels import gram
 from companion.training import gradient_descent, train_to_residual

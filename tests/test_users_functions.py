@@ -14,14 +14,14 @@ from jax.tree_util import Partial
 
 from companion import attacks, catastrophic, features, networks, training
 from companion import regression as rg
-from companion._kernel_measures import largest
-from companion._one_step import _leading
 from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat
+from companion.catastrophic._one_step import _leading
 from companion.data import targets
+from companion.dynamics._measures import largest
 from companion.empirical import empirical_ntk
 from companion.kernels import gram
-from companion.predictor import input_gradient, predictor
+from companion.regression import input_gradient, predictor
 from companion.statistics import accuracy
 
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion._weights_by_address import FLAG, avoid
+from companion._core.weights_by_address import FLAG, avoid
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTED = {"jax._src.xla_bridge": SimpleNamespace(_backends={"cpu": object()})}

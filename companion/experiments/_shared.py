@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from companion import data
-from companion._files import locked, place, read_arrays, write_atomically
-from companion._fingerprint import fingerprint
-from companion._training_checkpoint import ALGORITHM
 from companion.architectures import Architecture, conv, fc, myrtle
 from companion.statistics import Estimate
+from companion.storage._checkpoint import ALGORITHM
+from companion.storage._files import locked, place, read_arrays, write_atomically
+from companion.storage._fingerprint import fingerprint
 
 
 def architecture(name: str, **sizes: Any) -> Architecture:

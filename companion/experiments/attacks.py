@@ -28,7 +28,7 @@ from companion.attacks import (
 from companion.experiments import main
 from companion.experiments._shared import architecture, attack_batch, sources, triple
 from companion.kernels import gram
-from companion.predictor import input_gradient, predictor
+from companion.regression import input_gradient, predictor
 from companion.training import train_to_residual
 
 ATTACKS = ("random", "fgsm", "pgd", "pgd_long")

@@ -20,13 +20,13 @@ import optax
 from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks, normalization
-from companion._kernel_path import flat
-from companion._layers import Conv, average_pool
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk_fn
 from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
+from companion.networks._layers import Conv, average_pool
 from companion.normalization import BatchNorm
+from companion.storage._kernel_path import flat
 from companion.training import Run, train
 
 REGIMES = ("standard", "pgd")

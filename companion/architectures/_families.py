@@ -1,0 +1,304 @@
+"""Fully connected, convolutional and Myrtle networks: their finite form and their kernel."""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from companion._core.checks import count, number, precise, random_key, same_inputs
+from companion._core.compile import double, immutable, precision
+from companion.architectures import _conv, _dense
+from companion.neural_tangents import stax
+
+Activation = Literal["relu", "erf"]
+_ACTIVATIONS = {"relu": stax.Relu, "erf": stax.Erf}
+_DENSE = {"relu": _dense.relu_kernel, "erf": _dense.erf_kernel}
+_CONV = {"relu": _conv.relu_kernel, "erf": _conv.erf_kernel}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network family of given depth, finite at any `width` and infinite as a kernel.
+
+    Attributes:
+        name: short label for figures, such as "FC-2 relu".
+        width: hidden units (channels) of the finite network; the kernel does not depend on it.
+        n_outputs: outputs of the finite network.
+        pixel_power: 0 where images are flattened, 1 where the kernel works on every pixel, 2 where it
+            works on every pair of pixels: memory of a kernel entry is pixels to this power.
+        init: `init(key, x.shape) -> params`.
+        apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
+        kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
+            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
+    """
+
+    name: str
+    width: int
+    n_outputs: int
+    pixel_power: Literal[0, 1, 2]
+    init: Callable[..., Any]
+    apply: Callable[..., Float[Any, "n k"]]
+    kernel: Callable[..., Any]
+
+
+def fc(
+    depth: int = 1,
+    *,
+    width: int = 512,
+    n_outputs: int = 1,
+    activation: Activation = "relu",
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+) -> Architecture:
+    """Fully connected network with `depth` hidden layers.
+
+    Inputs of any rank are flattened to (n, d), so the kernel needs x1 x2ᵀ only.
+
+    Args:
+        depth: hidden layers, ≥ 1.
+        width: units in each hidden layer, ≥ 1.
+        n_outputs: outputs, ≥ 1.
+        activation: "relu" or "erf".
+        w_std: standard deviation of the weights before the 1/√fan_in factor, > 0. √2 keeps the
+            size of a ReLU layer's signal (Tsilivis & Kempe 2022 use √2 and 0.1).
+        b_std: standard deviation of the biases, ≥ 0.
+
+    Returns:
+        The family; its kernel costs O(n1 n2 (d + depth)).
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    >>> fc(2).kernel(jnp.eye(3), jnp.eye(3)).shape
+    (3, 3)
+    """
+    return _fc(*_checked(depth, width, n_outputs, activation, w_std, b_std))
+
+
+def conv(
+    depth: int = 1,
+    *,
+    width: int = 64,
+    n_outputs: int = 1,
+    activation: Activation = "relu",
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+    pool: bool = False,
+) -> Architecture:
+    """Convolutional network: `depth` layers of 3×3 SAME convolutions, then flatten (or average), then dense.
+
+    Args:
+        depth: convolutional layers, ≥ 1.
+        width: channels of each, ≥ 1.
+        n_outputs: outputs, ≥ 1.
+        activation: "relu" or "erf".
+        w_std: standard deviation of the weights before the 1/√fan_in factor, > 0.
+        b_std: standard deviation of the biases, ≥ 0.
+        pool: average over all pixels instead of flattening. The kernel then correlates every pixel
+            with every other (CNTK with pooling, Arora et al. 2019, arXiv 1904.11955): h·w times the
+            time and memory.
+
+    Returns:
+        The family; its kernel costs O(n1 n2 h w (c + depth)) with flattening.
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    >>> conv(1).kernel(jnp.ones((2, 8, 8, 1)), jnp.ones((3, 8, 8, 1))).shape
+    (2, 3)
+    """
+    if not isinstance(pool, bool):
+        raise TypeError(f"pool must be True or False, got {pool!r}")
+    return _conv(*_checked(depth, width, n_outputs, activation, w_std, b_std), pool)
+
+
+def myrtle(
+    depth: Literal[5, 7, 10] = 5,
+    *,
+    width: int = 64,
+    n_outputs: int = 1,
+    activation: Activation = "relu",
+    w_std: float = 2**0.5,
+    b_std: float = 0.1,
+) -> Architecture:
+    """Myrtle network: three groups of 3×3 SAME convolutions, each halved by average pooling, then dense.
+
+    Groups of 2, 1, 1 convolutions for depth 5, of 2, 2, 2 for depth 7, of 3, 3, 3 for depth 10; each ends
+    with 2×2 average pooling of stride 2. What is left of the image is averaged.
+
+    Args:
+        depth: 5, 7 or 10.
+        width: channels, ≥ 1.
+        n_outputs: outputs, ≥ 1.
+        activation: "relu" or "erf".
+        w_std: standard deviation of the weights before the 1/√fan_in factor, > 0.
+        b_std: standard deviation of the biases, ≥ 0.
+
+    Returns:
+        The family, for images whose height and width are multiples of 8. Its kernel correlates every pixel
+        with every other: O(n1 n2 (h w)² depth) time, memory for (h w)² numbers an entry.
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    Source: Shankar et al. (2020), arXiv 2003.02237, section 5.
+
+    >>> myrtle(5).kernel(jnp.ones((1, 8, 8, 1)), jnp.ones((2, 8, 8, 1))).shape
+    (1, 2)
+    """
+    if depth not in _MYRTLE:
+        raise ValueError(f"depth must be one of {sorted(_MYRTLE)}, got {depth!r}")
+    return _myrtle(*_checked(depth, width, n_outputs, activation, w_std, b_std))
+
+
+_MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
+
+
+# Equal specifications give the same object, whose compiled kernel is kept.
+@functools.lru_cache(maxsize=256)
+def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float) -> Architecture:
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = [
+        part for _ in range(depth) for part in (stax.Dense(width, **scales), _ACTIVATIONS[activation]())
+    ]
+    network = stax.serial(*layers, stax.Dense(n_outputs, **scales))
+    kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
+    return _build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0)
+
+
+@functools.lru_cache(maxsize=256)
+def _conv(
+    depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float, pool: bool
+) -> Architecture:
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = [
+        part
+        for _ in range(depth)
+        for part in (stax.Conv(width, (3, 3), padding="SAME", **scales), _ACTIVATIONS[activation]())
+    ]
+    end = stax.GlobalAvgPool() if pool else stax.Flatten()
+    network = stax.serial(*layers, end, stax.Dense(n_outputs, **scales))
+    name = f"Conv-{depth} {activation}" + (" pooled" if pool else "")
+    if pool:  # pairs of pixels: neural-tangents' own kernel
+        kernels = functools.partial(_library, network[2])
+    else:
+        kernels = functools.partial(_CONV[activation], depth=depth, w_std=w_std, b_std=b_std)
+    return _build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _myrtle(
+    depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float
+) -> Architecture:
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = []
+    for group in _MYRTLE[depth]:
+        for _ in range(group):
+            layers += [stax.Conv(width, (3, 3), padding="SAME", **scales), _ACTIVATIONS[activation]()]
+        layers.append(stax.AvgPool((2, 2), strides=(2, 2)))
+    network = stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(n_outputs, **scales))
+    kernels = functools.partial(_library, network[2])
+    name = f"Myrtle-{depth} {activation}"
+    return _build(name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]))
+
+
+def _library(kernel_fn: Callable[..., Any], x1: Any, x2: Any) -> tuple[Any, Any]:
+    return kernel_fn(x1, x2, ("nngp", "ntk"))
+
+
+def _checked(
+    depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float
+) -> tuple[int, int, int, str, float, float]:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
+    sizes = count("depth", depth), count("width", width), count("n_outputs", n_outputs)
+    return *sizes, activation, number("w_std", w_std, open_end=True), number("b_std", b_std)
+
+
+def _build(
+    name: str,
+    network: tuple,
+    kernels: Callable[..., tuple[Any, Any]],
+    width: int,
+    n_outputs: int,
+    *,
+    pixel_power: Literal[0, 1, 2],
+    halvings: int = 0,
+) -> Architecture:
+    init_fn, apply_fn, _ = network
+    # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
+    kernels = jax.jit(kernels)
+
+    @functools.partial(jax.jit, static_argnums=1)  # op by op every random draw would be compiled alone
+    def draw(key: jax.Array, shape: tuple[int, ...]) -> Any:
+        return init_fn(key, shape)[1]
+
+    def flat(argument: str, shape: Any) -> tuple[int, ...]:
+        shape = tuple(shape)
+        if pixel_power and len(shape) != 4:
+            raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {shape}")
+        if len(shape) < 2 or 0 in shape:
+            raise ValueError(
+                f"{argument} must be a batch (n, ...) of at least one example, got shape {shape}"
+            )
+        if halvings and (shape[1] % 2**halvings or shape[2] % 2**halvings):
+            raise ValueError(
+                f"{name} wants {argument} with a height and a width that are multiples of {2**halvings}, "
+                f"{2**halvings} at least, got {shape[1]} × {shape[2]}"
+            )
+        return shape if pixel_power else (shape[0], math.prod(shape[1:]))
+
+    def prepare(argument: str, x: Any) -> Float[Any, "n ..."]:
+        x = jnp.asarray(x)
+        precise(argument, x.dtype)
+        return x.reshape(flat(argument, x.shape))
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> Any:
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(f"shape must be the inputs' shape, as x.shape, got {type(shape).__name__}")
+        # One example decides the shape of the parameters; the batch size does not.
+        return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
+
+    @immutable
+    def apply(params: Any, x: Float[Any, "n ..."], **options: Any) -> Float[Any, "n k"]:
+        with double(params, x):
+            return apply_fn(params, prepare("x", x), **options)
+
+    @immutable
+    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
+        wanted = (get,) if isinstance(get, str) else tuple(get)
+        if not wanted or not {"ntk", "nngp"} >= set(wanted):
+            raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
+        with precision(x1, x2):
+            x1 = prepare("x1", x1)
+            x2 = x1 if x2 is None else prepare("x2", x2)
+            same_inputs("x1", x1, "x2", x2)
+            dtype = jnp.result_type(x1, x2)
+            if halvings and dtype == np.float64:
+                _refuse_crash(name)
+            values = kernels(x1.astype(dtype), x2.astype(dtype))
+            found = {one: value.astype(dtype) for one, value in zip(("nngp", "ntk"), values, strict=True)}
+        return found[get] if isinstance(get, str) else tuple(found[one] for one in wanted)
+
+    return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)
+
+
+def _refuse_crash(name: str) -> None:
+    """XLA's code of this kernel for AVX-512 ends Python with a segmentation fault, at some shapes."""
+    # jaxlib 0.10.2, myrtle(5) at 3 images of 8 × 8, myrtle(7) at 2 of 16 × 16; not with plain pooling.
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    if jax.default_backend() != "cpu" or not features.get("AVX512F"):
+        return
+    if "--xla_cpu_max_isa=" not in os.environ.get("XLA_FLAGS", ""):
+        raise ValueError(
+            f"{name} in float64 can end Python with a segmentation fault on this processor (XLA's code for "
+            "AVX-512): pass x.astype(np.float32), or start Python with XLA_FLAGS=--xla_cpu_max_isa=AVX2"
+        )

@@ -1,0 +1,45 @@
+"""Adversarial examples for any differentiable function: a kernel predictor, one of its features, a network.
+
+An attack takes `predict`, a function of inputs (m, ...) with outputs (m, k), and returns attacked inputs as a
+NumPy array; it never sees a training loop. One output predicts by its sign (label 1 where it is positive),
+more by the largest, as everywhere in `companion`. Perturbations are measured in pixel units, [0, 1], whatever
+`predict` does to its inputs. Chapter 2 uses all of it.
+
+To attack a network of yours, write it as `Partial(apply, params)` (`jax.tree_util.Partial`): its compiled
+attack is then kept from call to call. Networks of other frameworks take the arrays: see `transfer`.
+"""
+
+from companion.attacks._accuracy import robust_accuracy, two_logits
+from companion.attacks._controls import one_step, random_sign, random_uniform
+from companion.attacks._inner import Replay, free_training, training_attack
+from companion.attacks._losses import Loss, cross_entropy, margin, squared
+from companion.attacks._pgd import fgsm, pgd
+from companion.attacks._sanity import AttackWarning, SanityChecks, sanity_checks
+from companion.attacks._square import square
+from companion.attacks._threat import Threat
+from companion.attacks._transfer import Transfer, gradient_cosine, transfer
+
+__all__ = [
+    "AttackWarning",
+    "Loss",
+    "Replay",
+    "SanityChecks",
+    "Threat",
+    "Transfer",
+    "cross_entropy",
+    "fgsm",
+    "free_training",
+    "gradient_cosine",
+    "margin",
+    "one_step",
+    "pgd",
+    "random_sign",
+    "random_uniform",
+    "robust_accuracy",
+    "sanity_checks",
+    "square",
+    "squared",
+    "training_attack",
+    "transfer",
+    "two_logits",
+]

@@ -1,0 +1,156 @@
+"""Attacks that run inside a compiled training loop, where `pgd` and its bookkeeping cannot."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from companion._core.checks import count, number
+from companion.attacks import _threat as geometry
+from companion.attacks._losses import Loss, named
+from companion.attacks._threat import Threat
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Free adversarial training, as `attacks.free_training` makes it.
+
+    Attributes:
+        times: how often each minibatch is replayed.
+        move: `move(now, gradient, x) -> now`, a step of the perturbed inputs.
+    """
+
+    times: int
+    move: Partial
+
+
+def training_attack(
+    threat: Threat,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    random_start: bool = True,
+    loss: Loss = "cross_entropy",
+    ramp: float | int = 0,
+) -> Partial:
+    """Projected gradient ascent as `training.train` takes it: `attack(predict, x, labels, key, epoch) -> x'`.
+
+    x' ← Π(x' + s · sign ∇ loss), `steps` times, from a random point of the ball or from x. The last point
+    counts, whatever it is: a training step has no time to look back. Steps, sizes and ε are ordinary numbers
+    to the compiler, so that FGSM and PGD of any strength share their compiled training loop.
+
+    Args:
+        threat: norm, eps and bounds, in pixel units.
+        steps: gradient steps, ≥ 0; 0 trains on random points, or on x itself. FGSM is `steps=1,
+            step_size=threat.eps, random_start=False`.
+        step_size: s in pixel units. None: 2.5 ε / steps for several steps, 1.25 ε for one step from a random
+            start (Wong et al. 2020, arXiv 2001.03994), ε for one step from x.
+        random_start: whether to start from a random point of the ball.
+        loss: as for `pgd`.
+        ramp: epochs over which ε, and s with it, grow linearly from 0 to their full size; 0 for none. Large ε
+            on small data may otherwise never be learned.
+
+    Returns:
+        The attack; `epoch` is the time in epochs, infinity after training.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind or range.
+
+    Source: Madry et al. (2018), arXiv 1706.06083, section 2.1.
+
+    >>> attack = training_attack(Threat("linf", 0.25), steps=1, random_start=False)
+    >>> x = jnp.full((1, 2), 0.5)
+    >>> attack(lambda x: x @ jnp.ones((2, 1)), x, jnp.array([1]), jax.random.key(0), jnp.inf)
+    Array([[0.25, 0.25]], dtype=float32)
+    """
+    steps = count("steps", steps, least=0)
+    if step_size is None:
+        step_size = threat.eps * (2.5 / steps if steps > 1 else 1.25 if random_start else 1.0)
+    numbers = number("step_size", step_size), threat.eps, number("ramp", ramp)
+    ascend = _ascending(threat.norm, threat.bounds, named(loss), bool(random_start))
+    return Partial(ascend, steps, *numbers)
+
+
+def free_training(threat: Threat, *, times: int = 8) -> Replay:
+    """Free adversarial training: each minibatch is replayed, and one backward pass serves both sides.
+
+    Every replay takes ∂loss/∂θ to update the network and ∂loss/∂x of the *same* pass to move the
+    perturbation, δ ← Π(δ + ε · sign ∂loss/∂x), which is carried over to the next replay and the next
+    minibatch.
+
+    Args:
+        threat: norm, eps and bounds, in pixel units.
+        times: replays m of a minibatch. An epoch then costs m ordinary ones: train for 1/m of the epochs.
+
+    Returns:
+        What `training.train` takes as its attack.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind or range.
+
+    Source: Shafahi et al. (2019), arXiv 1904.12843, algorithm 1.
+
+    >>> free_training(Threat("linf", 0.1), times=4).times
+    4
+    """
+    return Replay(count("times", times), Partial(_mover(threat.norm, threat.bounds), threat.eps))
+
+
+def grown(ramp: Any, epoch: Any, dtype: Any) -> Any:
+    """The share of its full size that an attack has after `epoch` epochs of a linear ramp; 1 without one."""
+    return jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-9)), 1).astype(dtype)
+
+
+@functools.lru_cache
+def _ascending(norm: str, bounds: Any, loss: Callable[..., Any], random_start: bool) -> Callable[..., Any]:
+    """One function for each choice that needs other code."""
+
+    def ascend(
+        steps: Any,
+        size: Any,
+        eps: Any,
+        ramp: Any,
+        predict: Callable[..., Any],
+        x: Any,
+        labels: Any,
+        key: Any,
+        epoch: Any,
+    ) -> Any:
+        share = grown(ramp, epoch, x.dtype)
+        eps, size = share * eps, share * size
+        low, high = _box(norm, x, eps, bounds)
+        start = x
+        if random_start:
+            start = geometry.start(norm, eps, jax.random.split(key, len(x)), x, low, high)
+
+        def one(_: Any, now: Any) -> Any:
+            gradient = jax.grad(lambda z: loss(predict(z), labels).sum())(now)
+            return geometry.step(norm, gradient, now, x, low, high, size, eps)
+
+        return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, one, start))
+
+    # A checkpoint of training knows an attack by this name and its numbers.
+    name = getattr(loss, "__qualname__", repr(loss))
+    ascend.__qualname__ = f"training_attack {norm} {bounds} {name} {random_start}"
+    return ascend
+
+
+@functools.lru_cache
+def _mover(norm: str, bounds: Any) -> Callable[..., Any]:
+    def move(eps: Any, now: Any, gradient: Any, x: Any) -> Any:
+        low, high = _box(norm, x, eps, bounds)
+        return geometry.step(norm, gradient, now, x, low, high, eps, eps)
+
+    move.__qualname__ = f"free_training {norm} {bounds}"
+    return move
+
+
+def _box(norm: str, x: Any, eps: Any, bounds: Any) -> tuple[Any, Any]:
+    """The least and the largest value of each pixel."""
+    if norm == "l2":
+        return jnp.full_like(x, bounds[0]), jnp.full_like(x, bounds[1])
+    return jnp.maximum(x - eps, bounds[0]), jnp.minimum(x + eps, bounds[1])

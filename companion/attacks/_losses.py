@@ -1,0 +1,110 @@
+"""What an attack increases, and when it has succeeded."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from companion._core.checks import predicted
+from companion._core.compile import double
+
+Loss = Literal["margin", "cross_entropy", "squared"] | Callable[..., Any]
+
+
+def margin(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
+    """How far outputs are on the wrong side: max_{j≠y} f_j − f_y; of one output −s f with s = 2y − 1.
+
+    Positive where the prediction is wrong. Its gradient never vanishes because a prediction is certain.
+
+    Args:
+        outputs: (m, 1), of which the sign predicts, or (m, k), of which the largest predicts.
+        labels: (m,), 0 or 1 for one output, else in [0, k).
+
+    Returns:
+        (m,).
+
+    >>> margin(jnp.array([[2.0], [-1.0]]), jnp.array([1, 1]))
+    Array([-2.,  1.], dtype=float32)
+    """
+    with double(outputs):
+        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        if outputs.shape[1] == 1:
+            return -_sign(outputs, labels) * outputs[:, 0]
+        own = jnp.arange(outputs.shape[1]) == labels[:, None]
+        other = jnp.where(own, jnp.full_like(outputs, -jnp.inf), outputs).max(axis=1)
+        return other - jnp.where(own, outputs, jnp.zeros_like(outputs)).sum(axis=1)
+
+
+def cross_entropy(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
+    """−log p_y with p the softmax of the outputs; of one output log(1 + exp(−s f)) with s = 2y − 1.
+
+    Args:
+        outputs: (m, 1) or (m, k).
+        labels: (m,), 0 or 1 for one output, else in [0, k).
+
+    Returns:
+        (m,).
+
+    >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
+    Array([1.3863], dtype=float32)
+    """
+    with double(outputs):
+        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        if outputs.shape[1] == 1:
+            return jax.nn.softplus(-_sign(outputs, labels) * outputs[:, 0])
+        return -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=1)[:, 0]
+
+
+def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
+    """½ ‖f − y‖², the loss that kernel regression minimizes, with the targets of `data.targets`.
+
+    As an attack's loss it misleads: of one output it *falls* with the attack's progress where s f > 1,
+    since ∂/∂f ½(f − s)² = f − s changes sign there.
+
+    Args:
+        outputs: (m, 1) or (m, k).
+        labels: (m,), 0 or 1 for one output, else in [0, k).
+
+    Returns:
+        (m,).
+
+    >>> squared(jnp.array([[3.0]]), jnp.array([1]))
+    Array([2.], dtype=float32)
+    """
+    with double(outputs):
+        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        k = outputs.shape[1]
+        wanted = (
+            _sign(outputs, labels)[:, None]
+            if k == 1
+            else jax.nn.one_hot(labels, k, dtype=outputs.dtype) - 1 / k
+        )
+        return ((outputs - wanted) ** 2).sum(axis=1) / 2
+
+
+LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared}
+
+
+def named(loss: Any) -> Callable[..., Any]:
+    """The function that a name stands for, or the one given."""
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {sorted(LOSSES)} or a function, got {loss!r}")
+    return LOSSES[loss]
+
+
+def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:
+    """How successful an attack is, (m,): > 0 where it has succeeded, ≤ 0 elsewhere, larger is better."""
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+    value = margin(outputs, labels) * (-1 if targeted else 1)
+    done = (predicted(outputs) == labels) == targeted
+    # A tie counts as `predicted` decides it.
+    tiny = jnp.finfo(value.dtype).tiny
+    return jnp.where(done, jnp.maximum(value, tiny), jnp.minimum(value, jnp.zeros_like(value)))
+
+
+def _sign(outputs: Any, labels: Any) -> Any:
+    return 2 * labels.astype(outputs.dtype) - 1

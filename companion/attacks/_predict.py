@@ -1,0 +1,121 @@
+"""Functions under attack: checked, compiled where JAX can, and evaluated in batches."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from companion._core.checks import batch as examples
+from companion._core.checks import class_labels, finite, within
+from companion._core.compile import double, refuse_mixing
+from companion._core.interrupt import safe_point
+from companion.attacks._losses import named
+
+
+def as_partial(predict: Callable[..., Any]) -> Partial:
+    """A pytree function. Compiled code is kept for those that came as one, and made anew for others."""
+    return predict if isinstance(predict, Partial) else Partial(lambda x: predict(x))
+
+
+def checked(
+    predict: Any,
+    x: Any,
+    labels: Any,
+    bounds: tuple[float, float] | None = None,
+    *,
+    loss: Any = "margin",
+    name: str = "predict",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and int32 labels that fit each other, the function and the bounds; or an error.
+
+    The functions are asked for shapes, and `predict` whether an example's outputs are its own: all attacks
+    rely on it.
+    """
+    if not callable(predict):
+        raise TypeError(f"{name} must be a function of inputs (m, ...), got {predict!r}")
+    x = examples("x", x)
+    if bounds is not None:
+        within("x", x, bounds)
+    labels = class_labels("labels", labels, len(x))
+    with double(x, predict):
+        spec = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+        outputs = jax.eval_shape(predict, spec)
+        shape = getattr(outputs, "shape", None)
+        if shape is None or len(shape) != 2 or shape[0] != 1:
+            raise ValueError(
+                f"{name} must return outputs (m, k) for inputs (m, ...), got {shape} for one input"
+            )
+        values = jax.eval_shape(named(loss), outputs, jax.ShapeDtypeStruct((1,), np.int32))
+        if getattr(values, "shape", None) != (1,):
+            raise ValueError(f"loss must return values (m,) for outputs (m, k), got {values} for one input")
+        _refuse_mixing(name, predict, x)
+    return x, class_labels("labels", labels, len(x), shape[1])
+
+
+def _refuse_mixing(name: str, predict: Any, x: np.ndarray) -> None:
+    """Ask a function once, of two inputs; one that JAX knows as the same is not asked again."""
+    known = (predict.func, x.shape[1:], x.dtype) if isinstance(predict, Partial) else None
+    if len(x) < 2 or known in _ASKED:
+        return
+    together, alone = (np.asarray(_outputs(predict, two)) for two in (x[:2], x[[0, 0]]))
+    refuse_mixing(
+        name,
+        together[0],
+        alone[0],
+        cure="An attack on one example would move by another: use a network in evaluation mode",
+    )
+    if known is not None:
+        _ASKED.append(known)
+
+
+_ASKED: collections.deque[Any] = collections.deque(maxlen=256)
+
+
+def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Parts of `size`, one shape to compile: what the last lacks is filled up with its own first entry.
+
+    Ctrl-C ends between two of them, where the caller keeps it from ending elsewhere.
+    """
+    for first in range(0, len(index), size):
+        part = index[first : first + size]
+        yield np.concatenate([part, np.repeat(part[:1], size - len(part))])
+        safe_point()
+
+
+def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
+    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a `Partial` is compiled."""
+    x = examples("x", x)
+    with double(x, predict), jax.default_matmul_precision("highest"):
+        parts = [
+            (some, np.asarray(_outputs(predict, x[some])))
+            for some in in_batches(np.arange(len(x)), min(batch, len(x)))
+        ]
+    for some, values in parts:
+        if values.ndim != 2 or len(values) != len(some):
+            raise ValueError(
+                f"predict must return outputs (m, k) for inputs (m, ...), got {values.shape} for {len(some)}"
+            )
+    outputs = np.empty((len(x), *parts[0][1].shape[1:]), parts[0][1].dtype)
+    for some, values in parts:
+        outputs[some] = values
+    return finite("predict's outputs", outputs)
+
+
+def _outputs(predict: Callable[..., Any], x: np.ndarray) -> Any:
+    return _compiled(predict, x) if isinstance(predict, Partial) else predict(x)
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def loss_gradient(predict: Partial, x: Any, labels: Any, *, loss: Callable[..., Any]) -> Any:
+    """∇ₓ of the loss at every input."""
+    with jax.default_matmul_precision("highest"):
+        return jax.grad(lambda x: loss(predict(x), labels).sum())(x)
+
+
+@jax.jit
+def _compiled(predict: Partial, x: Any) -> Any:
+    return predict(x)

@@ -1,0 +1,168 @@
+"""Do perturbations made for one function fool another, and why?"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from companion._core.checks import batch as examples
+from companion._core.checks import class_labels, count, finite, predicted, same_inputs
+from companion._core.compile import double
+from companion.attacks._losses import Loss, named
+from companion.attacks._predict import as_partial, checked, in_batches, loss_gradient, outputs_of
+from companion.statistics import Estimate, accuracy
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What each attack does to each target.
+
+    Attributes:
+        attacks: names, a.
+        targets: names, b.
+        accuracy: of target b on the inputs of attack a, `accuracy[a][b]`.
+        success: share of the inputs that target b has right when clean and wrong under attack a, among those
+            it has right when clean; None where it has none right.
+        flipped: (attacks, targets, m), which inputs these are.
+        agreement: (attacks, targets, targets), the Jaccard index of the sets flipped in two targets: common
+            ones over those flipped in either; 1 where none is flipped in either.
+    """
+
+    attacks: tuple[str, ...]
+    targets: tuple[str, ...]
+    accuracy: dict[str, dict[str, Estimate]]
+    success: dict[str, dict[str, Estimate | None]]
+    flipped: np.ndarray
+    agreement: np.ndarray
+
+
+def transfer(
+    attacks: Mapping[str, Float[Any, "m ..."]],
+    targets: Mapping[str, Callable[..., Any]],
+    x: Float[Any, "m ..."],
+    labels: Int[Any, " m"],
+    *,
+    batch: int = 256,
+) -> Transfer:
+    """Evaluate attacked inputs, wherever they come from, on functions, whatever they are made of.
+
+    Args:
+        attacks: attacked inputs (m, ...) by name.
+        targets: functions from inputs (m, ...), NumPy arrays, to outputs (m, k), by name. They are never
+            differentiated: a network of another framework will do. A `Partial` is compiled.
+        x: the clean inputs (m, ...).
+        labels: classes (m,).
+        batch: inputs at once.
+
+    Returns:
+        Success rates with 95 % Wilson intervals, and which inputs are flipped.
+
+    Raises:
+        TypeError, ValueError: no attack or no target, arrays that do not fit each other.
+
+    Cost: attacks × targets evaluations of all inputs.
+    Source: the success matrix of Papernot et al. (2016), arXiv 1605.07277, section 3.
+
+    >>> found = transfer({"down": np.zeros((2, 1), np.float32)}, {"identity": lambda x: x - 0.5},
+    ...     np.ones((2, 1), np.float32), np.array([1, 1]))
+    >>> found.success["down"]["identity"].value
+    1.0
+    """
+    if not attacks or not targets:
+        raise ValueError(f"want at least one attack and one target, got {len(attacks)} and {len(targets)}")
+    x, batch = examples("x", x), count("batch", batch)
+    labels = class_labels("labels", labels, len(x))
+    attacked = {name: examples(f"attacks[{name!r}]", value) for name, value in attacks.items()}
+    for name, value in attacked.items():
+        same_inputs("x", x, f"attacks[{name!r}]", value)
+        if len(value) != len(x):
+            raise ValueError(f"attacks[{name!r}] must hold {len(x)} inputs as x does, got {len(value)}")
+    outputs = {
+        (a, b): outputs_of(predict, value, batch)
+        for b, predict in targets.items()
+        for a, value in ({None: x} | attacked).items()
+    }
+    accuracies = {key: accuracy(value, labels) for key, value in outputs.items()}
+    right = {key: np.asarray(predicted(value)) == labels for key, value in outputs.items()}
+    flipped = np.array([[right[None, b] & ~right[a, b] for b in targets] for a in attacked])
+    return Transfer(
+        tuple(attacked),
+        tuple(targets),
+        {a: {b: accuracies[a, b] for b in targets} for a in attacked},
+        {
+            a: {b: _share(flipped[i, j], right[None, b]) for j, b in enumerate(targets)}
+            for i, a in enumerate(attacked)
+        },
+        flipped,
+        np.array([[[_jaccard(one, two) for two in sets] for one in sets] for sets in flipped]),
+    )
+
+
+def gradient_cosine(
+    first: Callable[..., Any],
+    second: Callable[..., Any],
+    x: Float[Any, "m ..."],
+    labels: Int[Any, " m"],
+    *,
+    loss: Loss = "margin",
+    batch: int = 256,
+) -> Float[np.ndarray, " m"]:
+    """Cosine of the angle between the loss gradients of two functions at every input.
+
+    Args:
+        first: as for `pgd`.
+        second: as for `pgd`.
+        x: inputs (m, ...).
+        labels: classes (m,).
+        loss: as for `pgd`.
+        batch: inputs at once.
+
+    Returns:
+        (m,), in [−1, 1]; 0 where a gradient is zero. Independent directions in d pixels have 0 ± d^(−1/2).
+
+    Raises:
+        TypeError, ValueError: as `pgd`.
+
+    Cost: one gradient of each function.
+
+    >>> f, g = (lambda x: x @ jnp.array([[1.0], [0.0]])), (lambda x: x @ jnp.array([[1.0], [1.0]]))
+    >>> gradient_cosine(f, g, np.ones((1, 2), np.float32), np.array([1])).round(3)
+    array([0.707], dtype=float32)
+    """
+    batch, (x, labels) = count("batch", batch), checked(first, x, labels, loss=loss, name="first")
+    checked(second, x, labels, loss=loss, name="second")
+    first, second, found = as_partial(first), as_partial(second), np.empty(len(x), x.dtype)
+    with double(x, first, second):
+        for some in in_batches(np.arange(len(x)), min(batch, len(x))):
+            one, two = (loss_gradient(f, x[some], labels[some], loss=named(loss)) for f in (first, second))
+            found[some] = _cosines(one, two)
+    return finite("the gradients of first or second", found)
+
+
+@jax.jit
+def _cosines(one: Any, two: Any) -> Any:
+    one, two = (v.reshape(len(v), -1) for v in (one, two))
+    # Scaled first, so that squares of tiny gradients do not vanish.
+    one, two = (v / jnp.maximum(jnp.abs(v).max(axis=1, keepdims=True), _tiny(v)) for v in (one, two))
+    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
+    return (one * two).sum(axis=1) / jnp.maximum(lengths, _tiny(lengths))
+
+
+def _tiny(value: Any) -> Any:
+    return jnp.finfo(value.dtype).tiny
+
+
+def _share(flipped: np.ndarray, right: np.ndarray) -> Estimate | None:
+    """The share flipped of those right, as the accuracy of a predictor that is right where it flips."""
+    if not right.any():
+        return None
+    return accuracy(np.where(flipped[right], 1.0, -1.0)[:, None], np.ones(right.sum(), int))
+
+
+def _jaccard(one: np.ndarray, two: np.ndarray) -> float:
+    either = int((one | two).sum())
+    return int((one & two).sum()) / either if either else 1.0

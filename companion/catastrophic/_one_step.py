@@ -1,0 +1,257 @@
+"""One-step adversarial training and what keeps it from collapsing: noise, and a penalty on bent losses."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+
+from companion._core.checks import count, finite, number, one_of, random_key
+from companion._core.compile import double
+from companion.attacks._inner import grown
+from companion.attacks._losses import cross_entropy
+from companion.attacks._predict import checked
+from companion.attacks._threat import Threat
+
+
+def noisy_fgsm(
+    threat: Threat,
+    *,
+    noise: Literal["isotropic", "gradient"] = "isotropic",
+    size: float | int = 2.0,
+    rank: int = 5,
+    step_size: float | int | None = None,
+    ramp: float | int = 0,
+) -> Partial:
+    """One-step training with noise before the step and no projection after it, for `training.train`.
+
+    x' = Π(x₁ + s · sign ∂loss(x₁)/∂x₁), x₁ = Π(x + η), with Π on the pixels' bounds alone, not on the ball.
+    "isotropic": η uniform in [−κε, κε]^d, which is N-FGSM. "gradient", anisotropic: η in the span of the
+    minibatch's `rank` leading input-gradient directions (`gradient_directions`), normal there and scaled to
+    the length κε √(d/3) that isotropic noise has on average.
+
+    Args:
+        threat: L∞, with eps and bounds in pixel units.
+        noise: its kind.
+        size: κ, the noise's half-width in units of eps.
+        rank: dimension of anisotropic noise.
+        step_size: s in pixel units; None: eps.
+        ramp: epochs over which noise and step grow linearly from 0; 0 for none.
+
+    Returns:
+        The attack. Its points lie outside the ball; it is for training, not for measuring.
+
+    Raises:
+        TypeError, ValueError: another norm, arguments of the wrong kind or range.
+
+    Cost: a gradient by x for each minibatch; two, and one eigendecomposition of a matrix of the minibatch's
+    size, with "gradient".
+    Source: de Jorge et al. (2022), arXiv 2202.01181, for N-FGSM; anisotropic noise after the idea of Li et
+    al. (2023), arXiv 2312.02236, in our construction.
+
+    >>> attack = noisy_fgsm(Threat("linf", 0.1), size=0)
+    >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 0)
+    Array([[0.4, 0.4]], dtype=float32)
+    """
+    _sup_norm(threat)
+    one_of("noise", noise, ("isotropic", "gradient"))
+    step = threat.eps if step_size is None else number("step_size", step_size)
+    numbers = number("size", size) * threat.eps, step, number("ramp", ramp)
+    low, high = threat.bounds
+    if noise == "isotropic":
+        return Partial(_isotropic, float(low), float(high), *numbers)
+    return Partial(_anisotropic(count("rank", rank)), float(low), float(high), *numbers)
+
+
+def _sup_norm(threat: Threat) -> None:
+    if threat.norm != "linf":
+        raise ValueError(f"threat must be L∞, got {threat}")
+
+
+def _isotropic(
+    low: Any,
+    high: Any,
+    width: Any,
+    step: Any,
+    ramp: Any,
+    predict: Any,
+    x: Any,
+    labels: Any,
+    key: Any,
+    epoch: Any,
+) -> Any:
+    share = grown(ramp, epoch, x.dtype)
+    noise = share * width * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1)
+    return _stepped(low, high, share * step, predict, x, labels, noise)
+
+
+@functools.lru_cache
+def _anisotropic(rank: int) -> Callable[..., Any]:
+    def move(
+        low: Any,
+        high: Any,
+        width: Any,
+        step: Any,
+        ramp: Any,
+        predict: Any,
+        x: Any,
+        labels: Any,
+        key: Any,
+        epoch: Any,
+    ) -> Any:
+        share = grown(ramp, epoch, x.dtype)
+        directions = _leading(_gradient(predict, x, labels).reshape(len(x), -1), min(rank, len(x)))
+        noise = jax.random.normal(key, (len(x), len(directions)), x.dtype) @ directions
+        length = jnp.linalg.norm(noise, axis=1, keepdims=True)
+        wanted = share * width * math.sqrt(directions.shape[1] / 3)
+        noise = noise * (wanted / jnp.maximum(length, jnp.finfo(x.dtype).tiny))
+        return _stepped(low, high, share * step, predict, x, labels, noise.reshape(x.shape))
+
+    move.__qualname__ = f"gradient noise of rank {rank}"
+    return move
+
+
+def _stepped(low: Any, high: Any, step: Any, predict: Any, x: Any, labels: Any, noise: Any) -> Any:
+    start = jnp.clip(x + noise, low, high)
+    return jax.lax.stop_gradient(
+        jnp.clip(start + step * jnp.sign(_gradient(predict, start, labels)), low, high)
+    )
+
+
+def _gradient(predict: Any, x: Any, labels: Any) -> Any:
+    return jax.grad(lambda z: cross_entropy(predict(z), labels).sum())(x)
+
+
+def gradient_directions(
+    f: Callable[..., Any], x: Float[Any, "n ..."], labels: Int[Any, " n"], *, rank: int
+) -> tuple[Float[np.ndarray, "r ..."], Float[np.ndarray, " r"]]:
+    """Where a minibatch's losses change most: leading right singular vectors of its input gradients.
+
+    Args:
+        f: the network, x (n, ...) to outputs (n, k).
+        x: inputs.
+        labels: classes (n,).
+        rank: r ≤ n and ≤ the number of pixels, how many.
+
+    Returns:
+        Directions (r, ...), orthonormal, and the share of Σ_i ‖∂loss_i/∂x_i‖² along each (r,), descending: 0
+        beyond the gradients' rank.
+
+    Raises:
+        TypeError, ValueError: as `attacks.pgd`; a rank that there is not.
+
+    >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
+    >>> directions, shares = gradient_directions(
+    ...     lambda x: x @ weights, np.ones((3, 2), np.float32), np.zeros(3, int), rank=1)
+    >>> np.abs(directions).round(3), shares.round(3)
+    (array([[1., 0.]], dtype=float32), array([1.], dtype=float32))
+    """
+    x, labels = checked(f, x, labels, name="f")
+    if count("rank", rank) > (most := min(len(x), x[0].size)):
+        raise ValueError(f"rank must be at most {most}, the number of inputs and of pixels, got {rank}")
+    with double(x, f):
+        gradients = finite("f's gradients", np.asarray(_gradient(f, jnp.asarray(x), jnp.asarray(labels))))
+    # An orthonormal basis also beyond the gradients' own rank, where a smaller Gram matrix has none.
+    _, sizes, directions = np.linalg.svd(gradients.reshape(len(x), -1).astype(float), full_matrices=False)
+    shares = sizes**2 / max((sizes**2).sum(), np.finfo(float).tiny)
+    return directions[:rank].reshape(rank, *x.shape[1:]).astype(x.dtype), shares[:rank].astype(x.dtype)
+
+
+def _leading(gradients: Any, rank: int) -> Any:
+    """Leading right singular vectors (rank, d) of (n, d), by the smaller Gram matrix; 0 beyond their rank."""
+    lengths = jnp.maximum(jnp.abs(gradients).max(), jnp.finfo(gradients.dtype).tiny)
+    gradients = gradients / lengths
+    values, vectors = jnp.linalg.eigh(gradients @ gradients.T)
+    found = (vectors[:, ::-1][:, :rank].T @ gradients).astype(gradients.dtype)
+    there = values[::-1][:rank, None] > len(gradients) * jnp.finfo(found.dtype).eps * values[-1]
+    return jnp.where(there, found / jnp.where(there, jnp.linalg.norm(found, axis=1, keepdims=True), 1), 0)
+
+
+def local_linearity(
+    f: Callable[..., Any], x: Float[Any, "n ..."], labels: Int[Any, " n"], threat: Threat, *, key: Any
+) -> Float[np.ndarray, " n"]:
+    """Cosine between ∂loss/∂x at an input and at a random point of its ε-ball: 1 where the loss is linear.
+
+    Args:
+        f: the network, x (n, ...) to outputs (n, k).
+        x: inputs.
+        labels: classes (n,).
+        threat: the ball; only L∞. The random point is uniform, before the pixels' bounds cut it.
+        key: a JAX random key.
+
+    Returns:
+        (n,), in [−1, 1]; 0 where a gradient vanishes.
+
+    Raises:
+        TypeError, ValueError: as `attacks.pgd`; another norm.
+
+    Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, section 4.1.
+
+    >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
+    >>> local_linearity(lambda x: x @ weights, np.ones((1, 2), np.float32), np.zeros(1, int),
+    ...     Threat("linf", 0.1), key=jax.random.key(0)).round(3)
+    array([1.], dtype=float32)
+    """
+    random_key("key", key)
+    x, labels = checked(f, x, labels, name="f")
+    _sup_norm(threat)
+    low, high = threat.bounds
+    with double(x, f):
+        arrays = jnp.asarray(x), jnp.asarray(labels)
+        cosines = _cosine(float(low), float(high), threat.eps, f, *arrays, key)[0]
+    return finite("the cosine of f's gradients", np.asarray(cosines, x.dtype))
+
+
+def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any) -> tuple[Any, Any]:
+    """Cosines, 0 where a gradient vanishes, and where none does."""
+    other = jnp.clip(x + eps * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1), low, high)
+    pair = [_gradient(predict, z, labels).reshape(len(x), -1) for z in (x, other)]
+    sizes = [jax.lax.stop_gradient(jnp.abs(g).max(axis=1, keepdims=True)) for g in pair]
+    # A cosine knows no scale: taken out first, squares of small gradients do not vanish, and as a constant
+    # it has no derivative to overflow. Where the loss is 0 to the last bit there is no direction.
+    # NaN stays NaN.
+    live = ~(jnp.minimum(*sizes) <= 1e-20)
+    none = jnp.ones_like(sizes[0])
+    one, two = (
+        jnp.where(live, g / jnp.where(live, size, none), none) for g, size in zip(pair, sizes, strict=True)
+    )
+    lengths = jnp.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    return jnp.where(live[:, 0], (one * two).sum(axis=1) / lengths, jnp.zeros_like(lengths)), live[:, 0]
+
+
+def gradalign(threat: Threat, *, weight: float | int = 0.2) -> Partial:
+    """GradAlign: λ (1 − mean cosine of `local_linearity`), for `training.train(penalty=...)`.
+
+    The mean is over examples whose gradients do not vanish.
+
+    Args:
+        threat: the ball; only L∞.
+        weight: λ.
+
+    Returns:
+        The penalty, a function of the clean minibatch.
+
+    Cost: its derivative goes twice through the network: about three ordinary gradients.
+    Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, equation 5.
+
+    >>> penalty = gradalign(Threat("linf", 0.1), weight=1.0)
+    >>> x, labels = jnp.ones((1, 2)), jnp.array([1])
+    >>> float(penalty(lambda x: x @ jnp.eye(2), x, labels, jax.random.key(0), 0.0).round(3))
+    0.0
+    """
+    _sup_norm(threat)
+    low, high = threat.bounds
+    return Partial(_misaligned, number("weight", weight), float(low), float(high), threat.eps)
+
+
+def _misaligned(
+    weight: Any, low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any
+) -> Any:
+    del epoch
+    cosines, live = _cosine(low, high, eps, predict, x, labels, key)
+    return weight * (live.sum() - cosines.sum()) / jnp.maximum(live.sum(), 1)

@@ -1,0 +1,118 @@
+"""Three ways to compute a block of an empirical kernel; `companion.empirical` chooses and combines them.
+
+Each is a pair: `prepare(parts, side)` computes what depends on one block of examples only, and is kept while
+that block is needed; `contract(parts, side1, side2)` makes kernel entries of two of these. `parts` are
+(chosen, rest): the parameters of the derivative and all others. A side is (x, rows): the outputs f(x) where
+`rows` is None, and f(x)[rows] where the network must see all of x at once.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from companion.empirical._conv import with_patches
+from companion.neural_tangents import nt
+
+Method = tuple[Callable[..., Any] | None, Callable[..., Any]]
+
+
+def choose(
+    implementation: str, params: Any, k: int, *, batch_statistics: bool
+) -> list[tuple[str, tuple[int, ...], int | None]]:
+    """Jobs that add up to the kernel: an implementation, numbers of parameter leaves, examples in a block.
+
+    The rule of "auto" is in the docstring of `empirical_ntk_fn`; benchmarks/empirical.py measures it.
+    """
+    axes = [jnp.ndim(leaf) for leaf in jax.tree.leaves(params)]
+    if not axes:
+        raise ValueError("params must hold at least one array, got none")
+    every = tuple(range(len(axes)))
+    if implementation == "auto" and batch_statistics:
+        named = {"jacobian": every}
+    elif implementation == "auto":
+        rows = every if max(axes) > 2 else ()
+        rows = tuple(i for i in rows if axes[i] != 2)
+        named = {"jacobian": rows, "structured": tuple(i for i in every if i not in rows)}
+    else:
+        named = {implementation: every}
+    # Rows of a Jacobian: enough for an efficient product of matrices. Structured: all that memory holds.
+    most = {"jacobian": max(32, -(-256 // k)), "vector_products": max(1, 64 // k), "structured": None}
+    return [(name, leaves, most[name]) for name, leaves in named.items() if leaves]
+
+
+def method(name: str, apply: Callable[..., Any], reduce: str) -> Method:
+    """`prepare` (None where there is nothing to keep) and `contract` of an implementation.
+
+    Args:
+        name: "jacobian", "vector_products" or "structured".
+        apply: the network, `apply(chosen, rest, x) -> (n, k)`.
+        reduce: "trace", "class" or "full".
+    """
+    if name == "jacobian":
+        return functools.partial(_rows, apply), functools.partial(_contract_rows, reduce)
+    return None, functools.partial(
+        {"vector_products": _products, "structured": _structured}[name], apply, reduce
+    )
+
+
+def _rows(apply: Callable[..., Any], parts: Any, side: Any) -> list[Any]:
+    """∂f_a(x_i)/∂θ as a list of (b, k, size), in the order of the chosen parameters."""
+    chosen, rest = parts
+    x, rows = side
+
+    def pulled_back(outputs: Callable[..., Any]) -> list[Any]:
+        y, pull_back = jax.vjp(outputs, chosen)
+        (leaves,) = jax.vmap(pull_back)(jnp.eye(y.size, dtype=y.dtype).reshape(y.size, *y.shape))
+        return [leaf.reshape(*y.shape, -1) for leaf in leaves]
+
+    def example(x: Any) -> list[Any]:
+        return pulled_back(with_patches(lambda chosen: apply(chosen, rest, x[None])[0], chosen))
+
+    return jax.vmap(example)(x) if rows is None else pulled_back(lambda c: apply(c, rest, x)[rows])
+
+
+def _contract_rows(reduce: str, parts: Any, rows1: list[Any], rows2: list[Any]) -> Any:
+    """Σ_θ of products of two blocks of Jacobian rows."""
+    del parts
+    pairs = list(zip(rows1, rows2, strict=True))
+    (n1, k, _), n2 = rows1[0].shape, len(rows2[0])
+    # Plain products of matrices, for memory: as one einsum, XLA copies a Jacobian first.
+    if reduce == "trace":
+        return sum(a.reshape(n1, -1) @ b.reshape(n2, -1).T for a, b in pairs) / k
+    if reduce == "class":
+        return jnp.stack([sum(a[:, c] @ b[:, c].T for a, b in pairs) for c in range(k)], axis=-1)
+    square = sum(a.reshape(n1 * k, -1) @ b.reshape(n2 * k, -1).T for a, b in pairs)
+    return square.reshape(n1, k, n2, k).swapaxes(1, 2)
+
+
+def _products(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, side2: Any) -> Any:
+    """Θ̂ times one basis vector after the other: pulled back at x2, pushed forward at x1."""
+    chosen, rest = parts
+    x, rows = side1
+
+    def push(gradient: list[Any]) -> Any:
+        shaped = [g.reshape(c.shape) for g, c in zip(gradient, chosen, strict=True)]
+        y = jax.jvp(lambda c: apply(c, rest, x), (chosen,), (shaped,))[1]
+        return y if rows is None else y[rows]
+
+    full = jax.vmap(jax.vmap(push))(_rows(apply, parts, side2)).transpose(2, 0, 3, 1)
+    if reduce == "full":
+        return full
+    diagonal = jnp.diagonal(full, axis1=2, axis2=3)
+    return diagonal if reduce == "class" else diagonal.mean(axis=-1)
+
+
+def _structured(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, side2: Any) -> Any:
+    """The library's structured derivatives: products of the parts of each layer's Jacobian."""
+    chosen, rest = parts
+    kernel_fn = nt.empirical_ntk_fn(
+        lambda chosen, x: apply(chosen, rest, x),
+        trace_axes=(-1,) if reduce == "trace" else (),
+        diagonal_axes=(-1,) if reduce == "class" else (),
+        vmap_axes=0,
+        implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+    )
+    return kernel_fn(side1[0], None if side2 is side1 else side2[0], chosen)

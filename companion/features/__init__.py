@@ -1,0 +1,34 @@
+"""Eigenfeatures of a kernel: which are useful or robust, how they look, and what two kernels share.
+
+Kernel regression is a sum of features, f_∞ = Σ_i f⁽ⁱ⁾ with f⁽ⁱ⁾(x) = λ_i⁻¹ Θ(x, X) v_i v_iᵀ Y, one for each
+eigenvector of the training kernel. Each is a classifier of its own, with an accuracy ρ_i (its usefulness) and
+an accuracy γ_i under an attack of its own (its robustness). Chapter 3 uses all of it.
+
+`blocks` makes predictors out of features, which `companion.attacks` takes as any other.
+"""
+
+from companion.features._attack import correct_under_attack
+from companion.features._classifier import attack_shares, class_difference, classifier, exciting
+from companion.features._modes import Eigenfeatures, correct, eigenfeatures, outputs
+from companion.features._overlap import match, principal_angles
+from companion.features._tests import Correlation, Usefulness, accuracies, correlation, holm, usefulness
+
+__all__ = [
+    "Correlation",
+    "Eigenfeatures",
+    "Usefulness",
+    "accuracies",
+    "attack_shares",
+    "class_difference",
+    "classifier",
+    "correct",
+    "correct_under_attack",
+    "correlation",
+    "eigenfeatures",
+    "exciting",
+    "holm",
+    "match",
+    "outputs",
+    "principal_angles",
+    "usefulness",
+]

@@ -1,0 +1,163 @@
+"""Features as classifiers, what excites them, and how an attack's damage divides among them."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+
+from companion._core.checks import batch as examples
+from companion._core.checks import class_labels, predicted
+from companion.attacks._losses import Loss
+from companion.attacks._pgd import pgd
+from companion.attacks._threat import Threat
+from companion.features._modes import Eigenfeatures, Modes, outputs
+from companion.regression import predictor
+from companion.regression._modes import finite_gains, mode_indices
+
+
+def classifier(
+    features: Eigenfeatures, modes: Modes = None, *, t: float = math.inf, batch: int | None = None
+) -> Partial:
+    """The sum of some features as a predictor: the top ones, all but the top, a block, or one alone.
+
+    f_S(x) = Σ_{i∈S} (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ) · Θ(x, X) v_i v_iᵀ Y. At t < ∞ all features are cut
+    softly: those with λ_i t ≪ 1 are not yet learned.
+
+    Args:
+        features: from `eigenfeatures`.
+        modes: S: an integer for the first so many, a sequence of indices (`range(20, n)` drops the top
+            20), or None for all.
+        t: time ≥ 0 of the gradient flow.
+        batch: training points in a block, as for `predictor`.
+
+    Returns:
+        f_S, a function of inputs (m, ...) with outputs (m, k), to differentiate and attack.
+
+    Raises:
+        TypeError, ValueError: modes or times that do not fit.
+
+    Cost: O(n q k) for q features, once; then as any `predictor`.
+
+    >>> from companion import regression
+    >>> x = np.eye(2, dtype=np.float32)
+    >>> fitted = regression.fit(np.diag([4.0, 1.0]), np.array([[8.0], [3.0]]))
+    >>> first = classifier(eigenfeatures(fitted, lambda a, b, get: a @ b.T, x), 1)
+    >>> first(np.ones((1, 2), np.float32))
+    Array([[2.]], dtype=float32)
+    """
+    regression = features.regression
+    some = mode_indices(modes, len(regression.eigenvalues))
+    gains = finite_gains(regression, t)[some, None]
+    alpha = regression.eigenvectors[:, some] @ (gains * regression.projections[some])
+    return predictor(features.kernel, features.x_train, alpha, kind=features.kind, batch=batch)
+
+
+def exciting(
+    features: Eigenfeatures,
+    mode: int,
+    threat: Threat,
+    start: Float[Any, "m ..."],
+    *,
+    label: int = 1,
+    steps: int = 40,
+    loss: Loss = "margin",
+) -> Float[np.ndarray, "m ..."]:
+    """The inputs near `start` that most excite a feature: what it looks for when it says a class.
+
+    Projected gradient ascent on the feature's margin of that class, as `attacks.pgd` targeted at it.
+
+    Args:
+        features: from `eigenfeatures`.
+        mode: which feature.
+        threat: how far from the start: an ε of half the pixels' range from mid-grey leaves all images.
+        start: inputs (m, ...), such as one grey image, `np.full((1, 32, 32, 3), 0.5, np.float32)`.
+        label: the class that it shall say.
+        steps: of the ascent.
+        loss: as for `attacks.pgd`.
+
+    Returns:
+        Inputs (m, ...), in the start's precision.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit.
+
+    Cost: `steps` gradients of one feature.
+    Source: Erhan et al. (2009), Visualizing higher-layer features of a deep network.
+    """
+    start = examples("start", start)
+    labels = np.full(len(start), label)
+    f = classifier(features, [mode])
+    return pgd(f, start, labels, threat, targeted=True, steps=steps, loss=loss)
+
+
+def class_difference(
+    features: Eigenfeatures, x: Float[Any, "m ..."], mode: int, *, label: int = 1
+) -> Float[np.ndarray, "..."]:
+    """The mean of the inputs where a feature says a class, less the mean where it says another.
+
+    Args:
+        features: from `eigenfeatures`.
+        x: inputs (m, ...).
+        mode: which feature.
+        label: the class.
+
+    Returns:
+        One image, in the inputs' units; zero if the feature says the same of all.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit.
+    """
+    said = outputs(features, x, modes=[mode])[:, 0]
+    if not 0 <= label < max(2, said.shape[1]):
+        raise ValueError(f"label must lie in [0, {max(2, said.shape[1])}), got {label}")
+    yes = predicted(said) == label
+    x = np.asarray(x)
+    if yes.all() or not yes.any():
+        return np.zeros_like(x[0])
+    return x[yes].mean(axis=0) - x[~yes].mean(axis=0)
+
+
+def attack_shares(
+    features: Eigenfeatures,
+    x: Float[Any, "m ..."],
+    attacked: Float[Any, "m ..."],
+    labels: Int[Any, " m"],
+    *,
+    modes: Modes = None,
+) -> Float[np.ndarray, "m q"]:
+    """How much of a perturbation's damage goes through each feature; all features sum to the whole damage.
+
+    With one output and s = 2y − 1 the share of feature i is s (f⁽ⁱ⁾(x) − f⁽ⁱ⁾(x′)), and Σ_i of it is
+    s (f(x) − f(x′)). With k outputs it is the same of the margin f_y − f_j against the class j ≠ y that is
+    largest *after* the attack.
+
+    Args:
+        features: from `eigenfeatures`.
+        x: clean inputs (m, ...).
+        attacked: x′, (m, ...), from any attack on anything.
+        labels: classes (m,).
+        modes: as for `outputs`.
+
+    Returns:
+        (m, q), positive where the perturbation did harm.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit.
+
+    Cost: Θ at 2 m inputs, O(m n²) time, and m n k numbers of memory.
+    """
+    if np.shape(x) != np.shape(attacked):
+        raise ValueError(f"attacked must have the shape of x, {np.shape(x)}, got {np.shape(attacked)}")
+    some = mode_indices(modes, len(features.regression.eigenvalues))
+    # All features, since the class that wins after the attack is that of their sum.
+    before, after = (outputs(features, points) for points in (x, attacked))
+    k, change = before.shape[2], (before - after)[:, some]
+    labels = class_labels("labels", labels, len(before), k)
+    if k == 1:
+        return (2 * labels[:, None] - 1) * change[:, :, 0]
+    own = np.arange(k) == labels[:, None]
+    other = np.where(own, -np.inf, after.sum(axis=1)).argmax(axis=1)
+    rows = np.arange(len(labels))
+    return change[rows, :, labels] - change[rows, :, other]

@@ -1,0 +1,9 @@
+"""Gram matrices of analytic kernels, tile by tile: memory stays bounded, and a killed run can go on."""
+
+from companion.kernels._gram import Plan, gram, plan
+
+__all__ = [
+    "Plan",
+    "gram",
+    "plan",
+]

@@ -1,0 +1,36 @@
+"""Networks for adversarial training, in the standard parameterization: Flax modules behind one interface.
+
+A `Model` is a pair of functions, `init` and `apply`, that keeps what is trained (`params`) apart from what
+is only carried along (`state`, such as running statistics of batch normalization). `linearised` turns any
+model into its first-order Taylor polynomial, which trains and is attacked as every other. Networks in the
+NTK parameterization, which have an infinite-width kernel, are in `companion.architectures`. Chapter 4 uses
+all.
+"""
+
+from companion.networks._models import (
+    Model,
+    cnn,
+    evaluation,
+    from_flax,
+    linearise_at,
+    linearised,
+    mlp,
+    predict_fn,
+    resnet,
+    resnet18,
+    small_cnn,
+)
+
+__all__ = [
+    "Model",
+    "cnn",
+    "evaluation",
+    "from_flax",
+    "linearise_at",
+    "linearised",
+    "mlp",
+    "predict_fn",
+    "resnet",
+    "resnet18",
+    "small_cnn",
+]

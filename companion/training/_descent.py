@@ -1,0 +1,125 @@
+"""Full-batch gradient descent on the squared loss, with outputs recorded at given steps."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from companion._core.checks import batch, count, number, same_inputs
+from companion._core.compile import double, keep_compiled, network
+from companion._core.interrupt import deferred, in_short_loops
+
+
+@deferred()
+def gradient_descent(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    x: Float[Any, "n ..."],
+    y: Float[Any, "n k"],
+    x_probe: Float[Any, "m ..."],
+    *,
+    learning_rate: float,
+    record: Sequence[int],
+    centre: bool = True,
+) -> Float[np.ndarray, "r m k"]:
+    """Train on ½ Σ_i ‖f(x_i) − y_i‖² by full-batch gradient descent; return the outputs on a probe set.
+
+    θ ← θ − η ∂_θ L. After s steps the flow's time is t = η s, so the outputs can be held against
+    `regression.predict(..., t=η s)`.
+
+    Args:
+        apply_fn: the network, `apply_fn(params, x) -> (n, k)`.
+        params: the initial parameters θ₀, float32 or float64; training runs in their precision, with
+            "highest" matmul precision (no silent TF32 on GPUs).
+        x: training inputs (n, ...), finite.
+        y: targets (n, k).
+        x_probe: inputs (m, ...) on which the outputs are recorded.
+        learning_rate: η > 0. Below 2/λ_max of the NTK, or training diverges.
+        record: numbers of steps, increasing, from 0.
+        centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
+
+    Returns:
+        Outputs (len(record), m, k), in the parameters' precision.
+
+    Raises:
+        TypeError, ValueError: for arguments of the wrong kind, shape or range.
+        FloatingPointError: when training diverged; the message says what to change.
+
+    Cost: max(record) forward and backward passes; memory of one.
+    Source: linearised dynamics of Lee et al. (2019), arXiv 1902.06720, section 2.2.
+
+    >>> x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
+    >>> w = jnp.zeros((2, 1))
+    >>> gradient_descent(lambda w, x: x @ w, w, x, y, x, learning_rate=0.5, record=[0, 1])[:, 0, 0]
+    array([0. , 0.5], dtype=float32)
+    """
+    x, y, x_probe = batch("x", x), batch("y", y), batch("x_probe", x_probe)
+    number("learning_rate", learning_rate, open_end=True)
+    try:
+        marks = [count("record", step, least=0) for step in record]
+    except TypeError:
+        raise TypeError(f"record must be a sequence of integers, got {record!r}") from None
+    if not marks or any(b <= a for a, b in itertools.pairwise(marks)):
+        raise ValueError(f"record must hold increasing numbers of steps, got {marks[:8]}")
+    same_inputs("x", x, "x_probe", x_probe)
+    with double(params):
+        if (shape := network("apply_fn", apply_fn, params, x)) != y.shape:
+            raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
+        return _trajectory(apply_fn, params, x, y, x_probe, learning_rate, marks, centre)
+
+
+def _trajectory(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    x_probe: np.ndarray,
+    learning_rate: float,
+    marks: list[int],
+    centre: bool,
+) -> np.ndarray:
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    x, y, x_probe, learning_rate = (jnp.asarray(a, dtype) for a in (x, y, x_probe, learning_rate))
+    outputs, advance = _compiled(apply_fn)
+    start, offset = (outputs(params, x), outputs(params, x_probe)) if centre else (0.0, 0.0)
+    done, trajectory, size = 0, [], 1
+
+    def some(first: int, stop: int) -> None:
+        nonlocal params
+        params = jax.block_until_ready(advance(params, x, y + start, learning_rate, stop - first))
+
+    for mark in marks:
+        size = in_short_loops(some, done, mark, size)
+        done = mark
+        trajectory.append(np.asarray(outputs(params, x_probe) - offset))
+        if not np.isfinite(trajectory[-1]).all():
+            raise FloatingPointError(
+                f"training diverged within {done} steps at learning_rate={float(learning_rate):g}: "
+                "keep it below 2/λ_max of the neural tangent kernel on x"
+            )
+    return np.stack(trajectory)
+
+
+@keep_compiled
+def _compiled(apply_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        return 0.5 * jnp.sum((apply_fn(params, x) - y) ** 2)
+
+    @jax.jit
+    def advance(params: Any, x: Any, y: Any, learning_rate: Any, steps: Any) -> Any:
+        def step(_: Any, params: Any) -> Any:
+            return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(loss)(params, x, y))
+
+        with jax.default_matmul_precision("highest"):
+            return jax.lax.fori_loop(0, steps, step, params)
+
+    @jax.jit
+    def outputs(params: Any, x: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return apply_fn(params, x)
+
+    return outputs, advance

@@ -1,0 +1,152 @@
+"""Linearised networks solved instead of trained: kernel regression on the kernel that a network has now."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from companion._core.checks import batch as examples
+from companion._core.checks import count, finite, number
+from companion._core.compile import double_where, network
+from companion.empirical import empirical_ntk
+from companion.networks import Model, evaluation, linearise_at
+from companion.storage._kernel_path import flat
+
+
+@double_where("variables", "x")
+def linear_solution(
+    model: Model,
+    variables: tuple[Any, Any],
+    x: Float[Any, "n ..."],
+    targets: Float[Any, "n k"],
+    *,
+    ridge: float | int = 1e-4,
+) -> tuple[Any, Any]:
+    """Where training of the centred linearised network on the squared loss ends: δ = Jᵀ (Θ̂ + r I)⁻¹ Y.
+
+    J = ∂_θ f(X; θ) is (n·k, p) and Θ̂ = J Jᵀ the full empirical kernel at θ, so that ⟨∂_θ f(x; θ), δ⟩ is
+    kernel regression, Θ̂(x, X) (Θ̂ + r I)⁻¹ Y, as a network: evaluated and attacked at the price of two
+    forward passes, whatever n is.
+
+    Args:
+        model: the network.
+        variables: its (params, state), where it is linearised.
+        x: training inputs (n, ...).
+        targets: Y, (n, k), such as `data.targets`.
+        ridge: r ≥ 0, in units of the mean eigenvalue tr Θ̂ / (n·k). Kernels of trained networks are so
+            ill-conditioned that float32 wants some.
+
+    Returns:
+        Variables of `linearised(model, centre=True)`.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind, shape or range; a kernel that is singular.
+
+    Cost: one full empirical kernel and a Cholesky factorization of (n·k)² numbers in float64.
+    Source: Loo et al. (2022), arXiv 2210.12030, for the centred network; equation (2) of Lee et al. (2019).
+
+    >>> from companion.networks import linearised, mlp
+    >>> model, x = mlp(2, width=64), np.eye(3, dtype=np.float32)
+    >>> y = np.array([[1, -1], [-1, 1], [1, 1]], np.float32)
+    >>> solved = linear_solution(model, model.init(jax.random.key(0), x), x, y)
+    >>> np.allclose(linearised(model, centre=True).apply(*solved, x, False)[0], y, atol=0.01)
+    True
+    """
+    x, targets = examples("x", x), finite("targets", np.asarray(targets))
+    ridge = number("ridge", ridge)
+    apply_fn = evaluation(model)
+    if (shape := network("model", apply_fn, variables, x)) != targets.shape:
+        raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
+    kernel = _full(apply_fn, variables, x)
+    kernel[np.diag_indices(len(kernel))] += ridge * np.trace(kernel) / len(kernel)
+    try:
+        factor = scipy.linalg.cho_factor(kernel, lower=True, overwrite_a=True)
+    except np.linalg.LinAlgError:
+        raise ValueError(f"the kernel is singular to rounding: ridge must be more than {ridge:g}") from None
+    weights = scipy.linalg.cho_solve(factor, targets.ravel().astype(float)).reshape(targets.shape)
+    return _combination(apply_fn, variables, x, weights), linearise_at(variables)[1]
+
+
+@double_where("variables", "x")
+def linear_features(
+    model: Model,
+    variables: tuple[Any, Any],
+    x: Float[Any, "n ..."],
+    targets: Float[Any, "n k"],
+    *,
+    top: int,
+) -> tuple[Float[np.ndarray, " top"], list[tuple[Any, Any]]]:
+    """The first eigenfeatures of the kernel that a network has now, each as a linearised network.
+
+    Θ̂ = Σ_i λ_i v_i v_iᵀ on all n·k outputs, and feature i is λ_i⁻¹ Θ̂(x, X) v_i v_iᵀ Y, with k outputs: all
+    of them add up to `linear_solution` without a ridge.
+
+    Args:
+        model: the network.
+        variables: its (params, state).
+        x: inputs (n, ...).
+        targets: Y, (n, k).
+        top: how many features, largest eigenvalues first, 1 to n·k.
+
+    Returns:
+        Eigenvalues (top,), descending, and for each feature variables of `linearised(model, centre=True)`.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind, shape or range; eigenvalues that are not positive.
+
+    Cost: one full empirical kernel, and its largest eigenvalues in float64.
+    Source: the features of Tsilivis & Kempe (2022), arXiv 2210.05577, section 4, with k outputs.
+
+    >>> from companion.networks import mlp
+    >>> model, x = mlp(1, width=64), np.eye(3, dtype=np.float32)
+    >>> variables = model.init(jax.random.key(0), x)
+    >>> values, features = linear_features(model, variables, x, np.ones((3, 1), np.float32), top=2)
+    >>> len(features), bool(values[0] >= values[1])
+    (2, True)
+    """
+    x, targets = examples("x", x), finite("targets", np.asarray(targets))
+    apply_fn = evaluation(model)
+    if (shape := network("model", apply_fn, variables, x)) != targets.shape:
+        raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
+    if count("top", top) > targets.size:
+        raise ValueError(f"top must be at most {targets.size}, got {top}")
+    kernel = _full(apply_fn, variables, x)
+    size = len(kernel)
+    values, vectors = scipy.linalg.eigh(kernel, subset_by_index=(size - top, size - 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if values[-1] <= 0:
+        raise ValueError(f"top must leave out eigenvalues that are not positive, got {values[-1]:.3g}")
+    scales = vectors.T @ targets.ravel().astype(float) / values
+    state = linearise_at(variables)[1]
+    features = [
+        (_combination(apply_fn, variables, x, (scale * vector).reshape(targets.shape)), state)
+        for scale, vector in zip(scales, vectors.T, strict=True)
+    ]
+    return values, features
+
+
+def _full(apply_fn: Any, variables: Any, x: np.ndarray) -> np.ndarray:
+    """The full kernel (n·k, n·k) in float64."""
+    return flat(empirical_ntk(apply_fn, variables, x, reduce="full").astype(float))
+
+
+def _combination(apply_fn: Any, variables: Any, x: np.ndarray, weights: np.ndarray) -> Any:
+    """Jᵀ times weights (n, k), some inputs at a time."""
+    delta = jax.tree.map(jnp.zeros_like, variables[0])
+    for first in range(0, len(x), 500):
+        some = slice(first, first + 500)
+        part = _pulled_back(apply_fn, variables, x[some], weights[some].astype(x.dtype))
+        delta = jax.tree.map(jnp.add, delta, part)
+    return delta
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pulled_back(apply_fn: Any, variables: Any, x: Any, weights: Any) -> Any:
+    """Jᵀ times weights, of one part."""
+    with jax.default_matmul_precision("highest"):
+        outputs, pull_back = jax.vjp(lambda params: apply_fn((params, variables[1]), x), variables[0])
+        return pull_back(jnp.asarray(weights, outputs.dtype))[0]

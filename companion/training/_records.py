@@ -1,0 +1,125 @@
+"""What is measured while a network trains: accuracies, and empirical kernels on a fixed probe."""
+
+import functools
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Float, Int
+
+from companion.empirical import Reduce, empirical_ntk_fn
+from companion.networks import Model, evaluation
+from companion.storage._kernel_path import flat
+from companion.training._step import attacked, right
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network and what was recorded on the way.
+
+    Attributes:
+        variables: (params, state) at the end.
+        epochs: moments of the records (r,), rounded to whole minibatches.
+        loss: mean training loss since the record before, under the training attack (r,); NaN at epoch 0.
+        clean: share of the test inputs classified rightly (r,); NaN without test inputs.
+        robust: the same under the test attack (r,); NaN without one.
+        seconds: time spent in training steps until then, without compilation and without records (r,).
+        probe_seconds: time spent in kernels of the probe until then, without compilation (r,).
+        kernels: of the probe at these moments, a list of arrays or a `KernelPath`; None without a probe.
+        snapshots: (params, state) by epoch, where they were kept.
+        switched: the epoch at which a `Switch` took its second attack; None where it never did.
+    """
+
+    variables: tuple[Any, Any]
+    epochs: Float[np.ndarray, " r"]
+    loss: Float[np.ndarray, " r"]
+    clean: Float[np.ndarray, " r"]
+    robust: Float[np.ndarray, " r"]
+    seconds: Float[np.ndarray, " r"]
+    probe_seconds: Float[np.ndarray, " r"]
+    kernels: Any
+    snapshots: Mapping[float, tuple[Any, Any]]
+    switched: float | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed set of inputs on which the empirical kernel is recorded during training.
+
+    Attributes:
+        x: inputs (m, ...), clean.
+        reduce: "full" keeps the (m·k, m·k) kernel of all outputs, row i·k + a for output a of input i;
+            "trace" the (m, m) mean over outputs.
+        attack: None for kernels on clean inputs. An attack makes them on inputs attacked anew at every
+            record, as the code of Tsilivis & Kempe (2022) does; a kernel then moves with its inputs too.
+        labels: (m,), needed with an attack.
+    """
+
+    x: Float[Any, "m ..."]
+    reduce: Reduce = "full"
+    attack: Partial | None = None
+    labels: Int[Any, " m"] | None = None
+
+
+class Recorder:
+    """What is measured at a record."""
+
+    def __init__(self, model: Model, test: Any, attack: Any, probe: Probe | None, key: Any) -> None:
+        self.model, self.test, self.attack, self.key = model, test, traceable(attack), key
+        self.probe, self.kernel_fn, self.probe_seconds = probe, None, 0.0
+        self._compiled = False
+        if probe is not None:
+            if probe.reduce not in ("full", "trace"):
+                raise ValueError(f"probe's reduce must be 'full' or 'trace', got {probe.reduce!r}")
+            if probe.attack is not None and probe.labels is None:
+                raise ValueError("a probe with an attack needs labels")
+            self.kernel_fn = _kernel_fn(evaluation(model), probe.reduce)
+
+    def accuracies(self, variables: Any) -> tuple[float, float]:
+        if self.test is None:
+            return math.nan, math.nan
+        found = [
+            right(self.model, variables, *self.test, attack, self.key).mean()
+            for attack in ((None,) if self.attack is None else (None, self.attack))
+        ]
+        return float(found[0]), float(found[-1]) if self.attack is not None else math.nan
+
+    def kernel(self, variables: Any) -> np.ndarray | None:
+        if self.probe is None:
+            return None
+        if not self._compiled:
+            self._kernel(variables)
+            self._compiled = True
+        begin = time.perf_counter()
+        kernel = self._kernel(variables)
+        self.probe_seconds += time.perf_counter() - begin
+        return kernel
+
+    def _kernel(self, variables: Any) -> np.ndarray:
+        x = np.asarray(self.probe.x)
+        if self.probe.attack is not None:
+            labels = np.asarray(self.probe.labels)
+            x = np.asarray(
+                attacked(variables, x, labels, traceable(self.probe.attack), self.key, model=self.model)
+            )
+        kernel = self.kernel_fn(variables, x)
+        return kernel if self.probe.reduce == "trace" else flat(kernel)
+
+
+@functools.lru_cache(maxsize=32)
+def _kernel_fn(apply_fn: Any, reduce: Reduce) -> Any:
+    return empirical_ntk_fn(apply_fn, reduce=reduce)
+
+
+def traceable(attack: Any) -> Partial | None:
+    if attack is None or isinstance(attack, Partial):
+        return attack
+    if not callable(attack):
+        raise TypeError(
+            f"an attack must be a function attack(predict, x, labels, key, epoch), got {attack!r}"
+        )
+    return Partial(attack)
