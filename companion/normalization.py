@@ -17,8 +17,7 @@ from jaxtyping import Float
 
 from companion._core.checks import batch, count, number, one_of
 from companion._core.compile import double
-from companion.networks import Model
-from companion.networks._norm import BatchNorm, Variance, batch_statistics, layer
+from companion.networks import BatchNorm, Model, Variance, batch_statistics, layer
 
 __all__ = [
     "BatchNorm",

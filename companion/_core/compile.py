@@ -111,7 +111,7 @@ def refuse_other_functions(name: str, f: Any) -> None:
     """A TypeError where f is not from `predictor`, whose outputs depend on their own input alone."""
     if not isinstance(f, Partial) or not getattr(f.func, "is_predictor", False):
         got = getattr(getattr(f, "func", f), "__qualname__", type(f).__name__)
-        raise TypeError(f"{name} must come from predictor.predictor, got {got}")
+        raise TypeError(f"{name} must come from regression.predictor, got {got}")
 
 
 def refuse_mixed_entries(kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:

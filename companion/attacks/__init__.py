@@ -12,8 +12,13 @@ attack is then kept from call to call. Networks of other frameworks take the arr
 from companion.attacks._accuracy import robust_accuracy, two_logits
 from companion.attacks._controls import one_step, random_sign, random_uniform
 from companion.attacks._inner import Replay, free_training, training_attack
+
+# For other rooms.
+from companion.attacks._inner import grown as grown
 from companion.attacks._losses import Loss, cross_entropy, margin, squared
+from companion.attacks._losses import loss_named as loss_named
 from companion.attacks._pgd import fgsm, pgd
+from companion.attacks._predict import checked_inputs as checked_inputs
 from companion.attacks._sanity import AttackWarning, SanityChecks, sanity_checks
 from companion.attacks._square import square
 from companion.attacks._threat import Threat

@@ -7,12 +7,12 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
+from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, random_key, within
 from companion._core.compile import double, refuse_other_functions
-from companion.attacks import _threat as geometry
-from companion.attacks._predict import checked, in_batches
-from companion.attacks._threat import HALF, Threat
+from companion.attacks._predict import checked_inputs, in_batches
+from companion.attacks._threat import Threat
 from companion.regression import input_gradient
 
 
@@ -41,7 +41,7 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np
     with double(x):
         if threat.norm == "linf":
             low, high = geometry.box(threat, x)
-            return np.where(np.asarray(jax.random.bernoulli(key, HALF, x.shape)), high, low)
+            return np.where(np.asarray(jax.random.bernoulli(key, geometry.HALF, x.shape)), high, low)
         delta = np.array(jax.random.normal(key, x.shape, x.dtype))
         length = np.linalg.norm(delta.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
         return geometry.inside(threat, x, x + threat.eps * delta / length)
@@ -108,7 +108,7 @@ def one_step(
     """
     refuse_other_functions("f", f)
     batch = count("batch", batch)
-    x, labels = checked(f, x, labels, threat.bounds)
+    x, labels = checked_inputs(f, x, labels, threat.bounds)
     (low, high), attacked = geometry.box(threat, x), np.empty_like(x)
     with double(x, f):
         for some in in_batches(np.arange(len(x)), min(batch, len(x))):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from companion._core import geometry
 from companion._core.checks import count, number
-from companion.attacks import _threat as geometry
-from companion.attacks._losses import Loss, named
+from companion.attacks._losses import Loss, loss_named
 from companion.attacks._threat import Threat
 
 
@@ -71,7 +71,7 @@ def training_attack(
     if step_size is None:
         step_size = threat.eps * (2.5 / steps if steps > 1 else 1.25 if random_start else 1.0)
     numbers = number("step_size", step_size), threat.eps, number("ramp", ramp)
-    ascend = _ascending(threat.norm, threat.bounds, named(loss), bool(random_start))
+    ascend = _ascending(threat.norm, threat.bounds, loss_named(loss), bool(random_start))
     return Partial(ascend, steps, *numbers)
 
 

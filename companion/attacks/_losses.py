@@ -87,7 +87,7 @@ def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arr
 LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared}
 
 
-def named(loss: Any) -> Callable[..., Any]:
+def loss_named(loss: Any) -> Callable[..., Any]:
     """The function that a name stands for, or the one given."""
     if callable(loss):
         return loss

@@ -11,12 +11,12 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from companion._core import geometry
 from companion._core.checks import count, number, random_key
 from companion._core.compile import double
 from companion._core.interrupt import deferred
-from companion.attacks import _threat as geometry
-from companion.attacks._losses import Loss, named, progress_of
-from companion.attacks._predict import as_partial, checked, in_batches
+from companion.attacks._losses import Loss, loss_named, progress_of
+from companion.attacks._predict import as_partial, checked_inputs, in_batches
 from companion.attacks._threat import Threat
 
 
@@ -90,9 +90,9 @@ def pgd(
     sizes = _sizes(step_size, steps, threat.eps)
     if key is not None:
         random_key("key", key)
-    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
+    x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
     batch = min(batch, len(x))
-    options = {"loss": named(loss), "targeted": targeted, "norm": threat.norm}
+    options = {"loss": loss_named(loss), "targeted": targeted, "norm": threat.norm}
     with double(x, predict):
         predict, (low, high) = as_partial(predict), geometry.box(threat, x)
         stride = 1 if early_stop else steps

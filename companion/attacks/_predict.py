@@ -1,4 +1,4 @@
-"""Functions under attack: checked, compiled where JAX can, and evaluated in batches."""
+"""Functions under attack: checked_inputs, compiled where JAX can, and evaluated in batches."""
 
 import collections
 import functools
@@ -13,7 +13,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, finite, within
 from companion._core.compile import double, refuse_mixing
 from companion._core.interrupt import safe_point
-from companion.attacks._losses import named
+from companion.attacks._losses import loss_named
 
 
 def as_partial(predict: Callable[..., Any]) -> Partial:
@@ -21,7 +21,7 @@ def as_partial(predict: Callable[..., Any]) -> Partial:
     return predict if isinstance(predict, Partial) else Partial(lambda x: predict(x))
 
 
-def checked(
+def checked_inputs(
     predict: Any,
     x: Any,
     labels: Any,
@@ -49,7 +49,7 @@ def checked(
             raise ValueError(
                 f"{name} must return outputs (m, k) for inputs (m, ...), got {shape} for one input"
             )
-        values = jax.eval_shape(named(loss), outputs, jax.ShapeDtypeStruct((1,), np.int32))
+        values = jax.eval_shape(loss_named(loss), outputs, jax.ShapeDtypeStruct((1,), np.int32))
         if getattr(values, "shape", None) != (1,):
             raise ValueError(f"loss must return values (m,) for outputs (m, k), got {values} for one input")
         _refuse_mixing(name, predict, x)

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from companion._core.checks import count, random_key
 from companion._core.compile import double
 from companion.attacks._controls import random_sign
-from companion.attacks._losses import Loss, named
+from companion.attacks._losses import Loss, loss_named
 from companion.attacks._pgd import fgsm, pgd
-from companion.attacks._predict import as_partial, checked, in_batches, loss_gradient, outputs_of
+from companion.attacks._predict import as_partial, checked_inputs, in_batches, loss_gradient, outputs_of
 from companion.attacks._threat import Threat
 from companion.statistics import Estimate, accuracy
 
@@ -102,7 +102,7 @@ def sanity_checks(
     """
     steps = count("steps", steps)
     random_key("key", key)
-    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
+    x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
     predict = as_partial(predict)
     low, high = threat.bounds
     whole = (high - low) * (1.0 if threat.norm == "linf" else float(np.sqrt(x[0].size)))
@@ -127,7 +127,7 @@ def sanity_checks(
         ),
     }
     found = {name: accuracy(outputs_of(predict, value, batch), labels) for name, value in attacks.items()}
-    flat = _zero_gradients(predict, x, labels, named(loss), batch)
+    flat = _zero_gradients(predict, x, labels, loss_named(loss), batch)
     messages = tuple(_messages({name: one.value for name, one in found.items()}, flat, threat.eps))
     for message in messages:
         warnings.warn(message, AttackWarning, stacklevel=2)

@@ -11,13 +11,13 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from companion._core import geometry
 from companion._core.checks import count, random_key
 from companion._core.compile import double
 from companion._core.interrupt import deferred
-from companion.attacks import _threat as geometry
-from companion.attacks._losses import Loss, named, progress_of
-from companion.attacks._predict import as_partial, checked, in_batches
-from companion.attacks._threat import HALF, Threat
+from companion.attacks._losses import Loss, loss_named, progress_of
+from companion.attacks._predict import as_partial, checked_inputs, in_batches
+from companion.attacks._threat import Threat
 
 _SHARE = 0.8  # of the pixels, changed by the first square; their paper's setting for CIFAR-10 and MNIST
 
@@ -70,7 +70,7 @@ def square(
     if threat.norm != "linf":
         raise ValueError(f"norm must be 'linf' for the square attack, got {threat.norm!r}")
     random_key("key", key)
-    x, labels = checked(predict, x, labels, threat.bounds, loss=loss)
+    x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
     if x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
     with double(x, predict):
@@ -78,7 +78,15 @@ def square(
         parts = list(in_batches(np.arange(len(x)), min(batch, len(x))))
         for some in tqdm(parts, desc="square attack", disable=not progress):
             attacked[some], risen = _search(
-                predict, key, some, x[some], low[some], high[some], labels[some], queries, loss=named(loss)
+                predict,
+                key,
+                some,
+                x[some],
+                low[some],
+                high[some],
+                labels[some],
+                queries,
+                loss=loss_named(loss),
             )
             if not np.isfinite(risen).all():
                 raise ValueError("predict returned NaN, or infinity, or loss did")
@@ -107,7 +115,7 @@ def _search(
         return loss(outputs, labels), progress_of(outputs, labels, targeted=False)
 
     def stripes(key: Any) -> Any:
-        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), HALF, (1, width, channels))
+        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), geometry.HALF, (1, width, channels))
         return jnp.broadcast_to(signs, (height, width, channels))
 
     def proposal(key: Any, query: Any, side: Any, up: Any) -> Any:
@@ -115,7 +123,7 @@ def _search(
         top = jax.random.randint(r, (), 0, height - side + 1, np.int32)
         left = jax.random.randint(c, (), 0, width - side + 1, np.int32)
         inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-        return jnp.where(inside[..., None], jax.random.bernoulli(s, HALF, (channels,)), up)
+        return jnp.where(inside[..., None], jax.random.bernoulli(s, geometry.HALF, (channels,)), up)
 
     def placed(up: Any) -> Any:
         return jnp.where(up, high, low)

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, finite, predicted, same_inputs
 from companion._core.compile import double
-from companion.attacks._losses import Loss, named
-from companion.attacks._predict import as_partial, checked, in_batches, loss_gradient, outputs_of
+from companion.attacks._losses import Loss, loss_named
+from companion.attacks._predict import as_partial, checked_inputs, in_batches, loss_gradient, outputs_of
 from companion.statistics import Estimate, accuracy
 
 
@@ -133,12 +133,14 @@ def gradient_cosine(
     >>> gradient_cosine(f, g, np.ones((1, 2), np.float32), np.array([1])).round(3)
     array([0.707], dtype=float32)
     """
-    batch, (x, labels) = count("batch", batch), checked(first, x, labels, loss=loss, name="first")
-    checked(second, x, labels, loss=loss, name="second")
+    batch, (x, labels) = count("batch", batch), checked_inputs(first, x, labels, loss=loss, name="first")
+    checked_inputs(second, x, labels, loss=loss, name="second")
     first, second, found = as_partial(first), as_partial(second), np.empty(len(x), x.dtype)
     with double(x, first, second):
         for some in in_batches(np.arange(len(x)), min(batch, len(x))):
-            one, two = (loss_gradient(f, x[some], labels[some], loss=named(loss)) for f in (first, second))
+            one, two = (
+                loss_gradient(f, x[some], labels[some], loss=loss_named(loss)) for f in (first, second)
+            )
             found[some] = _cosines(one, two)
     return finite("the gradients of first or second", found)
 

@@ -13,10 +13,7 @@ from jaxtyping import Float, Int
 
 from companion._core.checks import count, finite, number, one_of, random_key
 from companion._core.compile import double
-from companion.attacks._inner import grown
-from companion.attacks._losses import cross_entropy
-from companion.attacks._predict import checked
-from companion.attacks._threat import Threat
+from companion.attacks import Threat, checked_inputs, cross_entropy, grown
 
 
 def noisy_fgsm(
@@ -151,7 +148,7 @@ def gradient_directions(
     >>> np.abs(directions).round(3), shares.round(3)
     (array([[1., 0.]], dtype=float32), array([1.], dtype=float32))
     """
-    x, labels = checked(f, x, labels, name="f")
+    x, labels = checked_inputs(f, x, labels, name="f")
     if count("rank", rank) > (most := min(len(x), x[0].size)):
         raise ValueError(f"rank must be at most {most}, the number of inputs and of pixels, got {rank}")
     with double(x, f):
@@ -198,7 +195,7 @@ def local_linearity(
     array([1.], dtype=float32)
     """
     random_key("key", key)
-    x, labels = checked(f, x, labels, name="f")
+    x, labels = checked_inputs(f, x, labels, name="f")
     _sup_norm(threat)
     low, high = threat.bounds
     with double(x, f):

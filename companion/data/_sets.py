@@ -12,7 +12,7 @@ from jaxtyping import Integer, UInt8
 from companion.data import _download, _formats
 from companion.data._download import Remote
 from companion.data._formats import Arrays
-from companion.storage._files import write_atomically
+from companion.storage import write_atomically
 
 
 @dataclass(frozen=True)

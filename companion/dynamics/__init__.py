@@ -18,7 +18,7 @@ from companion.dynamics._paths import (
     rotation,
     velocity,
 )
-from companion.storage._kernel_path import KernelPath
+from companion.storage import KernelPath
 
 __all__ = [
     "KernelPath",

@@ -8,7 +8,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float
 
 from companion._core.checks import count, finite
-from companion.storage._kernel_path import matrix, norm_of
+from companion.storage import matrix, norm_of
 
 
 def concentration(kernel: Float[Any, "n n"], *, top: int = 20) -> float:

@@ -10,7 +10,7 @@ from companion._core.checks import count, finite
 from companion.dynamics._measures import (
     largest,
 )
-from companion.storage._kernel_path import KernelSequence, kernel_at, length, matrix, norm_of
+from companion.storage import KernelSequence, kernel_at, length, matrix, norm_of
 
 
 def inner_products(path: KernelSequence, *, memory: int = 10**9) -> Float[np.ndarray, "t t"]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from companion import results
-from companion.storage._files import place
+from companion.storage import place
 
 
 def main(

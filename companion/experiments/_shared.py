@@ -9,9 +9,7 @@ import numpy as np
 from companion import data
 from companion.architectures import Architecture, conv, fc, myrtle
 from companion.statistics import Estimate
-from companion.storage._checkpoint import ALGORITHM
-from companion.storage._files import locked, place, read_arrays, write_atomically
-from companion.storage._fingerprint import fingerprint
+from companion.storage import ALGORITHM, fingerprint, locked, place, read_arrays, write_atomically
 
 
 def architecture(name: str, **sizes: Any) -> Architecture:

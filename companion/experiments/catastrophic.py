@@ -20,8 +20,7 @@ import optax
 from tqdm.auto import tqdm
 
 from companion import catastrophic, data, networks
-from companion.attacks import Threat, pgd, robust_accuracy, training_attack
-from companion.attacks._losses import cross_entropy
+from companion.attacks import Threat, cross_entropy, pgd, robust_accuracy, training_attack
 from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
 from companion.training import Probe, Run, Switch, train

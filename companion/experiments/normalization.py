@@ -24,9 +24,9 @@ from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk_fn
 from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
-from companion.networks._layers import Conv, average_pool
+from companion.networks import Conv, average_pool
 from companion.normalization import BatchNorm
-from companion.storage._kernel_path import flat
+from companion.storage import flat
 from companion.training import Run, train
 
 REGIMES = ("standard", "pgd")

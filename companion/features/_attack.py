@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
+from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number, same_inputs, within
 from companion._core.compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
-from companion.attacks import _threat as geometry
-from companion.attacks._threat import Threat
+from companion.attacks import Threat
 from companion.features._modes import Eigenfeatures, Modes, wanted_signs, weights
-from companion.regression._modes import mode_indices
+from companion.regression import mode_indices
 
 
 def correct_under_attack(

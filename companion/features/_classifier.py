@@ -9,12 +9,9 @@ from jaxtyping import Float, Int
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, predicted
-from companion.attacks._losses import Loss
-from companion.attacks._pgd import pgd
-from companion.attacks._threat import Threat
+from companion.attacks import Loss, Threat, pgd
 from companion.features._modes import Eigenfeatures, Modes, outputs
-from companion.regression import predictor
-from companion.regression._modes import finite_gains, mode_indices
+from companion.regression import finite_gains, mode_indices, predictor
 
 
 def classifier(

@@ -16,7 +16,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import class_labels
 from companion._core.compile import Kind, kernel_function
 from companion.kernels import gram
-from companion.regression._modes import KernelRegression, checked, finite_gains, mode_indices
+from companion.regression import KernelRegression, checked, finite_gains, mode_indices
 
 Modes = int | Any | None
 

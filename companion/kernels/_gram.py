@@ -12,8 +12,8 @@ from companion._core.checks import batch, count, same_inputs
 from companion._core.compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._core.interrupt import deferred
 from companion.kernels import _plan, _tiles
-from companion.storage import _store
-from companion.storage._files import locked, place
+from companion.kernels._identity import identity_of
+from companion.storage import finished, locked, marking, opened, place, stored_tile
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,10 @@ def _on_disk(
 ) -> np.ndarray:
     """Fill the store in a folder, or go on with it; the tiles of a store stay as they are."""
     shape = (len(x1), len(x1 if x2 is None else x2))
-    identity = _store.identity(kernel, kind, x1, x2, dtype)
+    identity = identity_of(kernel, kind, x1, x2, dtype)
 
     def layout() -> _plan.Layout | None:
-        stored = _store.stored_tile(folder, identity)
+        stored = stored_tile(folder, identity)
         if stored is None:
             return None
         if tile is not None:
@@ -221,17 +221,15 @@ def _on_disk(
                 )
         return _plan.Layout(*shape, *stored, symmetric=x2 is None)
 
-    if layout() and (matrix := _store.finished(folder)) is not None:
+    if layout() and (matrix := finished(folder)) is not None:
         return matrix
     with locked(folder):
         job = _plan.prepare(kernel, kind, x1, x2, layout() or tile, memory)
         cut = job.layout
-        matrix, done = _store.opened(
-            folder, identity, (cut.rows, cut.columns), len(cut.corners()), shape, dtype
-        )
-        with _store.marking(matrix, done) as mark:
+        matrix, done = opened(folder, identity, (cut.rows, cut.columns), len(cut.corners()), shape, dtype)
+        with marking(matrix, done) as mark:
             _tiles.fill(matrix, job, x1, x2, np.flatnonzero(done).tolist(), mark, kind if progress else None)
-        return _store.finished(folder)
+        return finished(folder)
 
 
 def _size(count: int) -> str:

@@ -136,7 +136,7 @@ def _job(
 ) -> Job:
     first, second = _specs(x1, x2, layout)
     function = getattr(kernel, "kernel", kernel)
-    block = compiled(function, kind, first, second, devices, jax.config.jax_enable_x64)
+    block = compiled(function, kind, first, second, devices)
     stats = block.memory_analysis()
     if stats is None:
         one = _guess(kernel, x1, x2, layout, devices)
@@ -182,9 +182,8 @@ def compiled(
     first: Spec,
     second: Spec,
     devices: tuple[Any, ...],
-    x64: bool,  # noqa: ARG001
 ) -> Callable[..., Any]:
-    """Compile a tile for these shapes; the form is kept under `x64` too, which it depends on unseen."""
+    """Compile a tile for these shapes."""
 
     def block(x1: Any, x2: Any) -> Any:
         with jax.default_matmul_precision("highest"):

@@ -7,6 +7,9 @@ NTK parameterization, which have an infinite-width kernel, are in `companion.arc
 all.
 """
 
+# For other rooms.
+from companion.networks._layers import Conv as Conv
+from companion.networks._layers import average_pool as average_pool
 from companion.networks._models import (
     Model,
     cnn,
@@ -20,6 +23,10 @@ from companion.networks._models import (
     resnet18,
     small_cnn,
 )
+from companion.networks._norm import BatchNorm as BatchNorm
+from companion.networks._norm import Variance as Variance
+from companion.networks._norm import batch_statistics as batch_statistics
+from companion.networks._norm import layer as layer
 
 __all__ = [
     "Model",

@@ -18,6 +18,11 @@ from companion.regression._modes import (
     rounding_error,
     target_energy,
 )
+
+# For other rooms.
+from companion.regression._modes import checked as checked
+from companion.regression._modes import finite_gains as finite_gains
+from companion.regression._modes import mode_indices as mode_indices
 from companion.regression._predictor import input_gradient, predictor
 
 __all__ = [

@@ -1,8 +1,6 @@
 """Where a result comes from: commit, device, versions, date; and no name of the machine or of its folders."""
 
-import importlib.metadata
 import math
-import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -14,8 +12,8 @@ import numpy as np
 
 import companion
 from companion._core.checks import count, number
+from companion._core.versions import versions
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "neural-tangents", "flax", "optax")
 # A path from the root or the home folder, in Unix's or Windows's words: the whole text, or a part of it.
 _ABSOLUTE = re.compile(
     r"""^[~/] | file:/ | (?:^|[\s"'(=,\[]) (?: ~/ | ~?/[\w.~-]+/ | [A-Za-z]:[\\/] | \\\\\w )""", re.VERBOSE
@@ -150,14 +148,3 @@ def _device() -> dict[str, Any]:
         "count": len(devices),
         "cores": cores(),
     }
-
-
-def versions() -> dict[str, str]:
-    """List the versions that numbers can depend on; a package that is missing is "absent"."""
-    versions = {"python": platform.python_version(), "companion": companion.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return versions

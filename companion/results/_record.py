@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from companion.results._provenance import provenance, settings
-from companion.storage._files import place, write_atomically
+from companion.storage import place, write_atomically
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -1,1 +1,49 @@
 """What is kept on disk: whole files, fingerprints, a matrix in tiles, paths of kernels, checkpoints."""
+
+from companion.storage._checkpoint import ALGORITHM, Checkpoints
+from companion.storage._files import (
+    damaged,
+    held,
+    locked,
+    place,
+    read_array,
+    read_arrays,
+    write_atomically,
+    writing,
+)
+from companion.storage._fingerprint import fingerprint
+from companion.storage._kernel_path import (
+    KernelPath,
+    KernelSequence,
+    flat,
+    kernel_at,
+    length,
+    matrix,
+    norm_of,
+)
+from companion.storage._store import finished, marking, opened, stored_tile
+
+__all__ = [
+    "ALGORITHM",
+    "Checkpoints",
+    "KernelPath",
+    "KernelSequence",
+    "damaged",
+    "fingerprint",
+    "finished",
+    "flat",
+    "held",
+    "kernel_at",
+    "length",
+    "locked",
+    "marking",
+    "matrix",
+    "norm_of",
+    "opened",
+    "place",
+    "read_array",
+    "read_arrays",
+    "stored_tile",
+    "write_atomically",
+    "writing",
+]

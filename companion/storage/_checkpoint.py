@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from companion.results._provenance import versions
+from companion._core.versions import versions
 from companion.storage._files import damaged, read_arrays, write_atomically
 
 # To be raised when the same arguments would train to another network, or the files take another form.

@@ -14,43 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from companion._core.compile import Kind
-from companion.data._formats import read_limited
-from companion.kernels._plan import compiled, local_devices
-from companion.results._provenance import versions
+from companion._core.versions import versions
 from companion.storage._files import write_atomically, writing
-from companion.storage._fingerprint import fingerprint
 
 SECONDS_BETWEEN_MARKS = 2.0
-# To be raised when the same call would give another matrix, or the files another form.
-FORMAT = 2
-_FINGERPRINT_INPUTS = 4
-
-
-def identity(
-    kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray | None, dtype: np.dtype
-) -> dict[str, Any]:
-    """Everything that decides the bytes of the matrix, but for the tiles."""
-    function, devices = getattr(kernel, "kernel", kernel), local_devices()
-    other = x1 if x2 is None else x2
-    few = [np.ascontiguousarray(x[:_FINGERPRINT_INPUTS]) for x in (x1, other)]
-    specs = [(x.shape, x.dtype.name) for x in few]
-    block = compiled(function, kind, *specs, devices[:1], jax.config.jax_enable_x64)
-    values = np.asarray(block(*(jax.device_put(x, devices[0]) for x in few)))
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "shape": [len(x1), len(other)],
-        "dtype": dtype.name,
-        "x1": fingerprint(x1),
-        "x2": None if x2 is None else fingerprint(x2),
-        "kernel": getattr(kernel, "name", None) or getattr(kernel, "__qualname__", type(kernel).__name__),
-        "devices": f"{len(devices)} × {devices[0].device_kind}",
-        "kernel's values": fingerprint(values),
-    }
 
 
 def stored_tile(folder: Path, identity: dict[str, Any]) -> tuple[int, int] | None:
@@ -74,7 +43,7 @@ def stored_tile(folder: Path, identity: dict[str, Any]) -> tuple[int, int] | Non
             )
         return None
     try:
-        stored = json.loads(read_limited(path, limit=1 << 20))
+        stored = json.loads(path.read_bytes())
         tile = tuple(stored.pop("tile"))
         stored.pop("versions", None)  # for people: the kernel's values tell what a version has changed
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,7 +12,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import count, number
 from companion._core.compile import network
 from companion.networks import Model, evaluation
-from companion.storage._fingerprint import fingerprint
+from companion.storage import fingerprint
 
 
 def kinds(model: Any, optimizer: Any) -> None:

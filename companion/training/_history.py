@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from companion._core.interrupt import safe_point
-from companion.storage._checkpoint import Checkpoints
-from companion.storage._files import locked
-from companion.storage._kernel_path import KernelPath
+from companion.storage import Checkpoints, KernelPath, locked
 from companion.training._records import Recorder, Run
 from companion.training._step import Carry
 

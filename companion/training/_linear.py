@@ -14,7 +14,7 @@ from companion._core.checks import count, finite, number
 from companion._core.compile import double_where, network
 from companion.empirical import empirical_ntk
 from companion.networks import Model, evaluation, linearise_at
-from companion.storage._kernel_path import flat
+from companion.storage import flat
 
 
 @double_where("variables", "x")

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from companion.empirical import Reduce, empirical_ntk_fn
 from companion.networks import Model, evaluation
-from companion.storage._kernel_path import flat
+from companion.storage import flat
 from companion.training._step import attacked, right
 
 

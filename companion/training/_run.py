@@ -17,11 +17,9 @@ from tqdm.auto import tqdm
 from companion._core.checks import random_key
 from companion._core.compile import double_where
 from companion._core.interrupt import deferred, in_short_loops, safe_point
-from companion.attacks._inner import Replay
-from companion.attacks._losses import Loss, named
+from companion.attacks import Loss, Replay, loss_named
 from companion.networks import Model
-from companion.storage._checkpoint import Checkpoints
-from companion.storage._files import place
+from companion.storage import Checkpoints, place
 from companion.training import _arguments as checks
 from companion.training._history import History
 from companion.training._records import Probe, Recorder, Run, traceable
@@ -133,7 +131,7 @@ def train(
         key,
         attacks=() if times else attacks,
         penalty=traceable(penalty),
-        loss=named(loss),
+        loss=loss_named(loss),
         training_mode=attack_training_mode,
     )
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
@@ -151,7 +149,7 @@ def train(
             attack_training_mode=attack_training_mode,
             clean_too=clean_too,
             penalty=penalty,
-            loss=named(loss),
+            loss=loss_named(loss),
             test_data=test,
             test_attack=test_attack,
             probe=probe,
@@ -173,7 +171,7 @@ def train(
         penalty=traceable(penalty),
         model=model,
         optimizer=optimizer,
-        loss=named(loss),
+        loss=loss_named(loss),
         batch_size=batch_size,
         times=times,
         attack_training_mode=attack_training_mode,

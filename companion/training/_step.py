@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from companion._core.checks import predicted
 from companion._core.interrupt import safe_point
-from companion.attacks._losses import predicted
 from companion.networks import Model
 
 

@@ -1,0 +1,88 @@
+"""The ball around an input within the pixels' bounds: its box, random points, steps, rounding."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The chance of a random sign: of one precision, so that the same signs are drawn whatever JAX is set to.
+HALF = np.float32(0.5)
+
+
+class Ball(Protocol):
+    """What `attacks.Threat` says: {x' : ‖x' − x‖ ≤ ε, low ≤ x' ≤ high}, in the norm "linf" or "l2"."""
+
+    norm: str
+    eps: float
+    bounds: tuple[float, float]
+
+
+def box(ball: Ball, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest value of every pixel, rounded inwards: both lie in the ball exactly."""
+    (low, high), eps = ball.bounds, ball.eps if ball.norm == "linf" else np.inf
+    least, largest = np.empty_like(x), np.empty_like(x)
+    # Some inputs at a time, so that all that is computed in double precision stays in a cache.
+    size = max(1, 2**15 // x[0].size)
+    for first in range(0, len(x), size):
+        some = slice(first, first + size)
+        wide = _wide(x[some])
+        least[some] = _rounded_towards(x[some], np.maximum(wide - eps, low), eps)
+        largest[some] = _rounded_towards(x[some], np.minimum(wide + eps, high), eps)
+    return least, largest
+
+
+def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
+    """Attacked inputs with the rounding of their projection taken back: the ball holds to the last bit."""
+    delta = _wide(attacked) - _wide(x)
+    if ball.norm == "l2":
+        length = np.sqrt((delta**2).sum(axis=_pixels(x), keepdims=True))
+        delta *= np.minimum(1, ball.eps / np.maximum(length, np.finfo(x.dtype).tiny))
+    low, high = box(ball, x)
+    return np.clip(_rounded_towards(x, _wide(x) + delta, np.abs(delta)), low, high)
+
+
+def start(norm: str, eps: Any, keys: jax.Array, x: Any, low: Any, high: Any) -> Any:
+    """A random point of each input's ball, uniform before the pixels' bounds cut it."""
+    if norm == "linf":
+        share = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)
+        return jnp.clip(x + eps * (2 * share - 1), low, high)
+
+    def point(key: jax.Array) -> Any:
+        direction = jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:], x.dtype)
+        radius = jax.random.uniform(jax.random.fold_in(key, 1), (), x.dtype) ** (1 / direction.size)
+        return eps * radius * direction / jnp.linalg.norm(direction)
+
+    return jnp.clip(x + jax.vmap(point)(keys), low, high)
+
+
+def step(norm: str, gradient: Any, now: Any, x: Any, low: Any, high: Any, size: Any, eps: Any) -> Any:
+    """Steepest ascent in the norm, then back into the ball around x and the pixels' bounds."""
+    if norm == "linf":
+        return jnp.clip(now + size * jnp.sign(gradient), low, high)
+    delta = now + size * gradient / _length(gradient) - x
+    return jnp.clip(x + delta * jnp.minimum(1, eps / _length(delta)), low, high)
+
+
+def _length(delta: Any) -> Any:
+    """Euclidean length of each example, 1 for 0; scaled, so that squares of tiny gradients do not vanish."""
+    axes, tiny = _pixels(delta), jnp.finfo(delta.dtype).tiny
+    scale = jnp.maximum(jnp.abs(delta).max(axis=axes, keepdims=True), tiny)
+    length = scale * jnp.sqrt(((delta / scale) ** 2).sum(axis=axes, keepdims=True))
+    return jnp.where(length > 0, length, jnp.ones_like(length))
+
+
+def _pixels(x: Any) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim))
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
+
+
+def _rounded_towards(x: np.ndarray, wide: np.ndarray, most: Any) -> np.ndarray:
+    """The nearest numbers of x's type that are no farther from x than these, nor than `most`."""
+    near = wide.astype(x.dtype)
+    moved = np.abs(_wide(near) - _wide(x))
+    farther = (moved > np.abs(wide - _wide(x))) | (moved > most)
+    return np.where(farther, np.nextafter(near, x), near)
