@@ -243,8 +243,9 @@ def test_an_interrupted_experiment_ends_by_the_signal():
 
 
 @pytest.mark.matrix
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("work", ["train", "residual", "descent"])
-def test_long_work_interrupted_at_any_moment_does_not_crash(work, tmp_path):
-    chance = random.Random(0)
-    for _ in range(34):
+def test_long_work_interrupted_at_any_moment_does_not_crash(work, seed, tmp_path):
+    chance = random.Random(seed)
+    for _ in range(3):
         interrupted(work, round(chance.uniform(0, 2.5), 3), tmp_path)

@@ -177,11 +177,11 @@ CASES = {
     ),
     "normalization.on_normalized_inputs": Case(_of(CNN, IMAGES, normalization.on_normalized_inputs)),
     "normalization.variance_ratio": Case(lambda a: normalization.variance_ratio(a(X), 2), np.float64),
-    "predictor.predictor": Case(lambda a: predictor(FC, a(X), a(ALPHA))(a(X)), double_off=False),
-    "predictor.predictor of float32": Case(
+    "regression.predictor": Case(lambda a: predictor(FC, a(X), a(ALPHA))(a(X)), double_off=False),
+    "regression.predictor of float32": Case(
         lambda a: predictor(FC, X.astype("f4"), ALPHA)(a(X)), gives=np.float32
     ),
-    "predictor.input_gradient": Case(
+    "regression.input_gradient": Case(
         lambda a: input_gradient(predictor(FC, a(X), a(ALPHA)), a(X + 0.1)), double_off=False, rtol=1e-3
     ),
     "regression.coefficient_matrix": Case(

@@ -193,7 +193,7 @@ def test_wrong_arguments_are_named():
                 lambda: predictor(fc(1), SINGLE, Y)(SINGLE[:, :2]),
                 r"x and x_train must hold inputs of one shape",
             ),
-            (lambda: input_gradient(len, SINGLE), "f must come from predictor.predictor"),
+            (lambda: input_gradient(len, SINGLE), "f must come from regression.predictor"),
             (
                 lambda: input_gradient(predictor(fc(1), SINGLE, Y), SINGLE, Y[:2]),
                 r"weights must have shape \(11, 3\), got \(2, 3\)",
