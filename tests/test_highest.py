@@ -14,7 +14,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh, PartitionSpec
 from jax.tree_util import Partial
 
-from companion import training
 from companion.architectures import conv, fc
 from companion.attacks import _pgd, _predict, _square
 from companion.attacks._losses import margin
@@ -23,7 +22,7 @@ from companion.experiments import scale
 from companion.features import _attack
 from companion.kernels import gram
 from companion.regression import input_gradient, predictor
-from companion.training import _linear
+from companion.training import _descent, _linear
 from companion.training import _residual as residual
 
 HIGHEST, DEFAULT = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
@@ -289,7 +288,7 @@ def apply(params, x):
 
 
 def test_training_in_the_lazy_regime_is_in_highest_precision():
-    outputs, advance = training._compiled.__wrapped__(apply)
+    outputs, advance = _descent._compiled.__wrapped__(apply)
     numbers = {"norm": 1.0, "rate": 0.1, "momentum": 0.0, "level": 0.1, "stop": 5}
 
     def train(key, size):

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion import empirical, networks
-from companion.empirical import empirical_ntk
+from companion import networks
+from companion.empirical import _ntk, empirical_ntk
 from companion.networks import _layers
 from companion.networks._modules import SmallCNN
 
@@ -153,9 +153,9 @@ def test_initialization_is_the_module_s_own():
 
 def test_kernels_at_many_weights_are_compiled_once_for_networks_of_ours_alone(monkeypatch):
     x, compiled = np.eye(3, dtype=np.float32), []
-    make = empirical.make_plan
+    make = _ntk.make_plan
     monkeypatch.setattr(
-        empirical, "make_plan", lambda *args, **options: compiled.append(1) or make(*args, **options)
+        _ntk, "make_plan", lambda *args, **options: compiled.append(1) or make(*args, **options)
     )
     scale = [1.0]
 

@@ -17,7 +17,7 @@ import pytest
 from refusals import assert_refused
 
 from companion import results
-from companion.results import _provenance
+from companion.results import _provenance, _record
 from companion.storage import _files
 
 GOOD = {
@@ -363,8 +363,8 @@ def test_the_default_folder_is_the_book_s_wherever_one_stands(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
         results.load("no_such_experiment", "full")
-    root = Path(results.__file__).parents[1]
+    root = Path(results.__file__).parents[2]
     assert str(root / "book" / "results" / "no_such_experiment" / "full.json") in str(caught.value)
-    monkeypatch.setattr(results, "_PACKAGE", tmp_path / "site-packages" / "companion")
+    monkeypatch.setattr(_record, "_PACKAGE", tmp_path / "site-packages" / "companion")
     path = results.record("x", "quick", **GOOD)
     assert path.resolve() == tmp_path / "book" / "results" / "x" / "quick.json"

@@ -156,7 +156,7 @@ def test_only_a_predictor_is_one(call):
     f = predictor(fc(1), X, ALPHA)
     call(jax.tree.map(lambda part: 2 * part, f))
     for other in (Partial(good), good, attacks.two_logits(f)):
-        with pytest.raises(TypeError, match=r"f must come from predictor\.predictor, got "):
+        with pytest.raises(TypeError, match=r"f must come from regression\.predictor, got "):
             call(other)
 
 

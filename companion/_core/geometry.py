@@ -1,6 +1,6 @@
 """The ball around an input within the pixels' bounds: its box, random points, steps, rounding."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 HALF = np.float32(0.5)
 
 
+@runtime_checkable
 class Ball(Protocol):
     """What `attacks.Threat` says: {x' : ‖x' − x‖ ≤ ε, low ≤ x' ≤ high}, in the norm "linf" or "l2"."""
 

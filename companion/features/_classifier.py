@@ -38,6 +38,7 @@ def classifier(
     Cost: O(n q k) for q features, once; then as any `predictor`.
 
     >>> from companion import regression
+    >>> from companion.features import eigenfeatures
     >>> x = np.eye(2, dtype=np.float32)
     >>> fitted = regression.fit(np.diag([4.0, 1.0]), np.array([[8.0], [3.0]]))
     >>> first = classifier(eigenfeatures(fitted, lambda a, b, get: a @ b.T, x), 1)

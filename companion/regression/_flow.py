@@ -46,6 +46,7 @@ def fit(
     Cost: O(n³) time, about 10 n³ operations; 3 n² float64 of memory beside the input.
     Source: Jacot et al. (2018), arXiv 1806.07572, section 5; Lee et al. (2019), arXiv 1902.06720, eq. 10.
 
+    >>> from companion.regression import condition_number
     >>> float(condition_number(fit(np.diag([4.0, 1.0]), np.ones((2, 1)))))
     4.0
     """

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from companion._core.versions import versions
@@ -73,11 +72,15 @@ class Checkpoints:
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:
+    import jax  # storage is light where no checkpoint is written
+
     return {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def _shaped(path: Path, arrays: Mapping[str, np.ndarray], tree: Any) -> Any:
     """The arrays of a file as a tree; or an error where they are not its leaves."""
+    import jax
+
     wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(tree).items()}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     if wanted != found:

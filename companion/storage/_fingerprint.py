@@ -8,6 +8,7 @@ only the name is seen, not what is looked up in it.
 import dis
 import functools
 import hashlib
+import sys
 import sysconfig
 import types
 import weakref
@@ -15,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -44,7 +44,7 @@ def _digest(value: Any, above: list[int], known: dict[int, bytes], unseen: list[
         return known[id(value)]
     if id(value) in above:
         return f"{len(above) - above.index(id(value))} above".encode()
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_plain(value):
+    if (isinstance(value, np.ndarray | np.generic) or _is_jax(value)) and _is_plain(value):
         return _array(np.asarray(value))
     try:
         kind, *parts = _parts(value)
@@ -63,14 +63,24 @@ def _digest(value: Any, above: list[int], known: dict[int, bytes], unseen: list[
 
 
 def _is_plain(array: Any) -> bool:
-    return array.dtype != object and not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    if array.dtype == object:
+        return False
+    jax = sys.modules.get("jax")
+    return jax is None or not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _is_jax(value: Any) -> bool:
+    """Whether it is an array of JAX, which is not imported to find that out."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.Array)
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
     """What a value is, and the values that make it up."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return (f"{type(value).__qualname__} {value!r}",)
-    if isinstance(value, jax.Array):
+    if _is_jax(value):
+        jax = sys.modules["jax"]
         return f"key {jax.random.key_impl(value)}", jax.random.key_data(value)
     if isinstance(value, tuple | list):
         return f"{type(value).__qualname__} {len(value)}", *value
