@@ -74,7 +74,11 @@ ALIASES = {
 }
 # Sphinx looks for these as for names: shapes such as 'n d', jaxtyping's own types, which have no manual to
 # link to, and types of our private modules. They stay plain text.
-NO_NAME = re.compile(r".*['\" ].*|jaxtyping\..*|Float|Float32|Float64|Int|Int32|Bool|UInt8|companion\._.*")
+NO_NAME = re.compile(
+    r".*['\" ].*|jaxtyping\..*|Float|Float32|Float64|Int|Int32|Bool|UInt8|companion\.(\w+\.)?_.*"
+)
+# A name of ours where it is defined; the pages have it where it is imported from.
+INSIDE = re.compile(r"(companion\.\w+)\._\w+\.(\w+)")
 NOTE = re.compile(r"(?:Cost|Source|Sources|Chapter|Precision|Shape|Memory): \S")
 
 
@@ -104,6 +108,11 @@ def resolve(app, env, node, contnode):
     if target in ALIASES:
         node["reftarget"] = ALIASES[target]
         return intersphinx.missing_reference(app, env, node, contnode)
+    if inside := INSIDE.fullmatch(target):
+        public, role = ".".join(inside.groups()), node.get("reftype")
+        domain, page = env.get_domain("py"), node.get("refdoc", env.docname)
+        if found := domain.resolve_xref(env, page, app.builder, role, public, node, contnode):
+            return found
     return contnode if NO_NAME.fullmatch(target) else None
 
 
