@@ -28,7 +28,7 @@ from companion.architectures import fc
 from companion.attacks._losses import cross_entropy, margin
 from companion.empirical import empirical_ntk_fn
 from companion.kernels import gram
-from companion.regression import predictor
+from companion.regression import from_coefficients
 
 MODULES = {
     "conv": _conv_kernel, "dense": _dense_kernel, "features": _feature_attack, "jax": jax, "layers": _layers,
@@ -108,10 +108,12 @@ def slope(kernel, m, *shape, instead):
         def loss(f, z):
             return jax.value_and_grad(lambda z: jax.nn.softplus(f(z)).sum())(z)
 
-        ours = one(loss, predictor(kernel, x, alpha), z, instead={})
+        ours = one(loss, from_coefficients(kernel, x, alpha), z, instead={})
         if isinstance(instead, int):
-            return ours, one(loss, predictor(kernel, x, alpha, batch=min(instead, len(x))), z, instead={})
-        return ours, one(loss, predictor(kernel, x, alpha), z, instead=instead)
+            return ours, one(
+                loss, from_coefficients(kernel, x, alpha, batch_size=min(instead, len(x))), z, instead={}
+            )
+        return ours, one(loss, from_coefficients(kernel, x, alpha), z, instead=instead)
 
     return build
 

@@ -21,9 +21,7 @@ import numpy as np
 from companion import data, regression, results
 from companion.architectures import fc
 from companion.attacks import Threat, pgd, robust_accuracy
-from companion.kernels import gram
 from companion.neural_tangents import stax
-from companion.regression import predictor
 
 SCALES = {"W_std": 2**0.5, "b_std": 0.1}
 STEPS, BATCHES = 10, (250, 1000)
@@ -105,8 +103,7 @@ def main():
     repeats = 1 if options.toy else 3
     print(images)
     x, y, threat = images.x_test, images.y_test, Threat("linf", eps)
-    alpha = regression.solve(gram(fc(1), images.x_train), targets)
-    f = predictor(fc(1), images.x_train, alpha)
+    f = regression.fit(fc(1), images.x_train, targets, solver="cholesky")
     falling = np.linspace(eps, eps / STEPS, STEPS)
     fixed, solving = (straightforward(images, targets, eps, fixed=fixed) for fixed in (True, False))
     ways = {

@@ -20,7 +20,6 @@ import numpy as np
 from companion import data, features, regression, results
 from companion.architectures import fc
 from companion.attacks import Threat, fgsm
-from companion.kernels import gram
 from companion.neural_tangents import stax
 
 SCALES = {"W_std": 2**0.5, "b_std": 0.1}
@@ -79,15 +78,12 @@ def main():
     n, images_at_once, batch, repeats = (30, 2, 8, 1) if options.toy else (N, IMAGES, BATCH, 2)
     print(images)
     x, threat, sign = images.x_test, Threat("linf", eps), jnp.asarray(2.0 * y - 1, jnp.float32)
-    fitted = regression.fit(gram(fc(1), images.x_train), data.targets(y_train))
-    found = features.eigenfeatures(fitted, fc(1), images.x_train)
+    found = regression.fit(fc(1), images.x_train, data.targets(y_train))
     modes = np.unique(np.geomspace(1, n, 2 if options.toy else SAMPLE).astype(int)) - 1
     each = {i: features.classifier(found, [i]) for i in modes}
     alphas = {
         i: jnp.asarray(
-            np.outer(fitted.eigenvectors[:, i] / fitted.eigenvalues[i], fitted.projections[i]).astype(
-                np.float32
-            )
+            np.outer(found.eigenvectors[:, i] / found.eigenvalues[i], found.projections[i]).astype(np.float32)
         )
         for i in modes
     }

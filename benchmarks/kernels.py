@@ -23,7 +23,7 @@ from companion.architectures import conv, fc
 from companion.empirical import empirical_ntk_fn
 from companion.kernels import gram
 from companion.neural_tangents import nt, stax
-from companion.regression import input_gradient, predictor
+from companion.regression import from_coefficients
 
 SCALES = {"W_std": 2**0.5, "b_std": 0.1}
 
@@ -96,12 +96,12 @@ def empirical(n, side=32):
 def gradient(m, n, d):
     """The input gradient of a kernel predictor."""
     x, z, alpha = inputs(n, d), inputs(m, d), inputs(n, 1)
-    f, weights = predictor(fc(3), x, alpha), jnp.ones((m, 1), jnp.float32)
+    f, weights = from_coefficients(fc(3), x, alpha), jnp.ones((m, 1), jnp.float32)
     kernel_fn = library(lambda: stax.Dense(1, **SCALES))
     whole = jax.jit(jax.grad(lambda z, x, alpha: (kernel_fn(z, x, "ntk") @ alpha).sum()))
     product = jax.jit(lambda z, x: jnp.matmul(z, x.T, precision="highest"))
     return {
-        "companion": lambda: input_gradient(f, z, weights),
+        "companion": lambda: f.gradient(z, weights),
         "neural-tangents, one jit": lambda: whole(z, x, alpha),
         "matrix product": lambda: product(z, x),
     }

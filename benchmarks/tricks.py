@@ -107,14 +107,14 @@ TRICKS = {
         "_plan._by_threads", matrix(3000, 784, instead={"plan._by_threads": lambda _: False})
     ),
     "transposed in pieces": Trick("_tiles._mirror", mirrored),
-    "products kept, fc": Trick("predictor._compiled", slope(dense, 500, 4000, 3072, instead=NONE_SAVED)),
+    "products kept, fc": Trick("_evaluate.compiled", slope(dense, 500, 4000, 3072, instead=NONE_SAVED)),
     "the rest not kept, fc": Trick(
-        "predictor._compiled", slope(dense, 500, 4000, 784, instead=ALL_SAVED), "memory"
+        "_evaluate.compiled", slope(dense, 500, 4000, 784, instead=ALL_SAVED), "memory"
     ),
     "the rest not kept, conv": Trick(
-        "predictor._compiled", slope(conv(2), 32, 64, 28, 28, 1, instead=ALL_SAVED), "memory"
+        "_evaluate.compiled", slope(conv(2), 32, 64, 28, 28, 1, instead=ALL_SAVED), "memory"
     ),
-    "small blocks, conv": Trick("predictor._default_batch", slope(conv(2), 32, 200, 28, 28, 1, instead=200)),
+    "small blocks, conv": Trick("_evaluate.default_batch", slope(conv(2), 32, 200, 28, 28, 1, instead=200)),
     "convolutions as products in loops": Trick(
         "_layers.Conv", training(CNN, 40, 28, 28, 1, instead={"layers._product": _layers._convolution})
     ),

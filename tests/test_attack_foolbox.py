@@ -14,7 +14,7 @@ from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.attacks import Threat, fgsm, one_step, pgd, training_attack, two_logits
 from companion.networks import predict_fn, small_cnn
-from companion.regression import predictor
+from companion.regression import from_coefficients
 from companion.statistics import accuracy
 from companion.training import train
 
@@ -29,8 +29,8 @@ EPS = {"linf": 0.08, "l2": 0.9}
 def digits(kernel, classes=None):
     found = data.load("mnist5k", classes=classes, n_train=200, n_test=100)
     k_train_train = np.asarray(kernel(found.x_train, found.x_train, "ntk"))
-    fitted = kr.fit(k_train_train, data.targets(found.y_train))
-    return predictor(kernel, found.x_train, kr.coefficients(fitted, t=100.0)), found.x_test, found.y_test
+    fitted = kr.fit(k_train_train, targets=data.targets(found.y_train))
+    return from_coefficients(kernel, found.x_train, fitted.at(100.0).coefficients), found.x_test, found.y_test
 
 
 @pytest.fixture(scope="module")

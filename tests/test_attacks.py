@@ -18,7 +18,7 @@ from companion import attacks
 from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.attacks import Threat, _pgd, fgsm, one_step, pgd, random_sign, random_uniform, square
-from companion.regression import predictor
+from companion.regression import from_coefficients
 from companion.statistics import accuracy
 
 
@@ -328,7 +328,7 @@ def exponential(a, b, get):
 
 def kernel_step(x, labels, threat):
     centres = np.linspace(0, 1, 3 * x[0].size, dtype=np.float32).reshape(3, *x.shape[1:])
-    f = predictor(exponential, centres, np.array([[1.0], [-2.0], [1.5]], np.float32))
+    f = from_coefficients(exponential, centres, np.array([[1.0], [-2.0], [1.5]], np.float32))
     return one_step(f, x, labels, threat)
 
 
@@ -652,7 +652,7 @@ def falling(outputs, labels):
 
 def test_the_formula_for_kernels_is_fgsm_on_any_loss_of_one_output():
     x_train, x = pixels(2, 12, 3, 3, 1).astype(np.float32)
-    f = predictor(exponential, x_train, np.random.default_rng(0).normal(size=(12, 1)), batch=5)
+    f = from_coefficients(exponential, x_train, np.random.default_rng(0).normal(size=(12, 1)), batch_size=5)
     labels, threat = np.arange(12) % 2, Threat("linf", 0.1)
     step = one_step(f, x, labels, threat, batch=8)
     np.testing.assert_allclose(fgsm(f, x, labels, threat, loss=falling), step, atol=1e-6)
@@ -662,7 +662,7 @@ def test_the_formula_for_kernels_is_fgsm_on_any_loss_of_one_output():
 def test_the_formula_for_kernels_is_the_slow_step():
     x_train, x = pixels(2, 8, 6)
     alpha, labels = np.random.default_rng(0).normal(size=(8, 3)), np.arange(8) % 3
-    f = predictor(exponential, x_train, alpha)
+    f = from_coefficients(exponential, x_train, alpha)
     for norm, eps in NORMS.items():
         threat, options = Threat(norm, eps), {"steps": 1, "step_size": eps, "loss": "cross_entropy"}
         expected = slow_pgd(
@@ -809,7 +809,7 @@ def first_pixel(x):
 
 HALF, GREY, ONES = np.full((3, 2), 0.5, np.float32), np.full((3, 2, 2, 1), 0.5, np.float32), np.ones(3, int)
 LINF, L2 = Threat("linf", 0.1), Threat("l2", 0.1)
-KERNEL = predictor(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
+KERNEL = from_coefficients(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -894,7 +894,7 @@ def test_wrong_arguments_are_named():
             ),
             (
                 lambda: one_step(len, HALF, ONES, LINF),
-                "f must come from regression.predictor|predict must return outputs",
+                "f must come from regression.fit",
             ),
             (lambda: one_step(KERNEL, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\)"),
             (lambda: one_step(KERNEL, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),

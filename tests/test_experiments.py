@@ -109,9 +109,9 @@ def test_scale_predicts_what_regression_does():
     digits = data.load("mnist5k", n_train=100, n_test=60)
     kernel = gram(fc(1), digits.x_train)
     fitted = regression.fit(
-        kernel, data.targets(digits.y_train, 10), ridge=config.ridge * float(np.diag(kernel).mean())
+        kernel, targets=data.targets(digits.y_train, 10), ridge=config.ridge * float(np.diag(kernel).mean())
     )
-    outputs = regression.predict(fitted, gram(fc(1), digits.x_test, digits.x_train))
+    outputs = fitted.from_kernel(gram(fc(1), digits.x_test, digits.x_train))
     assert scale.run(config)["accuracy"][0] == statistics.accuracy(outputs, digits.y_test).value
 
 

@@ -13,7 +13,7 @@ from companion.data._sets import SETS
 from companion.experiments import features
 from companion.experiments._shared import architecture
 from companion.kernels import gram
-from companion.regression import predictor
+from companion.regression import from_coefficients
 
 # `make book` runs the experiment whole, in chapter 3; these hold its arrays against slow definitions.
 pytestmark = pytest.mark.matrix
@@ -57,7 +57,11 @@ def fitted():
     """Regression on the first case's images, Θ(x, X) of its test images, and their labels."""
     x_train, y_train, x, y, _ = features.held_out(CASE)
     kernel = architecture("FC-1")
-    return regression.fit(gram(kernel, x_train), data.targets(y_train, 2)), gram(kernel, x, x_train), y
+    return (
+        regression.fit(gram(kernel, x_train), targets=data.targets(y_train, 2)),
+        gram(kernel, x, x_train),
+        y,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +197,8 @@ def test_the_damage_is_shared_by_the_blocks(measured):
     case, name = features.rows(TINY)[1]
     x_train, y_train, x, y, k = features.held_out(case)
     kernel, threat = architecture(name), Threat("linf", case.eps)
-    fitted = regression.fit(gram(kernel, x_train), data.targets(y_train, k))
-    f = predictor(kernel, x_train, regression.coefficients(fitted))
+    fitted = regression.fit(gram(kernel, x_train), targets=data.targets(y_train, k))
+    f = from_coefficients(kernel, x_train, fitted.coefficients)
     sizes = case.eps * np.array([1, 2 / 3, 1 / 3])
     attacked = pgd(f, x, y, threat, steps=3, step_size=sizes, early_stop=True)
     before, after = (regression.contributions(fitted, gram(kernel, z, x_train)) for z in (x, attacked))
@@ -210,7 +214,7 @@ def test_the_damage_is_shared_by_the_blocks(measured):
 def test_early_stopping_is_the_flow_at_times_in_units_of_the_largest_eigenvalue(measured, fitted):
     decomposed, cross, y = fitted
     for t, found in zip(measured["times"], measured["stopped"][0, :, 0, 0], strict=True):
-        outputs = regression.predict(decomposed, cross, t=t / decomposed.eigenvalues[0])
+        outputs = decomposed.at(t / decomposed.eigenvalues[0]).from_kernel(cross)
         assert found == pytest.approx(((outputs[:, 0] > 0) == (y == 1)).mean())
     # Of which the first few differ.
     assert len(set(measured["stopped"][0, :, 0, 0])) >= 3

@@ -23,7 +23,6 @@ from companion.architectures import conv, fc
 from companion.attacks import Threat, fgsm, pgd, robust_accuracy
 from companion.features import _attack
 from companion.kernels import gram
-from companion.regression import input_gradient
 
 rng = np.random.default_rng(0)
 FLAT, IMAGES = rng.uniform(size=(12, 3)), rng.uniform(size=(6, 3, 3, 1))
@@ -64,8 +63,7 @@ KERNELS = {
 def eigenfeatures(name, k=1, ridge=0.0, dtype=np.float64):
     kernel, _, x, _ = KERNELS[name]
     kind, x = "nngp" if name == "nngp" else "ntk", x.astype(dtype)
-    fitted = regression.fit(gram(kernel, x, kind=kind), TARGETS[k][: len(x)], ridge=ridge)
-    return ft.eigenfeatures(fitted, kernel, x, kind=kind)
+    return regression.fit(kernel, x, TARGETS[k][: len(x)], kind=kind, ridge=ridge)
 
 
 @functools.cache
@@ -122,12 +120,12 @@ def slow_survives(feature, x, label, threat, steps, size):
 
 def flipped(features):
     """The same features with other signs of their eigenvectors."""
-    found = features.regression
-    signs = np.where(np.arange(len(found.eigenvalues)) % 3 == 1, 1.0, -1.0)
-    other = dataclasses.replace(
-        found, eigenvectors=found.eigenvectors * signs, projections=found.projections * signs[:, None]
+    signs = np.where(np.arange(len(features.eigenvalues)) % 3 == 1, 1.0, -1.0)
+    return dataclasses.replace(
+        features,
+        eigenvectors=features.eigenvectors * signs,
+        projections=features.projections * signs[:, None],
     )
-    return dataclasses.replace(features, regression=other)
 
 
 # Outputs
@@ -152,7 +150,7 @@ def test_outputs_are_their_definition(name, k, ridge):
 @pytest.mark.parametrize("k", [1, 3])
 def test_outputs_are_loops_over_the_training_inputs_and_sum_to_the_whole(k, ridge):
     features = eigenfeatures("fc", k, ridge)
-    found, fitted = ft.outputs(features, POINTS), features.regression
+    found, fitted = ft.outputs(features, POINTS), features
     matrix, cross = gram(fc(1), FLAT), gram(fc(1), POINTS, FLAT)
     for p, i, output in np.ndindex(10, 12, k):
         v = fitted.eigenvectors[:, i]
@@ -166,7 +164,7 @@ def test_outputs_are_loops_over_the_training_inputs_and_sum_to_the_whole(k, ridg
 def test_on_the_training_inputs_the_features_are_the_targets_projected():
     features = eigenfeatures("fc", 3)
     found = ft.outputs(features, FLAT)
-    for i, v in enumerate(features.regression.eigenvectors.T):
+    for i, v in enumerate(features.eigenvectors.T):
         np.testing.assert_allclose(found[:, i], np.outer(v, v @ TARGETS[3]), atol=1e-9)
 
 
@@ -223,7 +221,7 @@ def test_correct_is_the_sign_or_the_largest_output(name, k):
 def test_two_columns_are_two_classes():
     both = np.concatenate([-TARGETS[1], TARGETS[1]], axis=1)
     one = eigenfeatures("fc", 1)
-    two = ft.eigenfeatures(regression.fit(gram(fc(1), FLAT), both), fc(1), FLAT)
+    two = regression.fit(fc(1), FLAT, both)
     np.testing.assert_array_equal(ft.correct(two, POINTS, LABELS[1]), ft.correct(one, POINTS, LABELS[1]))
     np.testing.assert_array_equal(
         ft.correct_under_attack(two, POINTS, LABELS[1], Threat("linf", 0.05)),
@@ -234,7 +232,7 @@ def test_two_columns_are_two_classes():
 def diagonal(targets):
     """Features of inputs on the axes, whose eigenvectors are the axes: φ_i(x) = x_i / (3 − i)."""
     x = np.diag([3.0, 2.0, 1.0])
-    return ft.eigenfeatures(regression.fit(x @ x.T, targets), linear, x)
+    return regression.fit(linear, x, targets)
 
 
 def test_a_feature_that_is_zero_is_right_about_nothing():
@@ -379,7 +377,7 @@ def lone(function):
         return function(a) @ function(b).T
 
     x = np.array([[1.0]])
-    return ft.eigenfeatures(regression.fit(np.asarray(function(x)) ** 2, np.array([[1.0]])), kernel, x)
+    return regression.fit(kernel, x, np.array([[1.0]]))
 
 
 def test_any_point_on_the_way_counts_and_one_step_is_looked_at_where_it_lands():
@@ -454,7 +452,7 @@ def test_blocks_hold_every_feature_once_and_are_no_larger_than_memory_allows():
         (many, conv(1, pool=True), 2**27 + 64),
         (flat, linear, 2**20 + 8),
     ):
-        features = dataclasses.replace(eigenfeatures("fc"), kernel=kernel, x_train=x)
+        features = regression.KernelPredictor(kernel, x)
         for q in (1, 7, 8, 100, 1000):
             blocks = list(_attack._blocks(features, q))
             assert [i for block in blocks for i in range(q)[block]] == list(range(q))
@@ -515,8 +513,8 @@ def test_bars_are_shown_on_demand(capsys):
 @pytest.mark.usefixtures("x64")
 def test_gradients_of_features_sum_to_the_gradient_of_the_whole(k):
     features = eigenfeatures("fc", k)
-    each = [np.asarray(input_gradient(ft.classifier(features, [i]), POINTS)) for i in range(12)]
-    whole = np.asarray(input_gradient(ft.classifier(features), POINTS))
+    each = [np.asarray(ft.classifier(features, [i]).gradient(POINTS)) for i in range(12)]
+    whole = np.asarray(ft.classifier(features).gradient(POINTS))
     assert whole.shape == (10, k, 3)
     assert np.linalg.norm(sum(each) - whole) < 1e-10 * np.linalg.norm(whole)
     matrix = KERNELS["fc"][1](FLAT, FLAT)
@@ -550,14 +548,14 @@ def test_a_classifier_is_the_sum_of_its_features(t, ridge):
         ([9, 2], (2, 9)),
         ([5], (5,)),
     ):
-        f = ft.classifier(features, modes, t=t)
+        f = ft.classifier(features.at(t), modes)
         expected = sum(parts[i] for i in indices)
         np.testing.assert_allclose(f(POINTS), expected, rtol=1e-8, atol=1e-9)
     # Coefficients by hand: all together are those of kernel regression.
     decay = np.linalg.inv(KERNELS["fc"][1](FLAT, FLAT) + ridge * np.eye(12))
     if t == math.inf:
         np.testing.assert_allclose(ft.classifier(features)(POINTS), cross @ decay @ TARGETS[3], rtol=1e-8)
-    top, rest, whole = (ft.classifier(features, modes, t=t)(POINTS) for modes in (4, range(4, 12), None))
+    top, rest, whole = (ft.classifier(features.at(t), modes)(POINTS) for modes in (4, range(4, 12), None))
     assert np.linalg.norm(top + rest - whole) <= 1e-12 * np.linalg.norm(whole)
 
 
@@ -565,8 +563,9 @@ def test_a_classifier_is_the_sum_of_its_features(t, ridge):
 def test_a_classifier_does_not_depend_on_its_batch_or_on_features_never_learned():
     features = eigenfeatures("fc", 1)
     whole = ft.classifier(features)(POINTS)
-    np.testing.assert_allclose(ft.classifier(features, batch=5)(POINTS), whole, rtol=1e-10)
-    assert ft.classifier(features, batch=5).args[0].shape == (3, 4, 3)
+    blocks = ft.classifier(dataclasses.replace(features, batch_size=5))
+    np.testing.assert_allclose(blocks(POINTS), whole, rtol=1e-10)
+    assert jax.tree.leaves(blocks)[0].shape == (3, 4, 3)
     lost = eigenfeatures("linear")
     assert not ft.classifier(lost, range(3, 12))(POINTS).any()
     expected = POINTS @ np.linalg.lstsq(FLAT, TARGETS[1], rcond=None)[0]
@@ -692,7 +691,7 @@ def test_a_feature_that_says_the_same_of_all_shows_nothing():
 def test_signs_of_eigenvectors_change_no_number(k):
     features, labels, threat = eigenfeatures("curved", k), LABELS[k], Threat("linf", 0.05)
     other = flipped(features)
-    assert (features.regression.eigenvectors != other.regression.eigenvectors).any(axis=0).sum() == 8
+    assert (features.eigenvectors != other.eigenvectors).any(axis=0).sum() == 8
     targets = TARGETS[k][:10]
     calls = [
         lambda f: ft.outputs(f, POINTS),
@@ -700,7 +699,7 @@ def test_signs_of_eigenvectors_change_no_number(k):
         lambda f: ft.correct_under_attack(f, POINTS, labels, threat),
         lambda f: ft.correct_under_attack(f, POINTS, labels, Threat("l2", 0.1), steps=3),
         lambda f: np.asarray(ft.classifier(f, [0, 1, 7])(POINTS)),
-        lambda f: np.asarray(ft.classifier(f, 5, t=3.0)(POINTS)),
+        lambda f: np.asarray(ft.classifier(f.at(3.0), 5)(POINTS)),
         lambda f: ft.exciting(f, 0, threat, POINTS[:2], steps=3),
         lambda f: ft.exciting(f, 2, threat, POINTS[:2], steps=3, label=0),
         lambda f: np.array([ft.class_difference(f, POINTS, i) for i in range(5)]),
@@ -713,8 +712,8 @@ def test_signs_of_eigenvectors_change_no_number(k):
         found = call(features)
         np.testing.assert_array_equal(call(other), found)
         assert np.any(found)
-    first, second = features.regression.eigenvectors, eigenfeatures("nngp").regression.eigenvectors
-    turned = other.regression.eigenvectors
+    first, second = features.eigenvectors, eigenfeatures("nngp").eigenvectors
+    turned = other.eigenvectors
     for top in (1, 4):
         np.testing.assert_allclose(
             ft.principal_angles(turned, second, top=top),
@@ -1014,7 +1013,8 @@ def test_a_permuted_and_turned_basis_is_matched_back():
 # Errors
 
 K = gram(fc(1), FLAT)
-FITTED = regression.fit(K, TARGETS[1])
+MATRIX = regression.fit(K, targets=TARGETS[1])
+SOLVED = regression.fit(fc(1), FLAT, TARGETS[1], solver="cholesky")
 NAN = np.where(np.arange(3) == 1, np.nan, POINTS)
 EYE, BOX = np.eye(4), Threat("linf", 0.1)
 RIGHT = np.ones((5, 2), bool)
@@ -1040,16 +1040,15 @@ def attack(x=POINTS, labels=LABELS[1], threat=BOX, **options):
 def test_wrong_arguments_are_named():
     assert_refused(
         [
-            (lambda: ft.eigenfeatures(FITTED, 3, FLAT), "kernel must be an Architecture or a function"),
+            (lambda: ft.outputs(MATRIX, POINTS), "f must know its inputs: fit"),
             (
-                lambda: ft.eigenfeatures(FITTED, fc(1), FLAT, kind="tk"),
-                "kind must be 'ntk' or 'nngp', got 'tk'",
+                lambda: ft.outputs(SOLVED, POINTS),
+                "no spectrum: fit with solver='eigh'",
             ),
-            (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT.astype(int)), "x_train must be float32 or float64"),
-            (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT * np.nan), "x_train has 36 NaN"),
-            (lambda: ft.eigenfeatures(FITTED, fc(1), FLAT[:5]), "have the regression's 12 examples, got 5"),
-            (lambda: ft.eigenfeatures(FITTED, fc(1), np.ones((13, 3))), "regression's 12 examples, got 13"),
-            (lambda: ft.eigenfeatures(K, fc(1), FLAT), "must come from regression.fit, got ndarray"),
+            (lambda: ft.correct(SOLVED, POINTS, LABELS[1]), "f has coefficients and no spectrum"),
+            (lambda: ft.classifier(SOLVED, 2), "f has coefficients and no spectrum"),
+            (lambda: ft.outputs(K, POINTS), "f must come from regression.fit, got ndarray"),
+            (lambda: ft.classifier(K), "f must come from regression.fit, got ndarray"),
             (lambda: ft.outputs(one(), POINTS[:, :2]), r"inputs of one shape, got \(2,\) and \(3,\)"),
             (lambda: ft.outputs(one(), NAN), "has 10 NaN or infinite"),
             (lambda: ft.outputs(one(), POINTS.astype(int)), "must be float32 or float64, got int64"),
@@ -1086,9 +1085,6 @@ def test_wrong_arguments_are_named():
             (lambda: attack(modes=[12]), "modes must lie in 0 to 11, got 12"),
             (lambda: ft.classifier(single(), 13), "modes must be at most 12"),
             (lambda: ft.classifier(single(), [0.5]), "modes must be an integer or a sequence"),
-            (lambda: ft.classifier(single(), t=-1.0), "t must be at least 0"),
-            (lambda: ft.classifier(single(), t=math.nan), "t must be at least 0"),
-            (lambda: ft.classifier(single(), batch=0), "batch must be at least 1"),
             (lambda: ft.exciting(single(), 12, BOX, POINTS), "modes must lie in 0 to 11, got 12"),
             (lambda: ft.exciting(single(), 0.5, BOX, POINTS), "modes must be an integer or a sequence"),
             (lambda: ft.exciting(single(), 0, BOX, POINTS + 1), "x must lie in the bounds"),
@@ -1176,13 +1172,3 @@ def test_wrong_arguments_are_named():
 def test_columns_beyond_the_top_need_not_be_orthonormal():
     other = np.concatenate([EYE[:, :2], np.ones((4, 2))], axis=1)
     np.testing.assert_allclose(ft.principal_angles(EYE, other, top=2), [0, 0], atol=1e-12)
-
-
-def test_what_a_feature_is_made_of_can_be_read_back():
-    kernel, x = fc(2), FLAT.astype(np.float32)
-    found = ft.eigenfeatures(FITTED, kernel, x, kind="nngp")
-    assert found.kernel is kernel
-    assert found.kind == "nngp"
-    assert found.regression is FITTED
-    np.testing.assert_array_equal(found.x_train, x)
-    assert ft.eigenfeatures(FITTED, kernel, jnp.asarray(x)).kind == "ntk"

@@ -90,7 +90,7 @@ def test_the_checks_read_all_kinds_of_import(tmp_path):
         "import companion.data\n"
         "from companion import attacks, kernels as k\n"
         "from companion.training import _run, train\n"
-        "def later():\n    from companion.regression._flow import fit\n"
+        "def later():\n    from companion.regression._fit import fit\n"
     )
     assert set(imports(file)) == {
         ("data", None, "data"),
@@ -98,5 +98,5 @@ def test_the_checks_read_all_kinds_of_import(tmp_path):
         ("kernels", None, "kernels"),
         ("training", "_run", "_run"),
         ("training", None, "train"),
-        ("regression", "_flow", "fit"),
+        ("regression", "_fit", "fit"),
     }

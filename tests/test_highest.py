@@ -21,7 +21,7 @@ from companion.empirical import empirical_ntk
 from companion.experiments import scale
 from companion.features import _attack
 from companion.kernels import gram
-from companion.regression import input_gradient, predictor
+from companion.regression import from_coefficients
 from companion.training import _descent, _linear
 from companion.training import _residual as residual
 
@@ -187,11 +187,11 @@ def test_kernels_by_themselves_and_their_gradients_are_in_highest_precision(name
 def test_predictors_and_their_gradients_are_in_highest_precision(name):
     shared = {"conv": (conv(2), IMAGES), "conv erf": (conv(2, activation="erf"), IMAGES)} | KERNELS
     kernel, x = shared[name]
-    f = predictor(kernel, x, ALPHA, batch=2)
+    f = from_coefficients(kernel, x, ALPHA, batch_size=2)
     for found in (
         traced(f, x),
-        traced(lambda f, x, w: input_gradient(f, x, w), f, x, ALPHA),
-        traced(lambda f, x: input_gradient(f, x), f, x),
+        traced(lambda f, x, w: f.gradient(x, w), f, x, ALPHA),
+        traced(lambda f, x: f.gradient(x), f, x),
     ):
         assert found
         assert all(found)
@@ -223,7 +223,7 @@ def test_empirical_kernels_are_in_highest_precision(implementation, reduce, comp
 NETWORK = Partial(lambda w, x: x.reshape(len(x), -1) @ w)
 ATTACKED = {
     "network": (Partial(NETWORK.func, jnp.asarray(WEIGHTS)), X),
-    "predictor": (predictor(fc(1), X, ALPHA), X),
+    "predictor": (_predict.as_partial(from_coefficients(fc(1), X, ALPHA)), X),
 }
 
 

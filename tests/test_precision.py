@@ -19,7 +19,7 @@ from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat
 from companion.empirical import empirical_ntk, empirical_ntk_fn
 from companion.kernels import gram, plan
-from companion.regression import input_gradient, predictor
+from companion.regression import from_coefficients
 from companion.training import (
     gradient_descent,
     linear_features,
@@ -47,7 +47,7 @@ def _f(a):
 
 
 def _features(a):
-    return features.eigenfeatures(rg.fit(KERNEL, ALPHA), FC, a(X))
+    return rg.fit(FC, a(X), ALPHA, k_train_train=KERNEL)
 
 
 def _variables(model, a, x):
@@ -94,7 +94,7 @@ CASES = {
     "attacks.pgd of a closure": Case(lambda a: attacks.pgd(lambda x: x @ W[:, :1], a(X), Y, THREAT, steps=2)),
     "attacks.gradient_cosine": Case(lambda a: attacks.gradient_cosine(_f(a), _f(a), a(X), Y)),
     "attacks.one_step": Case(
-        lambda a: attacks.one_step(predictor(FC, X.astype("f4"), a(ALPHA)), a(X), Y, THREAT)
+        lambda a: attacks.one_step(from_coefficients(FC, X.astype("f4"), a(ALPHA)), a(X), Y, THREAT)
     ),
     "attacks.random_sign": Case(lambda a: attacks.random_sign(a(X), THREAT, key=KEY)),
     "attacks.random_uniform": Case(lambda a: attacks.random_uniform(a(X), THREAT, key=KEY), off_by=0.2),
@@ -152,7 +152,6 @@ CASES = {
         lambda a: features.correct_under_attack(_features(a), a(X), Y, THREAT) * 1.0, np.float64
     ),
     "features.correlation": Case(lambda a: features.correlation(a(ALPHA)[:, None], a(ALPHA)).value, **NUMPY),
-    "features.eigenfeatures": Case(lambda a: _features(a).x_train),
     "features.exciting": Case(
         lambda a: features.exciting(_features(a), 0, THREAT, a(X), steps=1), double_off=False
     ),
@@ -177,23 +176,34 @@ CASES = {
     ),
     "normalization.on_normalized_inputs": Case(_of(CNN, IMAGES, normalization.on_normalized_inputs)),
     "normalization.variance_ratio": Case(lambda a: normalization.variance_ratio(a(X), 2), np.float64),
-    "regression.predictor": Case(lambda a: predictor(FC, a(X), a(ALPHA))(a(X)), double_off=False),
-    "regression.predictor of float32": Case(
-        lambda a: predictor(FC, X.astype("f4"), ALPHA)(a(X)), gives=np.float32
+    "regression.from_coefficients": Case(
+        lambda a: from_coefficients(FC, a(X), a(ALPHA))(a(X)), double_off=False
     ),
-    "regression.input_gradient": Case(
-        lambda a: input_gradient(predictor(FC, a(X), a(ALPHA)), a(X + 0.1)), double_off=False, rtol=1e-3
+    "regression.from_coefficients of float32": Case(
+        lambda a: from_coefficients(FC, X.astype("f4"), ALPHA)(a(X)), gives=np.float32
+    ),
+    "regression.from_coefficients gradient": Case(
+        lambda a: from_coefficients(FC, a(X), a(ALPHA)).gradient(a(X + 0.1)), double_off=False, rtol=1e-3
     ),
     "regression.coefficient_matrix": Case(
-        lambda a: rg.coefficient_matrix(rg.fit(a(KERNEL), a(ALPHA))), np.float64
+        lambda a: rg.coefficient_matrix(rg.fit(a(KERNEL), targets=a(ALPHA))), np.float64
     ),
-    "regression.coefficients": Case(lambda a: rg.coefficients(rg.fit(a(KERNEL), a(ALPHA))), np.float64),
+    "regression.fit coefficients": Case(
+        lambda a: rg.fit(a(KERNEL), targets=a(ALPHA)).coefficients, np.float64
+    ),
     "regression.contributions": Case(
-        lambda a: rg.contributions(rg.fit(KERNEL, ALPHA), a(KERNEL), modes=1), np.float64
+        lambda a: rg.contributions(rg.fit(KERNEL, targets=ALPHA), a(KERNEL), modes=1), np.float64
     ),
-    "regression.fit": Case(lambda a: rg.fit(a(KERNEL), a(ALPHA)).eigenvalues, np.float64),
-    "regression.predict": Case(lambda a: rg.predict(rg.fit(KERNEL, ALPHA), a(KERNEL)), np.float64),
-    "regression.solve": Case(lambda a: rg.solve(a(KERNEL), a(ALPHA)), np.float64),
+    "regression.fit of inputs": Case(
+        lambda a: rg.fit(FC, a(X), a(ALPHA)).coefficients, np.float64, rtol=1e-2
+    ),
+    "regression.fit": Case(lambda a: rg.fit(a(KERNEL), targets=a(ALPHA)).eigenvalues, np.float64),
+    "regression.fit from_kernel": Case(
+        lambda a: rg.fit(KERNEL, targets=ALPHA).from_kernel(a(KERNEL)), np.float64
+    ),
+    "regression.fit cholesky": Case(
+        lambda a: rg.fit(a(KERNEL), targets=a(ALPHA), solver="cholesky").coefficients, np.float64
+    ),
     "statistics.accuracy": Case(lambda a: st.accuracy(a(ALPHA), Y).value, **NUMPY),
     "statistics.mean": Case(lambda a: st.mean(a(ALPHA[:, 0])).value, **NUMPY),
     "statistics.power_law": Case(lambda a: st.power_law(a(X[0]), a(X[1:3]))[0].value, **NUMPY),
@@ -233,15 +243,15 @@ OTHERWISE = {
     "no arrays": """attacks.AttackWarning attacks.Loss attacks.SanityChecks attacks.Threat attacks.Transfer
         attacks.free_training catastrophic.Detector catastrophic.Score catastrophic.alarmed
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
-        features.Correlation features.Usefulness features.Eigenfeatures kernels.Plan networks.Model
+        features.Correlation features.Usefulness kernels.Plan networks.Model
         networks.from_flax normalization.BatchNorm normalization.Inputs normalization.Variance
-        normalization.layer regression.KernelRegression regression.PrecisionWarning statistics.Estimate
+        normalization.layer regression.KernelPredictor regression.PrecisionWarning statistics.Estimate
         training.Probe attacks.Replay training.Run training.Switch training.Trained
         architectures.Architecture""",
     "Python's numbers, read as float64": """catastrophic.alarm catastrophic.calibrate catastrophic.collapsed
         catastrophic.fallen catastrophic.onset catastrophic.score dynamics.lazy_onset dynamics.remaining""",
     "only what `fit` made, in float64": """regression.condition_number regression.learned_fraction
-        regression.rounding_error regression.target_energy regression.with_ridge""",
+        regression.rounding_error regression.target_energy""",
     "labels or booleans": "data.targets features.accuracies features.usefulness",
     "networks of other sizes, or a part of a case above": """networks.cnn networks.resnet18
         networks.linearise_at normalization.normalize_inputs normalization.training_mode""",
@@ -316,7 +326,9 @@ def test_half_precision_is_refused_by_name_or_exact(name):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int32", "bfloat16", "complex64"])
-@pytest.mark.parametrize("call", [lambda x: gram(FC, x), FC.kernel, predictor(FC, X.astype("f4"), ALPHA)])
+@pytest.mark.parametrize(
+    "call", [lambda x: gram(FC, x), FC.kernel, from_coefficients(FC, X.astype("f4"), ALPHA)]
+)
 @pytest.mark.usefixtures("as_users_run")
 def test_other_types_are_refused_by_name(call, kind):
     with pytest.raises(TypeError, match=f"float32 or float64, got {kind}"):
@@ -324,7 +336,8 @@ def test_other_types_are_refused_by_name(call, kind):
 
 
 @pytest.mark.parametrize(
-    "call", [lambda x: predictor(FC, x, ALPHA), lambda x: features.classifier(_features(lambda _: x), 2)]
+    "call",
+    [lambda x: from_coefficients(FC, x, ALPHA), lambda x: features.classifier(_features(lambda _: x), 2)(x)],
 )
 def test_a_float64_predictor_says_what_jax_needs(call):
     with pytest.raises(ValueError, match=r"x_train is float64.*jax_enable_x64"):

@@ -45,8 +45,8 @@ def test_centring_starts_at_zero_and_forgets_the_initial_function():
 @pytest.mark.usefixtures("x64")
 def test_a_small_rate_follows_the_gradient_flow():
     # Six points in four dimensions: two directions are never learned.
-    fitted = regression.fit(X @ X.T, Y)
-    flow = regression.predict(fitted, Z @ X.T, t=0.5)
+    fitted = regression.fit(X @ X.T, targets=Y)
+    flow = fitted.at(0.5).from_kernel(Z @ X.T)
     errors = [
         np.abs(
             gradient_descent(linear, jnp.zeros((4, 2)), X, Y, Z, learning_rate=0.5 / s, record=[s])[0] - flow
@@ -62,9 +62,9 @@ def test_a_wide_network_trains_like_its_kernel():
     deviations = []
     for width in (64, 4096):
         net = fc(1, width=width)
-        fitted = regression.fit(gram(net, x), y)
+        fitted = regression.fit(gram(net, x), targets=y)
         rate = 0.2 / float(fitted.eigenvalues[0])
-        expected = regression.predict(fitted, gram(net, z, x), t=200 * rate)
+        expected = fitted.at(200 * rate).from_kernel(gram(net, z, x))
         runs = [
             gradient_descent(
                 net.apply, net.init(jax.random.key(s), x.shape), x, y, z, learning_rate=rate, record=[200]

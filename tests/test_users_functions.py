@@ -21,7 +21,7 @@ from companion.data import targets
 from companion.dynamics._measures import largest
 from companion.empirical import empirical_ntk
 from companion.kernels import gram
-from companion.regression import input_gradient, predictor
+from companion.regression import from_coefficients
 from companion.statistics import accuracy
 
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
@@ -35,7 +35,7 @@ def good(x):
 
 
 def of(kernel):
-    return features.eigenfeatures(rg.fit(np.eye(4), np.ones((4, 1))), kernel, X)
+    return rg.fit(kernel, X, np.ones((4, 1)), k_train_train=np.eye(4))
 
 
 # What takes a function of inputs, as a call of it alone.
@@ -137,27 +137,22 @@ def test_kernels_in_gram(wrong):
 @pytest.mark.parametrize("wrong", KERNELS)
 @pytest.mark.parametrize(
     "call",
-    [lambda f: input_gradient(f, X), lambda f: attacks.one_step(f, X, Y, THREAT)],
-    ids=["input_gradient", "one_step"],
+    [lambda f: f.gradient(X), lambda f: attacks.one_step(f, X, Y, THREAT)],
+    ids=["gradient", "one_step"],
 )
 def test_kernels_in_a_predictor(call, wrong):
     kernel, message = KERNELS[wrong]
     with pytest.raises(ValueError, match=message):
-        call(predictor(kernel, X, ALPHA))
+        call(from_coefficients(kernel, X, ALPHA))
 
 
-@pytest.mark.parametrize(
-    "call",
-    [lambda f: input_gradient(f, X), lambda f: attacks.one_step(f, X, Y, THREAT)],
-    ids=["input_gradient", "one_step"],
-)
 @pytest.mark.usefixtures("as_users_run")
-def test_only_a_predictor_is_one(call):
-    f = predictor(fc(1), X, ALPHA)
-    call(jax.tree.map(lambda part: 2 * part, f))
+def test_only_a_predictor_is_one():
+    f = from_coefficients(fc(1), X, ALPHA)
+    attacks.one_step(jax.tree.map(lambda part: 2 * part, f), X, Y, THREAT)
     for other in (Partial(good), good, attacks.two_logits(f)):
-        with pytest.raises(TypeError, match=r"f must come from regression\.predictor, got "):
-            call(other)
+        with pytest.raises(TypeError, match=r"f must come from regression\.fit, got "):
+            attacks.one_step(other, X, Y, THREAT)
 
 
 def trained(**options):
@@ -238,7 +233,7 @@ def test_keys(name):
 LABELS = {
     "pgd": lambda y: attacks.pgd(good, X, y, THREAT, steps=1),
     "square": lambda y: attacks.square(lambda x: x.mean((1, 2)), X.reshape(4, 1, 2, 1), y, THREAT, key=KEY),
-    "one_step": lambda y: attacks.one_step(predictor(fc(1), X, ALPHA), X, y, THREAT),
+    "one_step": lambda y: attacks.one_step(from_coefficients(fc(1), X, ALPHA), X, y, THREAT),
     "robust_accuracy": lambda y: attacks.robust_accuracy(good, X, y),
     "transfer": lambda y: attacks.transfer({"x": X}, {"f": good}, X, y),
     "gradient_directions": lambda y: catastrophic.gradient_directions(good, X, y, rank=1),
@@ -268,7 +263,7 @@ def test_labels(name):
 
 BOUNDED = {
     "pgd": lambda x: attacks.pgd(good, x, Y, THREAT),
-    "one_step": lambda x: attacks.one_step(predictor(fc(1), X, ALPHA), x, Y, THREAT),
+    "one_step": lambda x: attacks.one_step(from_coefficients(fc(1), X, ALPHA), x, Y, THREAT),
     "random_sign": lambda x: attacks.random_sign(x, THREAT, key=KEY),
     "correct_under_attack": lambda x: features.correct_under_attack(of(fc(1)), x, Y, THREAT),
 }
@@ -310,20 +305,22 @@ def test_eigenvectors_are_orthonormal_beyond_the_kernels_rank(n):
     values, vectors = largest(factor @ factor.T, 8)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-8)
     np.testing.assert_allclose(np.sort(values)[::-1][:3], scipy.linalg.svdvals(factor) ** 2, rtol=1e-8)
-    fitted = rg.fit(factor[:30] @ factor[:30].T, np.ones((30, 1)))
+    fitted = rg.fit(factor[:30] @ factor[:30].T, targets=np.ones((30, 1)))
     np.testing.assert_allclose(fitted.eigenvectors.T @ fitted.eigenvectors, np.eye(30), atol=1e-10)
 
 
 def test_kernels_without_an_inverse():
-    zero = rg.fit(np.zeros((3, 3)), np.ones((3, 1)))
+    zero = rg.fit(np.zeros((3, 3)), targets=np.ones((3, 1)))
     assert rg.condition_number(zero) == np.inf == rg.rounding_error(zero)
-    assert rg.condition_number(zero, t=1.0) == 0
-    np.testing.assert_array_equal(rg.learned_fraction(zero, t=np.inf), np.zeros(3))
-    np.testing.assert_allclose(rg.solve(-np.eye(3), np.ones((3, 1)), ridge=1.5).ravel(), 2)
+    assert rg.condition_number(zero.at(1.0)) == 0
+    np.testing.assert_array_equal(rg.learned_fraction(zero.at(np.inf)), np.zeros(3))
+    np.testing.assert_allclose(
+        rg.fit(-np.eye(3), targets=np.ones((3, 1)), ridge=1.5, solver="cholesky").coefficients.ravel(), 2
+    )
     with pytest.raises(ValueError, match="a ridge above minus its smallest eigenvalue"):
-        rg.solve(-np.eye(3), np.ones((3, 1)))
+        rg.fit(-np.eye(3), targets=np.ones((3, 1)), solver="cholesky")
     with pytest.raises(ValueError, match="its smallest eigenvalue is -1"):
-        rg.fit(-np.eye(3), np.ones((3, 1)))
+        rg.fit(-np.eye(3), targets=np.ones((3, 1)))
 
 
 SMALL = {

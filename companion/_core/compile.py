@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
-from jax.tree_util import Partial
 
 Kind = Literal["ntk", "nngp"]
 
@@ -105,13 +104,6 @@ def kernel_entries(kernel: Callable[..., Any], x1: Any, x2: Any, kind: Kind) -> 
     if got != wanted:
         raise ValueError(f"kernel must return shape {wanted} for so many inputs, got {got}")
     return values.astype(jnp.result_type(x1, x2))
-
-
-def refuse_other_functions(name: str, f: Any) -> None:
-    """A TypeError where f is not from `predictor`, whose outputs depend on their own input alone."""
-    if not isinstance(f, Partial) or not getattr(f.func, "is_predictor", False):
-        got = getattr(getattr(f, "func", f), "__qualname__", type(f).__name__)
-        raise TypeError(f"{name} must come from regression.predictor, got {got}")
 
 
 def refuse_mixed_entries(kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:

@@ -4,16 +4,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, random_key, within
-from companion._core.compile import double, refuse_other_functions
+from companion._core.compile import double
 from companion.attacks._predict import checked_inputs, in_batches
 from companion.attacks._threat import Threat
-from companion.regression import input_gradient
+from companion.regression import KernelPredictor, checked
 
 
 def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np.ndarray, "m ..."]:
@@ -76,7 +75,7 @@ def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float
 
 
 def one_step(
-    f: Partial, x: Float[Any, "m ..."], labels: Int[Any, " m"], threat: Threat, *, batch: int = 256
+    f: KernelPredictor, x: Float[Any, "m ..."], labels: Int[Any, " m"], threat: Threat, *, batch: int = 256
 ) -> Float[np.ndarray, "m ..."]:
     """The one-step attack on a kernel predictor as a formula, with no loss to differentiate.
 
@@ -86,7 +85,7 @@ def one_step(
     L2 the gradient is divided by its length instead of taking its sign.
 
     Args:
-        f: from `predictor`.
+        f: from `regression.fit`.
         x: clean inputs (m, ...), within the threat's bounds.
         labels: classes (m,).
         threat: norm, eps and bounds.
@@ -96,17 +95,17 @@ def one_step(
         Attacked inputs; ball and bounds hold exactly.
 
     Raises:
-        TypeError, ValueError: as `pgd`, and f that is not from `predictor`.
+        TypeError, ValueError: as `pgd`, and f that is not from `regression.fit`.
 
     Cost: one gradient of f.
     Source: Tsilivis & Kempe (2022), arXiv 2210.05577, section 3 (there with the network's sign convention).
 
-    >>> from companion.regression import predictor
-    >>> f = predictor(lambda a, b, get: a @ b.T, np.eye(2, dtype=np.float32), np.array([[2.0], [-3.0]]))
+    >>> from companion.regression import fit
+    >>> f = fit(lambda a, b, get: a @ b.T, np.eye(2, dtype=np.float32), np.array([[2.0], [-3.0]]))
     >>> one_step(f, np.full((1, 2), 0.5, np.float32), np.array([1]), Threat("linf", 0.25))
     array([[0.25, 0.75]], dtype=float32)
     """
-    refuse_other_functions("f", f)
+    checked(f)
     batch = count("batch", batch)
     x, labels = checked_inputs(f, x, labels, threat.bounds)
     (low, high), attacked = geometry.box(threat, x), np.empty_like(x)
@@ -118,7 +117,7 @@ def one_step(
                 weights = 1.0 - 2.0 * y[:, None]
             else:
                 weights = jax.nn.softmax(outputs) - jax.nn.one_hot(y, outputs.shape[1])
-            gradient = input_gradient(f, here, finite("f's outputs", np.asarray(weights)))
+            gradient = f.gradient(here, finite("f's outputs", np.asarray(weights)))
             attacked[some] = geometry.step(
                 threat.norm, gradient, here, here, low[some], high[some], threat.eps, threat.eps
             )

@@ -16,9 +16,20 @@ from companion._core.interrupt import safe_point
 from companion.attacks._losses import loss_named
 
 
+def is_pytree(predict: Any) -> bool:
+    """Whether JAX sees into a function: a kernel predictor, a `Partial`, a module that is a pytree."""
+    return not jax.tree_util.all_leaves([predict])
+
+
 def as_partial(predict: Callable[..., Any]) -> Partial:
     """A pytree function. Compiled code is kept for those that came as one, and made anew for others."""
-    return predict if isinstance(predict, Partial) else Partial(lambda x: predict(x))
+    if isinstance(predict, Partial):
+        return predict
+    return Partial(_call, predict) if is_pytree(predict) else Partial(lambda x: predict(x))
+
+
+def _call(predict: Callable[..., Any], x: Any) -> Any:
+    return predict(x)
 
 
 def checked_inputs(
@@ -58,7 +69,7 @@ def checked_inputs(
 
 def _refuse_mixing(name: str, predict: Any, x: np.ndarray) -> None:
     """Ask a function once, of two inputs; one that JAX knows as the same is not asked again."""
-    known = (predict.func, x.shape[1:], x.dtype) if isinstance(predict, Partial) else None
+    known = (jax.tree.structure(predict), x.shape[1:], x.dtype) if is_pytree(predict) else None
     if len(x) < 2 or known in _ASKED:
         return
     together, alone = (np.asarray(_outputs(predict, two)) for two in (x[:2], x[[0, 0]]))
@@ -87,7 +98,7 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
-    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a `Partial` is compiled."""
+    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a pytree is compiled."""
     x = examples("x", x)
     with double(x, predict), jax.default_matmul_precision("highest"):
         parts = [
@@ -106,7 +117,7 @@ def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
 
 
 def _outputs(predict: Callable[..., Any], x: np.ndarray) -> Any:
-    return _compiled(predict, x) if isinstance(predict, Partial) else predict(x)
+    return _compiled(predict, x) if is_pytree(predict) else predict(x)
 
 
 @functools.partial(jax.jit, static_argnames="loss")
@@ -117,5 +128,5 @@ def loss_gradient(predict: Partial, x: Any, labels: Any, *, loss: Callable[..., 
 
 
 @jax.jit
-def _compiled(predict: Partial, x: Any) -> Any:
+def _compiled(predict: Any, x: Any) -> Any:
     return predict(x)

@@ -27,8 +27,6 @@ from companion.attacks import (
 )
 from companion.experiments import main
 from companion.experiments._shared import architecture, attack_batch, sources, triple
-from companion.kernels import gram
-from companion.regression import input_gradient, predictor
 from companion.training import train_to_residual
 
 ATTACKS = ("random", "fgsm", "pgd", "pgd_long")
@@ -226,15 +224,10 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
     images = data.load(case.dataset, classes=case.classes, n_train=case.n_train, n_test=case.n_test)
     kernel, x, y = architecture(name), images.x_test, images.y_test
     targets = data.targets(images.y_train, len(images.classes))
-    fitted = regression.fit(gram(kernel, images.x_train), targets)
+    f = regression.fit(kernel, images.x_train, targets)
     # Where an entry takes memory for every pixel, fewer images at once.
     options = {"early_stop": True, "batch": attack_batch(kernel)}
-
-    def at(t: float) -> Any:
-        return predictor(kernel, images.x_train, regression.coefficients(fitted, t=t))
-
-    f, key = at(np.inf), jax.random.key(0)
-    accuracy = []
+    accuracy, key = [], jax.random.key(0)
     for eps in tqdm(case.eps, desc=f"{case.dataset} {name}", leave=False, disable=not progress):
         threat = Threat("linf", eps)
         attacked = (
@@ -245,7 +238,7 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
         accuracy.append([triple(robust_accuracy(f, z, y, batch=options["batch"])) for z in attacked])
     threat, along = Threat("linf", case.main), []
     for t in _times(config):
-        g = at(t / fitted.eigenvalues[0])
+        g = f.at(t / f.eigenvalues[0])
         attacked = pgd(g, x, y, threat, steps=config.steps[0], **options)
         along.append([triple(robust_accuracy(g, z, y, batch=options["batch"])) for z in (x, attacked)])
     stronger, geometry = np.full((2, 3), np.nan), np.full(5, np.nan)
@@ -257,11 +250,11 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
             attacked = square(f, x[some], y[some], threat, key=key, queries=config.queries)
             stronger[1] = triple(robust_accuracy(f, attacked, y[some]))
         # The squared norm of f_∞ is αᵀΘα = αᵀY.
-        squared_norm = float((regression.coefficients(fitted) * targets).sum())
+        squared_norm = float((f.coefficients * targets).sum())
         geometry = [
             *_geometry(f, x, 2.0 * y - 1, case.main, options["batch"]),
             np.sqrt(squared_norm),
-            regression.condition_number(fitted),
+            regression.condition_number(f),
         ]
     return {
         "clean": np.array(triple(robust_accuracy(f, x, y, batch=options["batch"]))),
@@ -276,7 +269,7 @@ def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -
     parts = [x[i : i + batch] for i in range(0, len(x), batch)]
     outputs = np.concatenate([np.asarray(f(part))[:, 0] for part in parts])
     gradients = np.concatenate(
-        [np.abs(np.asarray(input_gradient(f, part))).reshape(len(part), -1).sum(1) for part in parts]
+        [np.abs(np.asarray(f.gradient(part))).reshape(len(part), -1).sum(1) for part in parts]
     )
     survive = sign * outputs > eps * gradients
     return [float(np.abs(outputs).mean()), float(gradients.mean()), float(survive.mean())]
@@ -285,9 +278,8 @@ def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -
 def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
     images = data.load(config.dataset, classes=config.classes, n_train=config.n_train, n_test=config.n_test)
     name, x, y = f"FC-{config.depth}", images.x_test, images.y_test
-    fitted = regression.fit(gram(architecture(name), images.x_train), data.targets(images.y_train, 2))
-    f = predictor(architecture(name), images.x_train, regression.coefficients(fitted))
-    threat, top = Threat("linf", config.eps), float(fitted.eigenvalues[0])
+    f = regression.fit(architecture(name), images.x_train, data.targets(images.y_train, 2))
+    threat, top = Threat("linf", config.eps), float(f.eigenvalues[0])
     fixed = {
         "kernel": pgd(f, x, y, threat, steps=10),
         "random": random_sign(x, threat, key=jax.random.key(0)),

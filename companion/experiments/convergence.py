@@ -104,11 +104,11 @@ def _at_initialization(config: Config, progress: bool) -> dict[str, np.ndarray]:
 def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
     digits = data.load("mnist5k", classes=(4, 9), n_train=config.n_train, n_test=config.n_test)
     x, z, y = digits.x_train, digits.x_test, data.targets(digits.y_train, 2).astype(np.float32)
-    fitted = regression.fit(gram(fc(config.depth), x), y)
+    fitted = regression.fit(gram(fc(config.depth), x), targets=y)
     rate = config.step / float(fitted.eigenvalues[0])
     times = rate * np.array(config.record)
     cross = gram(fc(config.depth), z, x)
-    expected = np.stack([regression.predict(fitted, cross, t=t) for t in times])
+    expected = np.stack([fitted.at(t).from_kernel(cross) for t in times])
     shape = (config.trained_seeds, len(config.trained_widths), len(times))
     deviation, frozen, moved = np.empty(shape), np.empty(shape), np.empty(shape)
     for column, width in enumerate(tqdm(config.trained_widths, desc="training", disable=not progress)):
@@ -118,9 +118,9 @@ def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
             outputs = gradient_descent(
                 network.apply, start, x, y, z, learning_rate=rate, record=config.record
             )
-            own = regression.fit(empirical_ntk(network.apply, start, x), y)
+            own = regression.fit(empirical_ntk(network.apply, start, x), targets=y)
             own_cross = empirical_ntk(network.apply, start, z, x)
-            linearised = np.stack([regression.predict(own, own_cross, t=t) for t in times])
+            linearised = np.stack([own.at(t).from_kernel(own_cross) for t in times])
             deviation[seed, column] = _rms(outputs - expected)
             frozen[seed, column] = _rms(linearised - expected)
             moved[seed, column] = _rms(outputs - linearised)

@@ -223,8 +223,7 @@ def _spaced(n: int, number: int | None) -> np.ndarray:
 def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str, np.ndarray]:
     x_train, y_train, x, y, k = held_out(case)
     kernel, n, threat = architecture(name), len(x_train), Threat("linf", case.eps)
-    fitted = regression.fit(gram(kernel, x_train), data.targets(y_train, k))
-    found = features.eigenfeatures(fitted, kernel, x_train)
+    found = regression.fit(kernel, x_train, data.targets(y_train, k))
     outputs, right = features.outputs(found, x), features.correct(found, x, y)
     useful, together = features.usefulness(right, y), features.correlation(outputs, data.targets(y, k))
     modes, some = _spaced(n, case.modes), slice(case.n_attacked)
@@ -248,12 +247,12 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
             both(features.classifier(found, range(edge, n))) for edge in bar(edges[:-1], desc="without top")
         ],
         "stopped": [
-            both(features.classifier(found, t=t / fitted.eigenvalues[0]))
+            both(features.classifier(found.at(t / found.eigenvalues[0])))
             for t in bar(_times(config), desc="times")
         ],
     }
     return {
-        "eigenvalues": fitted.eigenvalues,
+        "eigenvalues": found.eigenvalues,
         "accuracy": useful.accuracy,
         "p_accuracy": useful.p_value,
         "correlation": together.value,
@@ -321,7 +320,7 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
         matrix = np.asarray(empirical_ntk(network.apply, params, x, reduce="trace"))
     else:
         matrix = gram(architecture(spec), x)
-    return regression.fit(matrix, np.ones((len(x), 1))).eigenvectors
+    return regression.fit(matrix, targets=np.ones((len(x), 1))).eigenvectors
 
 
 if __name__ == "__main__":

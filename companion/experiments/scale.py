@@ -68,10 +68,10 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
     kernel = _timed(seconds, "gram", gram, architecture, x, progress=progress)
     ridge = config.ridge * float(np.diag(kernel).mean())
     targets = data.targets(images.y_train, len(images.classes))
-    alpha = _timed(seconds, "solve", regression.solve, kernel, targets, ridge=ridge)
+    f = _timed(seconds, "solve", regression.fit, kernel, targets=targets, ridge=ridge, solver="cholesky")
     del kernel
     cross = _timed(seconds, "cross", gram, architecture, z, x, progress=progress)
-    outputs = _timed(seconds, "predict", np.matmul, cross, alpha.astype(np.float32))
+    outputs = _timed(seconds, "predict", np.matmul, cross, f.coefficients.astype(np.float32))
     seconds["product"] = _product_seconds(x.reshape(len(x), -1))
     found = statistics.accuracy(outputs, images.y_test)
     return {name: np.array(value) for name, value in seconds.items()} | {

@@ -4,18 +4,18 @@ Kernel regression is a sum of features, f_∞ = Σ_i f⁽ⁱ⁾ with f⁽ⁱ⁾(
 eigenvector of the training kernel. Each is a classifier of its own, with an accuracy ρ_i (its usefulness) and
 an accuracy γ_i under an attack of its own (its robustness). Chapter 3 uses all of it.
 
-`blocks` makes predictors out of features, which `companion.attacks` takes as any other.
+All functions take the predictor of `regression.fit`, at its own time and ridge; `classifier` makes one of
+some of its features, which `companion.attacks` takes as any other.
 """
 
 from companion.features._attack import correct_under_attack
 from companion.features._classifier import attack_shares, class_difference, classifier, exciting
-from companion.features._modes import Eigenfeatures, correct, eigenfeatures, outputs
+from companion.features._modes import correct, outputs
 from companion.features._overlap import match, principal_angles
 from companion.features._tests import Correlation, Usefulness, accuracies, correlation, holm, usefulness
 
 __all__ = [
     "Correlation",
-    "Eigenfeatures",
     "Usefulness",
     "accuracies",
     "attack_shares",
@@ -24,7 +24,6 @@ __all__ = [
     "correct",
     "correct_under_attack",
     "correlation",
-    "eigenfeatures",
     "exciting",
     "holm",
     "match",

@@ -19,12 +19,12 @@ from companion._core.checks import batch as examples
 from companion._core.checks import count, number, same_inputs, within
 from companion._core.compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
 from companion.attacks import Threat
-from companion.features._modes import Eigenfeatures, Modes, wanted_signs, weights
-from companion.regression import mode_indices
+from companion.features._modes import Modes, feature_indices, wanted_signs, weights
+from companion.regression import KernelPredictor
 
 
 def correct_under_attack(
-    features: Eigenfeatures,
+    f: KernelPredictor,
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     threat: Threat,
@@ -41,7 +41,7 @@ def correct_under_attack(
     from the start are not attacked.
 
     Args:
-        features: from `eigenfeatures`.
+        f: kernel regression, from `regression.fit`.
         x: clean inputs (m, ...), within the threat's bounds.
         labels: classes (m,).
         threat: norm, eps and bounds.
@@ -64,20 +64,19 @@ def correct_under_attack(
     """
     steps = count("steps", steps)
     size = _step(step_size, steps, threat.eps)
-    x, regression = examples("x", x), features.regression
-    same_inputs("x", x, "x_train", features.x_train)
+    x, index = examples("x", x), feature_indices(f, modes)
+    same_inputs("x", x, "x_train", f.x_train)
     within("x", x, threat.bounds)
-    index = np.arange(len(regression.eigenvalues))[mode_indices(modes, len(regression.eigenvalues))]
-    wanted = wanted_signs(features, labels, len(x), index)
-    all_rows = weights(regression, index).T
+    wanted = wanted_signs(f, labels, len(x), index)
+    all_rows = weights(f, index).T
     low, high = geometry.box(threat, x)
     result = np.zeros((len(x), len(index)), bool)
-    with double(features.x_train):
-        attack, again, still = _compiled(kernel_function(features.kernel, features.kind), features.kind)
-        x_train, all_rows = jnp.asarray(features.x_train), jnp.asarray(all_rows, features.x_train.dtype)
+    with double(f.x_train):
+        attack, again, still = _compiled(kernel_function(f.kernel, f.kind), f.kind)
+        x_train, all_rows = jnp.asarray(f.x_train), jnp.asarray(all_rows, f.x_train.dtype)
         options = {"norm": threat.norm, "size": size, "eps": threat.eps}
         for one in tqdm(range(len(x)), desc="features", unit="image", disable=not progress):
-            for some in _blocks(features, len(index)):
+            for some in _blocks(f, len(index)):
                 ball = x[one], low[one], high[one]
                 rows, signs = all_rows[some], jnp.asarray(wanted[one, some], x_train.dtype)
                 points, right = attack(x_train, rows, signs, *ball, **options)
@@ -93,9 +92,9 @@ def _step(step_size: Any, steps: int, eps: float) -> float:
     return number("step_size", step_size)
 
 
-def _blocks(features: Eigenfeatures, q: int) -> Iterator[slice]:
+def _blocks(f: KernelPredictor, q: int) -> Iterator[slice]:
     """Features at once: a block's kernel entries and points take some 0.2 GB."""
-    each = features.x_train.shape[0] * pixels(features.kernel, features.x_train) + features.x_train[0].size
+    each = f.x_train.shape[0] * pixels(f.kernel, f.x_train) + f.x_train[0].size
     number = math.ceil(q / max(1, min(q, 2**24 // each))) if q else 1
     size = max(1, math.ceil(q / number))
     for first in range(0, q, size):

@@ -1,59 +1,52 @@
 """Features as classifiers, what excites them, and how an attack's damage divides among them."""
 
-import math
+import dataclasses
 from typing import Any
 
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, predicted
 from companion.attacks import Loss, Threat, pgd
-from companion.features._modes import Eigenfeatures, Modes, outputs
-from companion.regression import finite_gains, mode_indices, predictor
+from companion.features._modes import Modes, outputs
+from companion.regression import KernelPredictor, decomposed, finite_gains, mode_indices
 
 
-def classifier(
-    features: Eigenfeatures, modes: Modes = None, *, t: float = math.inf, batch: int | None = None
-) -> Partial:
+def classifier(f: KernelPredictor, modes: Modes = None) -> KernelPredictor:
     """The sum of some features as a predictor: the top ones, all but the top, a block, or one alone.
 
-    f_S(x) = Σ_{i∈S} (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ) · Θ(x, X) v_i v_iᵀ Y. At t < ∞ all features are cut
-    softly: those with λ_i t ≪ 1 are not yet learned.
+    f_S(x) = Σ_{i∈S} (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ) · Θ(x, X) v_i v_iᵀ Y: regression on the targets' part
+    in the span of the v_i of S. Early stopping, `f.at(t)`, cuts all features softly: those with λ_i t ≪ 1 are
+    not yet learned.
 
     Args:
-        features: from `eigenfeatures`.
+        f: kernel regression, from `regression.fit`, at its own time and ridge.
         modes: S: an integer for the first so many, a sequence of indices (`range(20, n)` drops the top
             20), or None for all.
-        t: time ≥ 0 of the gradient flow.
-        batch: training points in a block, as for `predictor`.
 
     Returns:
-        f_S, a function of inputs (m, ...) with outputs (m, k), to differentiate and attack.
+        f_S, with zero projections outside of S. It does not warn of lost digits as f does: a feature is what
+        the decomposition says.
 
     Raises:
-        TypeError, ValueError: modes or times that do not fit.
+        TypeError, ValueError: modes that do not fit.
 
-    Cost: O(n q k) for q features, once; then as any `predictor`.
-
-    >>> from companion import regression
-    >>> from companion.features import eigenfeatures
-    >>> x = np.eye(2, dtype=np.float32)
-    >>> fitted = regression.fit(np.diag([4.0, 1.0]), np.array([[8.0], [3.0]]))
-    >>> first = classifier(eigenfeatures(fitted, lambda a, b, get: a @ b.T, x), 1)
+    >>> from companion.regression import fit
+    >>> x = np.diag([2.0, 1.0]).astype(np.float32)
+    >>> first = classifier(fit(lambda a, b, get: a @ b.T, x, np.array([[8.0], [3.0]])), 1)
     >>> first(np.ones((1, 2), np.float32))
-    Array([[2.]], dtype=float32)
+    Array([[4.]], dtype=float32)
     """
-    regression = features.regression
-    some = mode_indices(modes, len(regression.eigenvalues))
-    gains = finite_gains(regression, t)[some, None]
-    alpha = regression.eigenvectors[:, some] @ (gains * regression.projections[some])
-    return predictor(features.kernel, features.x_train, alpha, kind=features.kind, batch=batch)
+    some = mode_indices(modes, len(decomposed(f).eigenvalues))
+    projections = np.zeros_like(f.projections)
+    projections[some] = f.projections[some]
+    alpha = f.eigenvectors[:, some] @ (finite_gains(f)[some, None] * f.projections[some])
+    return dataclasses.replace(f, projections=projections, given=alpha)
 
 
 def exciting(
-    features: Eigenfeatures,
+    f: KernelPredictor,
     mode: int,
     threat: Threat,
     start: Float[Any, "m ..."],
@@ -67,7 +60,7 @@ def exciting(
     Projected gradient ascent on the feature's margin of that class, as `attacks.pgd` targeted at it.
 
     Args:
-        features: from `eigenfeatures`.
+        f: kernel regression, from `regression.fit`.
         mode: which feature.
         threat: how far from the start: an ε of half the pixels' range from mid-grey leaves all images.
         start: inputs (m, ...), such as one grey image, `np.full((1, 32, 32, 3), 0.5, np.float32)`.
@@ -86,17 +79,16 @@ def exciting(
     """
     start = examples("start", start)
     labels = np.full(len(start), label)
-    f = classifier(features, [mode])
-    return pgd(f, start, labels, threat, targeted=True, steps=steps, loss=loss)
+    return pgd(classifier(f, [mode]), start, labels, threat, targeted=True, steps=steps, loss=loss)
 
 
 def class_difference(
-    features: Eigenfeatures, x: Float[Any, "m ..."], mode: int, *, label: int = 1
+    f: KernelPredictor, x: Float[Any, "m ..."], mode: int, *, label: int = 1
 ) -> Float[np.ndarray, "..."]:
     """The mean of the inputs where a feature says a class, less the mean where it says another.
 
     Args:
-        features: from `eigenfeatures`.
+        f: kernel regression, from `regression.fit`.
         x: inputs (m, ...).
         mode: which feature.
         label: the class.
@@ -107,7 +99,7 @@ def class_difference(
     Raises:
         TypeError, ValueError: arguments that do not fit.
     """
-    said = outputs(features, x, modes=[mode])[:, 0]
+    said = outputs(f, x, modes=[mode])[:, 0]
     if not 0 <= label < max(2, said.shape[1]):
         raise ValueError(f"label must lie in [0, {max(2, said.shape[1])}), got {label}")
     yes = predicted(said) == label
@@ -118,7 +110,7 @@ def class_difference(
 
 
 def attack_shares(
-    features: Eigenfeatures,
+    f: KernelPredictor,
     x: Float[Any, "m ..."],
     attacked: Float[Any, "m ..."],
     labels: Int[Any, " m"],
@@ -132,7 +124,7 @@ def attack_shares(
     largest *after* the attack.
 
     Args:
-        features: from `eigenfeatures`.
+        f: kernel regression, from `regression.fit`.
         x: clean inputs (m, ...).
         attacked: x′, (m, ...), from any attack on anything.
         labels: classes (m,).
@@ -148,9 +140,9 @@ def attack_shares(
     """
     if np.shape(x) != np.shape(attacked):
         raise ValueError(f"attacked must have the shape of x, {np.shape(x)}, got {np.shape(attacked)}")
-    some = mode_indices(modes, len(features.regression.eigenvalues))
+    some = mode_indices(modes, len(f.eigenvalues))
     # All features, since the class that wins after the attack is that of their sum.
-    before, after = (outputs(features, points) for points in (x, attacked))
+    before, after = (outputs(f, points) for points in (x, attacked))
     k, change = before.shape[2], (before - after)[:, some]
     labels = class_labels("labels", labels, len(before), k)
     if k == 1:

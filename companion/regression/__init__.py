@@ -1,17 +1,14 @@
-"""Kernel regression under gradient flow: f_t in closed form from one eigendecomposition.
+"""Kernel regression under gradient flow: one object that is called, differentiated, stopped early, attacked.
 
-Time is the gradient flow's own, for the loss ½ Σ_i ‖f(x_i) − y_i‖² (a sum, not a mean), plus ½ ρ ‖f‖² in the
-kernel's norm where there is a ridge ρ. Gradient descent with learning rate η has reached t = η · steps.
-
-`fit` decomposes once; everything after it is cheap for any time and ridge. `solve` is for t = ∞ alone, some
-six times faster. Gradients in the inputs are in `companion.regression`.
+`fit(kernel, x, targets)` gives a `KernelPredictor` f: `f(x)`, `f.at(t)`, `f.with_ridge(ρ)`, `f.gradient(x)`,
+`f.coefficients`, and its spectrum. Attacks, features, transfer and dynamics take it. The functions here say
+what of the targets is learned when, what each eigenvector brings, and what the kernel's rounding spoils.
 """
 
 from companion.regression._checks import PrecisionWarning
-from companion.regression._cholesky import solve
-from companion.regression._flow import coefficient_matrix, coefficients, fit, predict, with_ridge
+from companion.regression._fit import fit, from_coefficients
 from companion.regression._modes import (
-    KernelRegression,
+    coefficient_matrix,
     condition_number,
     contributions,
     learned_fraction,
@@ -20,25 +17,21 @@ from companion.regression._modes import (
 )
 
 # For other rooms.
-from companion.regression._modes import checked as checked
-from companion.regression._modes import finite_gains as finite_gains
 from companion.regression._modes import mode_indices as mode_indices
-from companion.regression._predictor import input_gradient, predictor
+from companion.regression._predictor import KernelPredictor
+from companion.regression._predictor import checked as checked
+from companion.regression._predictor import decomposed as decomposed
+from companion.regression._spectrum import finite_gains as finite_gains
 
 __all__ = [
-    "KernelRegression",
+    "KernelPredictor",
     "PrecisionWarning",
     "coefficient_matrix",
-    "coefficients",
     "condition_number",
     "contributions",
     "fit",
-    "input_gradient",
+    "from_coefficients",
     "learned_fraction",
-    "predict",
-    "predictor",
     "rounding_error",
-    "solve",
     "target_energy",
-    "with_ridge",
 ]

@@ -2,51 +2,22 @@
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
 from scipy.linalg import lapack
 
-from companion._core.checks import number
-from companion.regression._checks import LOST, kernel_and_targets, rounding, warn_of_loss
+from companion.regression._checks import LOST, warn_of_loss
 
 # In blocks nearly all of it is matrix products. The factorization of the whole, with the OpenBLAS that NumPy
 # and SciPy bring, ended in a segmentation fault at n = 16,000 on two threads.
 _BLOCK = 512
 
 
-def solve(
-    k_train_train: Float[np.ndarray, "n n"],
-    targets: Float[np.ndarray, "n k"],
-    *,
-    ridge: float = 0.0,
-    resolution: float | None = None,
-) -> Float[np.ndarray, "n k"]:
-    """α = (Θ(X, X) + ρI)⁻¹ Y, so that f_∞(x) = Θ(x, X) α, where no other time or ridge is wanted.
+def solve(kernel: np.ndarray, targets: np.ndarray, *, ridge: float, resolution: float) -> np.ndarray:
+    """α = (Θ(X, X) + ρI)⁻¹ Y, float64, of a kernel and targets that were checked.
 
-    Args:
-        k_train_train: symmetric kernel matrix Θ(X, X), (n, n), float32 or float64; a memory map too.
-        targets: Y, (n, k).
-        ridge: ρ ≥ 0, added to the diagonal, in the kernel's units.
-        resolution: rounding error of the kernel, as for `fit`.
-
-    Returns:
-        α, (n, k), float64.
-
-    Raises:
-        ValueError: as `fit`; also a kernel that is not positive definite in float64.
-
-    Warns:
-        PrecisionWarning: when r ‖α‖ > 0.1 ‖Θ α‖ for the resolution r, the rule of `predict`; or when Θ + ρI
-            is singular to float64 (LAPACK's estimate of its condition number exceeds 1 / (n ε)).
-
-    Cost: n³/3 operations, against some 10 n³ of `fit`: six times faster at n = 2,000. Memory: one n² float64
-    beside the input, 20 GB at n = 50,000, and a few n × 512; nothing else grows as n².
+    Memory: one n² float64 beside the kernel, which may be a memory map, and a few n × 512.
     Source: Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, algorithm 2.1.
-
-    >>> solve(np.diag([4.0, 1.0]), np.ones((2, 1))).ravel()
-    array([0.25, 1.  ])
     """
-    kernel, targets = kernel_and_targets(k_train_train, targets)
-    ridge, resolution, n = number("ridge", ridge), rounding(kernel, resolution), len(kernel)
+    n = len(kernel)
     work = np.array(kernel, dtype=np.float64, order="C")
     work.flat[:: n + 1] += ridge
     norm = lapack.dlange("1", work.T)
@@ -65,7 +36,7 @@ def solve(
     # Θα = Y − ρα: how far the kernel's rounding moves it is the rule of `rounding_error` at t = ∞.
     lost = resolution * np.linalg.norm(alpha) > LOST * np.linalg.norm(targets - ridge * alpha)
     if lost or reciprocal < n * np.finfo(np.float64).eps:
-        warn_of_loss(smallest=norm * reciprocal, resolution=resolution, stacklevel=2)
+        warn_of_loss(smallest=norm * reciprocal, resolution=resolution, stacklevel=3)
     return alpha
 
 

@@ -29,7 +29,7 @@ def gradient_descent(
     """Train on ½ Σ_i ‖f(x_i) − y_i‖² by full-batch gradient descent; return the outputs on a probe set.
 
     θ ← θ − η ∂_θ L. After s steps the flow's time is t = η s, so the outputs can be held against
-    `regression.predict(..., t=η s)`.
+    `regression.fit(...).at(η s)`.
 
     Args:
         apply_fn: the network, `apply_fn(params, x) -> (n, k)`.
