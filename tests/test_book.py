@@ -100,7 +100,7 @@ def test_notebook_numbers_equations_and_theorems_as_the_book_does(name):
 def test_every_module_of_the_package_has_a_page():
     package = ROOT / "companion"
     paths = [*package.glob("[a-z]*.py"), *(init.parent for init in package.glob("[a-z]*/__init__.py"))]
-    # What other rooms keep on disk; users meet it as folders of `gram` and `train` and as `dynamics.KernelPath`.
+    # storage: users meet it as folders of `gram` and `train`, and as `dynamics.KernelPath`.
     modules = {path.stem for path in paths} - {"storage"}
     listed = {Path(name).name for name in PAGES if name.startswith("book/api/")} - {"index"}
     assert listed == modules
