@@ -70,6 +70,7 @@ lint: env
 	step() { echo "==> $$1"; shift; "$$@" || status=1; }; \
 	step "Lint" $(RUN) -m ruff check .; \
 	step "Format" $(RUN) -m ruff format --check .; \
+	step "Names in the chapters" $(RUN) -m ruff check --isolated --select F821,F401 book/*.ipynb; \
 	step "The notebooks are what the chapters say" $(RUN) tools/export_notebooks.py --check; \
 	step "One repository address" $(RUN) tools/repository.py --check; \
 	exit $$status

@@ -206,3 +206,87 @@ def test_a_myrtle_network_has_its_shape_and_refuses_other_depths():
     assert net.apply(net.init(jax.random.key(0), x.shape), x).shape == (2, 3)
     with pytest.raises(ValueError, match="depth must be one of"):
         myrtle(6)
+
+
+# Finite networks are neural-tangents' own, number by number
+
+
+def stax_network(name):
+    from companion.neural_tangents import stax
+
+    scales = {"W_std": 1.3, "b_std": 0.2}
+    one = [stax.Conv(4, (3, 3), padding="SAME", **scales), stax.Relu()]
+    end, pool = [stax.GlobalAvgPool(), stax.Dense(2, **scales)], stax.AvgPool((2, 2), strides=(2, 2))
+    return stax.serial(
+        *{
+            "fc": [stax.Dense(4, **scales), stax.Erf(), stax.Dense(2, **scales)],
+            "conv": [*one, *one, stax.Flatten(), end[1]],
+            "pooled": [*one, *end],
+            "myrtle": [*one, *one, pool, *one, pool, *one, pool, *end],
+        }[name]
+    )
+
+
+SCALES = {"w_std": 1.3, "b_std": 0.2, "width": 4, "n_outputs": 2}
+FINITE = {
+    "fc": fc(1, activation="erf", **SCALES),
+    "conv": conv(2, **SCALES),
+    "pooled": conv(1, pool=True, **SCALES),
+    "myrtle": myrtle(5, **SCALES),
+}
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_finite_networks_are_those_of_neural_tangents(name):
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
+    x = x.reshape(3, -1) if name == "fc" else x
+    (init, apply, _), key = stax_network(name), jax.random.key(1)
+    params, (_, expected) = FINITE[name].init(key, x.shape), init(key, (1, *x.shape[1:]))
+    assert jax.tree.structure(params) == jax.tree.structure(expected)
+    for mine, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(FINITE[name].apply(params, x), apply(expected, x), rtol=1e-5, atol=1e-5)
+
+
+WITHOUT = """
+import importlib.metadata, importlib.util, sys
+real_version, real_spec = importlib.metadata.version, importlib.util.find_spec
+
+def version(name):
+    if name == "neural-tangents":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real_version(name)
+
+importlib.metadata.version = version
+importlib.util.find_spec = lambda name, *rest: None if name == "neural_tangents" else real_spec(name, *rest)
+sys.modules["neural_tangents"] = None
+import jax, numpy as np, optax
+from companion import attacks, networks, regression
+from companion.architectures import conv, fc, myrtle
+from companion.empirical import empirical_ntk
+from companion.kernels import gram
+from companion.training import train
+
+x, y = np.random.default_rng(0).random((8, 8, 8, 1), np.float32), np.arange(8) % 2
+assert gram(conv(1), x, out=sys.argv[1]).shape == (8, 8)
+f = regression.fit(fc(1), x, 2.0 * y[:, None] - 1)
+threat = attacks.Threat("linf", 0.1)
+assert attacks.pgd(f, x, y, threat, steps=2).shape == x.shape
+net = fc(1, width=8)
+assert empirical_ntk(net.apply, net.init(jax.random.key(0), x.shape), x).shape == (8, 8)
+model, sgd, key = networks.mlp(2, depth=1, width=4), optax.sgd(0.1), jax.random.key(0)
+train(model, x, y, epochs=1, batch_size=4, optimizer=sgd, key=key)
+for kernel in (conv(1, pool=True), myrtle(5)):
+    kernel.init(jax.random.key(0), x.shape)
+    try:
+        gram(kernel, x)
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_only_kernels_of_pairs_of_pixels_need_neural_tangents(tmp_path):
+    command = [sys.executable, "-c", WITHOUT, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pip install --no-deps neural-tangents==0.6.5") == 2

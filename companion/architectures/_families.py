@@ -15,10 +15,10 @@ from jaxtyping import Float
 from companion._core.checks import count, number, precise, random_key, same_inputs
 from companion._core.compile import double, immutable, precision
 from companion.architectures import _conv, _dense
-from companion.neural_tangents import stax
+from companion.architectures._finite import AVERAGE, ERF, FLATTEN, HALVE, RELU, Layer, conv3, dense, serial
 
 Activation = Literal["relu", "erf"]
-_ACTIVATIONS = {"relu": stax.Relu, "erf": stax.Erf}
+_ACTIVATIONS = {"relu": RELU, "erf": ERF}
 _DENSE = {"relu": _dense.relu_kernel, "erf": _dense.erf_kernel}
 _CONV = {"relu": _conv.relu_kernel, "erf": _conv.erf_kernel}
 
@@ -164,11 +164,8 @@ _MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
 # Equal specifications give the same object, whose compiled kernel is kept.
 @functools.lru_cache(maxsize=256)
 def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float) -> Architecture:
-    scales = {"W_std": w_std, "b_std": b_std}
-    layers = [
-        part for _ in range(depth) for part in (stax.Dense(width, **scales), _ACTIVATIONS[activation]())
-    ]
-    network = stax.serial(*layers, stax.Dense(n_outputs, **scales))
+    layers = [part for _ in range(depth) for part in (dense(width, w_std, b_std), _ACTIVATIONS[activation])]
+    network = serial([*layers, dense(n_outputs, w_std, b_std)])
     kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
     return _build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0)
 
@@ -177,17 +174,11 @@ def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b
 def _conv(
     depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float, pool: bool
 ) -> Architecture:
-    scales = {"W_std": w_std, "b_std": b_std}
-    layers = [
-        part
-        for _ in range(depth)
-        for part in (stax.Conv(width, (3, 3), padding="SAME", **scales), _ACTIVATIONS[activation]())
-    ]
-    end = stax.GlobalAvgPool() if pool else stax.Flatten()
-    network = stax.serial(*layers, end, stax.Dense(n_outputs, **scales))
+    layers = [part for _ in range(depth) for part in (conv3(width, w_std, b_std), _ACTIVATIONS[activation])]
+    network = serial([*layers, AVERAGE if pool else FLATTEN, dense(n_outputs, w_std, b_std)])
     name = f"Conv-{depth} {activation}" + (" pooled" if pool else "")
-    if pool:  # pairs of pixels: neural-tangents' own kernel
-        kernels = functools.partial(_library, network[2])
+    if pool:
+        kernels = functools.partial(_library, ((depth, False),), activation, w_std, b_std)
     else:
         kernels = functools.partial(_CONV[activation], depth=depth, w_std=w_std, b_std=b_std)
     return _build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
@@ -197,20 +188,31 @@ def _conv(
 def _myrtle(
     depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float
 ) -> Architecture:
-    scales = {"W_std": w_std, "b_std": b_std}
     layers = []
     for group in _MYRTLE[depth]:
-        for _ in range(group):
-            layers += [stax.Conv(width, (3, 3), padding="SAME", **scales), _ACTIVATIONS[activation]()]
-        layers.append(stax.AvgPool((2, 2), strides=(2, 2)))
-    network = stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(n_outputs, **scales))
-    kernels = functools.partial(_library, network[2])
+        layers += [conv3(width, w_std, b_std), _ACTIVATIONS[activation]] * group + [HALVE]
+    network = serial([*layers, AVERAGE, dense(n_outputs, w_std, b_std)])
+    groups = tuple((group, True) for group in _MYRTLE[depth])
+    kernels = functools.partial(_library, groups, activation, w_std, b_std)
     name = f"Myrtle-{depth} {activation}"
     return _build(name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]))
 
 
-def _library(kernel_fn: Callable[..., Any], x1: Any, x2: Any) -> tuple[Any, Any]:
-    return kernel_fn(x1, x2, ("nngp", "ntk"))
+def _library(
+    groups: tuple[tuple[int, bool], ...], activation: str, w_std: float, b_std: float, x1: Any, x2: Any
+) -> tuple[Any, Any]:
+    """Kernels of pairs of pixels are neural-tangents': groups of convolutions, halved or not; an average."""
+    from companion.neural_tangents import stax
+
+    scales = {"W_std": w_std, "b_std": b_std}
+    layers = []
+    for depth, halved in groups:
+        for _ in range(depth):
+            layers.append(stax.Conv(1, (3, 3), padding="SAME", **scales))
+            layers.append({"relu": stax.Relu, "erf": stax.Erf}[activation]())
+        if halved:
+            layers.append(stax.AvgPool((2, 2), strides=(2, 2)))
+    return stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(1, **scales))[2](x1, x2, ("nngp", "ntk"))
 
 
 def _checked(
@@ -224,7 +226,7 @@ def _checked(
 
 def _build(
     name: str,
-    network: tuple,
+    network: Layer,
     kernels: Callable[..., tuple[Any, Any]],
     width: int,
     n_outputs: int,
@@ -232,13 +234,12 @@ def _build(
     pixel_power: Literal[0, 1, 2],
     halvings: int = 0,
 ) -> Architecture:
-    init_fn, apply_fn, _ = network
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
     kernels = jax.jit(kernels)
 
     @functools.partial(jax.jit, static_argnums=1)  # op by op every random draw would be compiled alone
     def draw(key: jax.Array, shape: tuple[int, ...]) -> Any:
-        return init_fn(key, shape)[1]
+        return network.init(key, shape)[1]
 
     def flat(argument: str, shape: Any) -> tuple[int, ...]:
         shape = tuple(shape)
@@ -267,15 +268,17 @@ def _build(
         return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
 
     @immutable
-    def apply(params: Any, x: Float[Any, "n ..."], **options: Any) -> Float[Any, "n k"]:
+    def apply(params: Any, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:
         with double(params, x):
-            return apply_fn(params, prepare("x", x), **options)
+            return network.apply(params, prepare("x", x))
 
     @immutable
     def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
         wanted = (get,) if isinstance(get, str) else tuple(get)
         if not wanted or not {"ntk", "nngp"} >= set(wanted):
             raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
+        if pixel_power == 2:
+            from companion import neural_tangents  # noqa: F401  (loaded before anything is traced)
         with precision(x1, x2):
             x1 = prepare("x1", x1)
             x2 = x1 if x2 is None else prepare("x2", x2)

@@ -8,13 +8,13 @@ that block is needed; `contract(parts, side1, side2)` makes kernel entries of tw
 
 import functools
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from companion.empirical._conv import with_patches
-from companion.neural_tangents import nt
 
 Method = tuple[Callable[..., Any] | None, Callable[..., Any]]
 
@@ -30,7 +30,7 @@ def choose(
     if not axes:
         raise ValueError("params must hold at least one array, got none")
     every = tuple(range(len(axes)))
-    if implementation == "auto" and batch_statistics:
+    if implementation == "auto" and (batch_statistics or not find_spec("neural_tangents")):
         named = {"jacobian": every}
     elif implementation == "auto":
         rows = every if max(axes) > 2 else ()
@@ -107,6 +107,8 @@ def _products(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, si
 
 def _structured(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, side2: Any) -> Any:
     """The library's structured derivatives: products of the parts of each layer's Jacobian."""
+    from companion.neural_tangents import nt
+
     chosen, rest = parts
     kernel_fn = nt.empirical_ntk_fn(
         lambda chosen, x: apply(chosen, rest, x),

@@ -84,9 +84,9 @@ def empirical_ntk_fn(
     The rule of "auto", measured by benchmarks/empirical.py: a network of matrices and vectors takes
     structured derivatives, which never form a Jacobian. With any parameter of three axes or more
     (convolutions), these and the vectors take Jacobian contraction: there it is faster at ten outputs, level
-    at one, and takes less memory; only the matrices take structured derivatives. With `batch_statistics` all
-    take Jacobian contraction. Vector products were never the fastest; they are for so many parameters that
-    Jacobian rows of two examples do not fit beside each other.
+    at one, and takes less memory; only the matrices take structured derivatives. With `batch_statistics`, and
+    without neural-tangents, all take Jacobian contraction. Vector products were never the fastest; they are
+    for so many parameters that Jacobian rows of two examples do not fit beside each other.
 
     Cost, for n examples, k outputs and p parameters: Jacobian contraction n·k backward passes, and 2·(n·k)²·p
     operations for "full" (half with x2=None), 2·n²·k·p for the others; structured derivatives of a dense

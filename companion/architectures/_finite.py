@@ -1,0 +1,87 @@
+"""Finite networks in the NTK parameterization: layers, each a pair (init, apply), one after the other.
+
+Random numbers and the layout of the parameters, a list with a pair (W, b) for each layer of weights and ()
+for each other, are those of neural-tangents' `stax`, whose networks these are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Layer(NamedTuple):
+    """`init(key, shape) -> (shape of the outputs, params)` and `apply(params, x)`."""
+
+    init: Callable[[jax.Array, tuple[int, ...]], tuple[tuple[int, ...], Any]]
+    apply: Callable[[Any, Any], Any]
+
+
+def dense(width: int, w_std: float, b_std: float) -> Layer:
+    """W a · w_std/√d + b · b_std along the last axis."""
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+        first, second = jax.random.split(key)
+        weights = jax.random.normal(first, (shape[-1], width))
+        return (*shape[:-1], width), (weights, jax.random.normal(second, (1, width)))
+
+    def apply(params: Any, x: Any) -> Any:
+        weights, bias = params
+        return w_std / x.shape[-1] ** 0.5 * jnp.dot(x, weights) + b_std * bias
+
+    return Layer(init, apply)
+
+
+def conv3(width: int, w_std: float, b_std: float) -> Layer:
+    """A 3×3 SAME convolution of images (n, h, w, c), scaled as `dense` with d = 9 c."""
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+        first, second = jax.random.split(key)
+        weights = jax.random.normal(first, (3, 3, shape[-1], width))
+        return (*shape[:-1], width), (weights, jax.random.normal(second, (1, 1, 1, width)))
+
+    def apply(params: Any, x: Any) -> Any:
+        weights, bias = params
+        product = jax.lax.conv_general_dilated(
+            x, weights, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return w_std / math.prod(weights.shape[:3]) ** 0.5 * product + b_std * bias
+
+    return Layer(init, apply)
+
+
+def _fixed(change: Callable[[Any], Any], shape_of: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Layer:
+    return Layer(lambda _, shape: (shape_of(shape), ()), lambda _, x: change(x))
+
+
+def _halves(x: Any) -> Any:
+    window = (1, 2, 2, 1)
+    return jax.lax.reduce_window(x, jnp.zeros((), x.dtype), jax.lax.add, window, window, "VALID") / 4
+
+
+RELU = _fixed(lambda x: jnp.maximum(x, 0), lambda shape: shape)
+ERF = _fixed(jax.scipy.special.erf, lambda shape: shape)
+FLATTEN = _fixed(lambda x: x.reshape(len(x), -1), lambda shape: (shape[0], math.prod(shape[1:])))
+HALVE = _fixed(_halves, lambda shape: (shape[0], shape[1] // 2, shape[2] // 2, shape[3]))
+AVERAGE = _fixed(lambda x: x.mean(axis=(1, 2)), lambda shape: (shape[0], shape[3]))
+
+
+def serial(layers: Sequence[Layer]) -> Layer:
+    """The layers one after the other; the parameters are the list of theirs."""
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+        params = []
+        for layer in layers:
+            key, own = jax.random.split(key)
+            shape, some = layer.init(own, shape)
+            params.append(some)
+        return shape, params
+
+    def apply(params: Any, x: Any) -> Any:
+        for layer, some in zip(layers, params, strict=True):
+            x = layer.apply(some, x)
+        return x
+
+    return Layer(init, apply)
