@@ -35,13 +35,14 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve lint test matrix notebooks compat nt-suite measure address clean distclean
+.PHONY: help env js book serve lint test wheel matrix notebooks compat nt-suite measure address clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
 	@echo "make serve       show the built book on localhost (PORT=8000)"
 	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser"
 	@echo "make lint        ruff, and whether notebooks and addresses are up to date (seconds)"
+	@echo "make wheel       build the wheel and use it from an empty environment"
 	@echo "make matrix      the variants of checks that make test leaves out (makes the book first)"
 	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
@@ -78,6 +79,9 @@ lint: env
 test: lint book
 	@echo "==> Tests, doctests, notebooks, site and browser (minutes)"
 	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules tests companion $(ARGS)
+
+wheel: env
+	@$(RUN) tools/check_wheel.py
 
 matrix: book
 	@$(RUN) -m pytest -n $(WORKERS) -m matrix tests $(ARGS)

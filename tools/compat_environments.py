@@ -37,9 +37,11 @@ def constraints(jax: str, pins: str) -> str:
 
 
 def requirements() -> list[str]:
-    """Return what the tests need: companion's dependencies and its test extra, from pyproject.toml."""
+    """Return what the tests need: companion's dependencies, its extras and those of the tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"], *EXTRAS]
+    parts = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *EXTRAS]
+    wanted += [line for part in ("data", "networks", "nt", "plots", "test") for line in parts[part]]
     return [r for r in wanted if re.split(r"[^\w.-]", r)[0] not in UNUSED]
 
 

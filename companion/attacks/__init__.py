@@ -12,8 +12,6 @@ attack is then kept from call to call. Networks of other frameworks take the arr
 from companion.attacks._accuracy import robust_accuracy, two_logits
 from companion.attacks._controls import one_step, random_sign, random_uniform
 from companion.attacks._inner import Replay, free_training, training_attack
-
-# For other rooms.
 from companion.attacks._inner import grown as grown
 from companion.attacks._losses import Loss, cross_entropy, margin, squared
 from companion.attacks._losses import loss_named as loss_named
@@ -24,6 +22,7 @@ from companion.attacks._square import square
 from companion.attacks._threat import Threat
 from companion.attacks._transfer import Transfer, gradient_cosine, transfer
 
+# What is imported and not listed here is for other rooms.
 __all__ = [
     "AttackWarning",
     "Loss",

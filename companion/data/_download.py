@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from companion._core.extras import missing
+
 _STALE_SECONDS = 3600
 
 
@@ -29,7 +31,10 @@ class Remote:
 
 def cache_folder() -> Path:
     """Return the folder of the user's cache that downloads are kept in (it may not exist yet)."""
-    import pooch
+    try:
+        import pooch
+    except ModuleNotFoundError as error:
+        raise missing("pooch", "data") from error
 
     return Path(pooch.os_cache("ntk-robustness"))
 

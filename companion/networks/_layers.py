@@ -5,9 +5,15 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from companion._core.extras import missing
+
+try:
+    import flax.linen as nn
+except ModuleNotFoundError as error:
+    raise missing("flax", "networks") from error
 
 _OUTSIDE_LOOPS = contextvars.ContextVar("outside_loops", default=False)
 

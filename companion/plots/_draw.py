@@ -3,13 +3,18 @@
 import sys
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import scipy.stats
 from jaxtyping import Real
-from matplotlib.axes import Axes
 
+from companion._core.extras import missing
 from companion.plots._pictures import finite_array
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+except ModuleNotFoundError as error:
+    raise missing("matplotlib", "plots") from error
 
 # Chosen by search: every pair stays 26 apart in CIELAB for normal sight, protanopia and deuteranopia, and
 # every colour has a contrast of 3 : 1 or more on white (tests/test_plots.py measures both).

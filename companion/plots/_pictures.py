@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Real
-from matplotlib.axes import Axes
 
 from companion._core.checks import finite
+from companion._core.extras import missing
+
+try:
+    from matplotlib.axes import Axes
+except ModuleNotFoundError as error:
+    raise missing("matplotlib", "plots") from error
 
 
 def heatmap(

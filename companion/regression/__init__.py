@@ -15,14 +15,13 @@ from companion.regression._modes import (
     rounding_error,
     target_energy,
 )
-
-# For other rooms.
 from companion.regression._modes import mode_indices as mode_indices
 from companion.regression._predictor import KernelPredictor
 from companion.regression._predictor import checked as checked
 from companion.regression._predictor import decomposed as decomposed
 from companion.regression._spectrum import finite_gains as finite_gains
 
+# What is imported and not listed here is for other rooms.
 __all__ = [
     "KernelPredictor",
     "PrecisionWarning",

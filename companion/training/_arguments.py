@@ -6,13 +6,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number
 from companion._core.compile import network
+from companion._core.extras import missing
 from companion.networks import Model, evaluation
 from companion.storage import fingerprint
+
+try:
+    import optax
+except ModuleNotFoundError as error:
+    raise missing("optax", "networks") from error
 
 
 def kinds(model: Any, optimizer: Any) -> None:
