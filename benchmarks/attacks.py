@@ -111,7 +111,7 @@ def main():
             f, x, y, threat, steps=STEPS, step_size=falling, early_stop=True
         ),
         "companion, early stop": lambda: pgd(f, x, y, threat, steps=STEPS, early_stop=True),
-        "companion": lambda: pgd(f, x, y, threat, steps=STEPS, batch=max(BATCHES)),
+        "companion": lambda: pgd(f, x, y, threat, steps=STEPS, batch_size=max(BATCHES)),
         **{
             f"neural-tangents, coefficients fixed, batches of {batch}": lambda batch=batch: fixed(batch)
             for batch in BATCHES

@@ -166,7 +166,7 @@ def test_an_attack_with_no_room_raises_no_warning():
         return x.reshape(len(x), -1) @ w
 
     labels = np.asarray(f(x)).argmax(axis=1)
-    found = sanity_checks(f, x, labels, Threat("l2", 0.0), key=KEY, batch=30)
+    found = sanity_checks(f, x, labels, Threat("l2", 0.0), key=KEY, batch_size=30)
     assert found.messages == ()
     assert found.unbounded.value == 0
     assert found.random.value == found.few_steps.value == found.one_step.value == 1
@@ -236,7 +236,9 @@ def test_random_search_repeats_with_its_key_whatever_the_batch():
     np.testing.assert_array_equal(square(MASKED, IMAGES, CLASSES, threat, key=KEY, **options), whole)
     # Some are fooled early: they stay as they are, also where others beside them go on.
     assert 0 < (outputs(whole) < 0).mean() < 1
-    np.testing.assert_array_equal(square(MASKED, IMAGES, CLASSES, threat, key=KEY, **options, batch=1), whole)
+    np.testing.assert_array_equal(
+        square(MASKED, IMAGES, CLASSES, threat, key=KEY, **options, batch_size=1), whole
+    )
     other = square(MASKED, IMAGES, CLASSES, threat, key=jax.random.key(1), **options)
     assert (other != whole).any(axis=(1, 2, 3)).all()
 
@@ -273,7 +275,7 @@ def test_transfer_is_what_can_be_counted_by_hand():
     lenient = Partial(lambda x: x - 0.3)
     hostile = Partial(lambda x: 0 * x - 1)
     targets = {"strict": strict, "lenient": lenient, "hostile": hostile}
-    found = transfer(ATTACKED, targets, RIGHT_CLEAN, LABELS, batch=3)
+    found = transfer(ATTACKED, targets, RIGHT_CLEAN, LABELS, batch_size=3)
     assert found.attacks == ("strong", "weak")
     assert found.targets == ("strict", "lenient", "hostile")
     # Clean, all but the last example are right, and none of the hostile target's.
@@ -338,7 +340,7 @@ def test_the_cosine_of_gradients_is_numpy_s():
     expected = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     f, g = Partial(quadratic, a), Partial(quadratic, b)
     for batch in (256, 4):
-        np.testing.assert_allclose(gradient_cosine(f, g, x, labels, batch=batch), expected, atol=1e-6)
+        np.testing.assert_allclose(gradient_cosine(f, g, x, labels, batch_size=batch), expected, atol=1e-6)
     # A loss scales the gradient of one output, and its sign is the same for both functions.
     np.testing.assert_allclose(gradient_cosine(f, g, x, labels, loss="cross_entropy"), expected, atol=1e-5)
     np.testing.assert_allclose(gradient_cosine(f, f, x, labels), 1, atol=1e-6)
@@ -410,8 +412,8 @@ def test_wrong_arguments_are_named():
                 r"labels must lie in \[0, 2\)",
             ),
             (
-                lambda: transfer(ATTACKED, {"b": strict}, RIGHT_CLEAN, LABELS, batch=0),
-                "batch must be at least 1",
+                lambda: transfer(ATTACKED, {"b": strict}, RIGHT_CLEAN, LABELS, batch_size=0),
+                "batch_size must be at least 1",
             ),
             (lambda: gradient_cosine(3, healthy, RIGHT_CLEAN, LABELS), "first must be a function"),
             (
@@ -423,8 +425,8 @@ def test_wrong_arguments_are_named():
                 r"loss must be one of \['cross_entropy', 'margin', 'squared'\] or a function, got 'hinge'",
             ),
             (
-                lambda: gradient_cosine(healthy, healthy, RIGHT_CLEAN, LABELS, batch=0),
-                "batch must be at least 1",
+                lambda: gradient_cosine(healthy, healthy, RIGHT_CLEAN, LABELS, batch_size=0),
+                "batch_size must be at least 1",
             ),
             (
                 lambda: sanity_checks(healthy, 2 * RIGHT_CLEAN, LABELS, Threat("linf", 0.1), key=KEY),

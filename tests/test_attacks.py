@@ -454,7 +454,7 @@ def test_results_do_not_depend_on_the_batch(norm, options):
     whole = pgd(f, X, labels, threat, steps=4, **options)
     assert np.abs(whole - X).max() > threat.eps / 3
     for batch in (4, 16):
-        found = pgd(f, X, labels, threat, steps=4, batch=batch, **options)
+        found = pgd(f, X, labels, threat, steps=4, batch_size=batch, **options)
         np.testing.assert_allclose(found, whole, atol=1e-12)
 
 
@@ -464,7 +464,7 @@ def test_accuracies_do_not_depend_on_the_batch():
     whole = attacks.robust_accuracy(f, [x, 1 - x], labels)
     assert 0 < whole.value < 1
     for batch in (4, 16):
-        assert attacks.robust_accuracy(f, [x, 1 - x], labels, batch=batch) == whole
+        assert attacks.robust_accuracy(f, [x, 1 - x], labels, batch_size=batch) == whole
 
 
 @pytest.mark.parametrize(
@@ -481,10 +481,10 @@ def test_early_stopping_fools_the_same_examples_by_less(norm, n, batch, options)
         return network(weights, x)
 
     f, options = Partial(watched, WEIGHTS[3]), {"steps": 8, "step_size": threat.eps / 4} | options
-    stopped = pgd(f, x, labels, threat, **options, early_stop=True, batch=batch)
+    stopped = pgd(f, x, labels, threat, **options, early_stop=True, batch_size=batch)
     # The outputs of one and of two examples are asked for first.
     assert shapes == {1, 2, batch}
-    all_steps = pgd(f, x, labels, threat, **options, batch=batch)
+    all_steps = pgd(f, x, labels, threat, **options, batch_size=batch)
     right_first, success = ~fooled(3, x, labels), fooled(3, all_steps, labels)
     np.testing.assert_array_equal(fooled(3, stopped, labels), success)
     assert 0.2 < success[right_first].mean() < 0.9
@@ -526,7 +526,7 @@ def test_the_bar_ends_at_its_total(options, monkeypatch):
 
     monkeypatch.setattr(_pgd, "tqdm", Bar)
     f, labels = Partial(network, WEIGHTS[3]), clean_labels(3)
-    pgd(f, X, labels, Threat("l2", 0.25), steps=5, batch=16, progress=True, **options)
+    pgd(f, X, labels, Threat("l2", 0.25), steps=5, batch_size=16, progress=True, **options)
     assert bars[0].done == bars[0].total == 5 * 37 * options.get("restarts", 1)
 
 
@@ -654,7 +654,7 @@ def test_the_formula_for_kernels_is_fgsm_on_any_loss_of_one_output():
     x_train, x = pixels(2, 12, 3, 3, 1).astype(np.float32)
     f = from_coefficients(exponential, x_train, np.random.default_rng(0).normal(size=(12, 1)), batch_size=5)
     labels, threat = np.arange(12) % 2, Threat("linf", 0.1)
-    step = one_step(f, x, labels, threat, batch=8)
+    step = one_step(f, x, labels, threat, batch_size=8)
     np.testing.assert_allclose(fgsm(f, x, labels, threat, loss=falling), step, atol=1e-6)
 
 
@@ -704,7 +704,7 @@ def test_robust_accuracy_of_a_function_of_numpy_arrays(k):
     x, labels = np.array([[0.6], [0.4], [0.7]], np.float32), np.array([1, 1, 1])
     assert attacks.robust_accuracy(f, x, labels).value == 2 / 3
     assert attacks.robust_accuracy(f, [x, 1 - x], labels).value == 0
-    assert attacks.robust_accuracy(f, [x, x + 0.05], labels, batch=2).value == 2 / 3
+    assert attacks.robust_accuracy(f, [x, x + 0.05], labels, batch_size=2).value == 2 / 3
 
 
 def test_two_logits_have_the_classes_the_loss_and_the_margin_of_one_output():
@@ -741,7 +741,7 @@ def test_a_partial_keeps_its_compiled_code():
         second = pgd(f, x, labels, Threat("linf", 0.2, (-1.0, 2.0)), steps=5, step_size=0.01)
         stopped = pgd(f, x, labels, Threat("linf", 0.1), early_stop=True)
         fgsm(f, x, labels, Threat("linf", 0.1))
-        attacks.robust_accuracy(f, [first, second, stopped], np.append(labels[1:], 0), batch=37)
+        attacks.robust_accuracy(f, [first, second, stopped], np.append(labels[1:], 0), batch_size=37)
         return first
 
     def batches():
@@ -879,7 +879,10 @@ def test_wrong_arguments_are_named():
                 lambda: pgd(first_pixel, HALF, ONES, LINF, step_size=-0.1),
                 "step_size must be at least 0.0, got -0.1",
             ),
-            (lambda: pgd(first_pixel, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),
+            (
+                lambda: pgd(first_pixel, HALF, ONES, LINF, batch_size=0),
+                "batch_size must be at least 1",
+            ),
             (
                 lambda: pgd(first_pixel, HALF, ONES, LINF, loss="hinge"),
                 r"loss must be one of \['cross_entropy', 'margin', 'squared'\] or a function, got 'hinge'",
@@ -897,7 +900,10 @@ def test_wrong_arguments_are_named():
                 "f must come from regression.fit",
             ),
             (lambda: one_step(KERNEL, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\)"),
-            (lambda: one_step(KERNEL, HALF, ONES, LINF, batch=0), "batch must be at least 1, got 0"),
+            (
+                lambda: one_step(KERNEL, HALF, ONES, LINF, batch_size=0),
+                "batch_size must be at least 1",
+            ),
             (
                 lambda: square(first_pixel, GREY, ONES, L2, key=KEY),
                 "norm must be 'linf' for the square attack, got 'l2'",
@@ -916,7 +922,10 @@ def test_wrong_arguments_are_named():
                 lambda: attacks.robust_accuracy(first_pixel, [], ONES),
                 "attacked must hold at least one array, got none",
             ),
-            (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, batch=0), "batch must be at least 1"),
+            (
+                lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, batch_size=0),
+                "batch_size must be at least 1",
+            ),
             (
                 lambda: attacks.robust_accuracy(first_pixel, HALF, ONES, level=1.0),
                 r"level must lie in \(0, 1\)",

@@ -51,8 +51,8 @@ def test_it_waits_for_the_safe_point():
 
 X, KEY = np.full((4, 4, 4, 1), 0.5, np.float32), jax.random.key(0)
 IN_PARTS = {
-    "pgd": lambda f: pgd(f, X, np.ones(4, int), Threat("linf", 0.1), steps=1, batch=2),
-    "square": lambda f: square(f, X, np.ones(4, int), Threat("linf", 0.1), key=KEY, queries=2, batch=2),
+    "pgd": lambda f: pgd(f, X, np.ones(4, int), Threat("linf", 0.1), steps=1, batch_size=2),
+    "square": lambda f: square(f, X, np.ones(4, int), Threat("linf", 0.1), key=KEY, queries=2, batch_size=2),
     "empirical_ntk": lambda f: empirical_ntk(lambda w, x: f(w * x), jnp.ones(()), X),
 }
 

@@ -4,12 +4,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from companion import networks
+from companion.architectures import fc
 from companion.empirical import _ntk, empirical_ntk
 from companion.networks import _layers
 from companion.networks._modules import SmallCNN
+from companion.training import train
 
 
 def parameters(model, shape=(1, 32, 32, 3)):
@@ -233,3 +236,57 @@ def test_convolutions_are_products_in_loops_and_convolutions_in_kernels():
     outside = str(jax.make_jaxpr(networks.evaluation(model))(variables, x))
     assert inside.count("conv_general_dilated[") == (0 if jax.default_backend() == "cpu" else 2)
     assert outside.count("conv_general_dilated[") == 2
+
+
+# From elsewhere
+
+
+def test_an_architecture_trains_as_its_own_gradient_descent_does():
+    architecture, x = fc(1, width=8, n_outputs=2), np.random.default_rng(0).random((4, 3)).astype(np.float32)
+    model, labels = networks.from_architecture(architecture), np.array([0, 1, 1, 0])
+    assert networks.from_architecture(fc(1, width=8, n_outputs=2)) is model
+    params, state = model.init(jax.random.key(3), x)
+    np.testing.assert_array_equal(params[0][0], architecture.init(jax.random.key(3), x.shape)[0][0])
+    assert state == ()
+
+    def loss(params):
+        chosen = jax.nn.log_softmax(architecture.apply(params, x))[np.arange(4), labels]
+        return -chosen.mean()
+
+    expected = params
+    for _ in range(3):
+        expected = jax.tree.map(lambda p, g: p - 0.1 * g, expected, jax.grad(loss)(expected))
+    options = {"optimizer": optax.sgd(0.1), "key": jax.random.key(5), "start": (params, state)}
+    found, _ = train(model, x, labels, epochs=3, batch_size=4, **options).variables
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_of_any_function_start_where_they_are_told():
+    model = networks.from_apply(lambda w, x: x @ w, np.eye(3, dtype=np.float32), name="linear")
+    params, state = model.init(jax.random.key(0), np.ones((1, 3), np.float32))
+    assert (model.name, state) == ("linear", ())
+    np.testing.assert_array_equal(model.apply(params, state, np.float32([[1, 2, 3]]), True)[0], [[1, 2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("params", "place"),
+    [
+        ({"w": np.ones(2, np.float32), "act": jnp.tanh}, r"at params\['act'\]"),
+        ([np.ones(2, np.float32), np.arange(2)], r"leaf of int64 at params\[1\]"),
+        ({"key": jax.random.key(0)}, r"at params\['key'\]"),
+    ],
+    ids=["a function", "integers", "a key"],
+)
+def test_leaves_that_are_no_arrays_are_named_with_the_line_that_splits_them_off(params, place):
+    with pytest.raises(TypeError, match=place) as caught:
+        networks.from_apply(lambda p, x: x, params)
+    assert "eqx.partition" in str(caught.value)
+    assert "nnx.split" in str(caught.value)
+
+
+def test_what_cannot_be_a_network_is_refused():
+    with pytest.raises(TypeError, match="architecture must come from"):
+        networks.from_architecture(len)
+    with pytest.raises(TypeError, match="apply_fn must be a function"):
+        networks.from_apply(3, np.ones(2, np.float32))

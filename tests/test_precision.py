@@ -244,6 +244,7 @@ OTHERWISE = {
         attacks.free_training catastrophic.Detector catastrophic.Score catastrophic.alarmed
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
         features.Correlation features.Usefulness kernels.Plan networks.Model
+        networks.from_apply networks.from_architecture
         networks.from_flax normalization.BatchNorm normalization.Inputs normalization.Variance
         normalization.layer regression.KernelPredictor regression.PrecisionWarning statistics.Estimate
         training.Probe attacks.Replay training.Run training.Switch training.Trained

@@ -171,7 +171,7 @@ def test_centred_training_forgets_the_initial_function_and_the_other_keeps_it():
 def test_minibatches_are_an_epoch_of_parts_and_end_where_the_whole_does():
     rng = np.random.default_rng(3)
     x, y, w = rng.normal(size=(7, 20)), rng.normal(size=(7, 1)), np.zeros((20, 1))
-    options = {"learning_rate": 0.01, "residuals": (1e-6,), "batch": 2}
+    options = {"learning_rate": 0.01, "residuals": (1e-6,), "batch_size": 2}
     found = train_to_residual(linear, w, x, y, key=jax.random.key(0), **options)[0]
     assert found.steps % 3 == 0  # three parts of two, the seventh example waits for another epoch
     np.testing.assert_allclose(found.predict(x), y, atol=1e-5)
@@ -180,7 +180,7 @@ def test_minibatches_are_an_epoch_of_parts_and_end_where_the_whole_does():
     other = train_to_residual(linear, w, x, y, key=jax.random.key(1), **options)[0]
     assert not np.array_equal(found.params, other.params)
     whole = {"learning_rate": 0.01, "residuals": (0.3,), "key": jax.random.key(0)}
-    one, two = (train_to_residual(linear, w, x, y, batch=batch, **whole)[0] for batch in (7, None))
+    one, two = (train_to_residual(linear, w, x, y, batch_size=batch, **whole)[0] for batch in (7, None))
     np.testing.assert_array_equal(one.params, two.params)
 
 
@@ -254,8 +254,8 @@ def test_wrong_arguments_of_training_to_a_residual_are_named():
             ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\)"),
             ({"residuals": (0.1, 0.2)}, ValueError, "residuals must decrease"),
             ({"residuals": ()}, ValueError, "residuals must decrease"),
-            ({"batch": 1}, ValueError, "come with a key"),
-            ({"batch": 9, "key": jax.random.key(0)}, ValueError, "batch must be at most 2"),
+            ({"batch_size": 1}, ValueError, "come with a key"),
+            ({"batch_size": 9, "key": jax.random.key(0)}, ValueError, "batch_size must be at most 2"),
             ({"scale": 0.0}, ValueError, "scale must be more than"),
             ({"learning_rate": 1e-6, "max_steps": 5}, FloatingPointError, "give it more steps"),
             ({"learning_rate": 1e3}, FloatingPointError, "diverged"),

@@ -20,7 +20,7 @@ def robust_accuracy(
     labels: Int[Any, " m"],
     *,
     level: float = 0.95,
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> Estimate:
     """Share of inputs that are classified rightly under an attack, or under the worst of several.
 
@@ -30,7 +30,7 @@ def robust_accuracy(
             classified rightly in all of them. Put the clean inputs into the list.
         labels: classes (m,).
         level: coverage of the Wilson interval.
-        batch: inputs at once.
+        batch_size: inputs at once.
 
     Returns:
         The estimate with its interval. An attack gives an upper bound: a stronger one may find more.
@@ -47,8 +47,8 @@ def robust_accuracy(
     arrays = [attacked] if hasattr(attacked, "shape") else list(attacked)
     if not arrays:
         raise ValueError("attacked must hold at least one array, got none")
-    batch = count("batch", batch)
-    outputs = [outputs_of(predict, array, batch) for array in arrays]
+    batch_size = count("batch_size", batch_size)
+    outputs = [outputs_of(predict, array, batch_size) for array in arrays]
     labels = np.asarray(labels)
     for one in outputs:
         accuracy(one, labels, level=level)  # complains about what does not fit

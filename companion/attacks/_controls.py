@@ -75,7 +75,12 @@ def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float
 
 
 def one_step(
-    f: KernelPredictor, x: Float[Any, "m ..."], labels: Int[Any, " m"], threat: Threat, *, batch: int = 256
+    f: KernelPredictor,
+    x: Float[Any, "m ..."],
+    labels: Int[Any, " m"],
+    threat: Threat,
+    *,
+    batch_size: int = 256,
 ) -> Float[np.ndarray, "m ..."]:
     """The one-step attack on a kernel predictor as a formula, with no loss to differentiate.
 
@@ -89,7 +94,7 @@ def one_step(
         x: clean inputs (m, ...), within the threat's bounds.
         labels: classes (m,).
         threat: norm, eps and bounds.
-        batch: inputs at once.
+        batch_size: inputs at once.
 
     Returns:
         Attacked inputs; ball and bounds hold exactly.
@@ -106,11 +111,11 @@ def one_step(
     array([[0.25, 0.75]], dtype=float32)
     """
     checked(f)
-    batch = count("batch", batch)
+    batch_size = count("batch_size", batch_size)
     x, labels = checked_inputs(f, x, labels, threat.bounds)
     (low, high), attacked = geometry.box(threat, x), np.empty_like(x)
     with double(x, f):
-        for some in in_batches(np.arange(len(x)), min(batch, len(x))):
+        for some in in_batches(np.arange(len(x)), min(batch_size, len(x))):
             here, y = x[some], labels[some]
             outputs = f(here)
             if outputs.shape[1] == 1:

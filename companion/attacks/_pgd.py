@@ -35,7 +35,7 @@ def pgd(
     restarts: int = 1,
     early_stop: bool = False,
     best_iterate: bool = True,
-    batch: int = 256,
+    batch_size: int = 256,
     progress: bool = False,
 ) -> Float[np.ndarray, "m ..."]:
     """Projected gradient ascent on a loss of the outputs: the strongest of the simple attacks.
@@ -64,7 +64,7 @@ def pgd(
             less; time falls in proportion to the steps that are saved.
         best_iterate: take the best of x and all points that an attempt visits: then more steps of the same
             size or more restarts are never weaker. False: its last point, whatever it is.
-        batch: examples at once. Results do not depend on it beyond rounding.
+        batch_size: examples at once. Results do not depend on it beyond rounding.
         progress: show a tqdm bar over examples and steps.
 
     Returns:
@@ -83,7 +83,11 @@ def pgd(
     >>> attacked
     array([[0.25, 0.25]], dtype=float32)
     """
-    steps, restarts, batch = count("steps", steps), count("restarts", restarts), count("batch", batch)
+    steps, restarts, batch_size = (
+        count("steps", steps),
+        count("restarts", restarts),
+        count("batch_size", batch_size),
+    )
     if restarts > 1 and key is None:
         raise ValueError("restarts must be 1 without a key: all attempts would start at x")
     if early_stop and not best_iterate:
@@ -92,7 +96,7 @@ def pgd(
     if key is not None:
         random_key("key", key)
     x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
-    batch = min(batch, len(x))
+    batch_size = min(batch_size, len(x))
     options = {"loss": loss_named(loss), "targeted": targeted, "norm": threat.norm}
     with double(x, predict):
         predict, (low, high) = as_partial(predict), geometry.box(threat, x)
@@ -101,7 +105,7 @@ def pgd(
         best, score = x.copy(), np.full(len(x), -np.inf, x.dtype)
 
         def settle(points: np.ndarray, which: np.ndarray) -> None:
-            for some in in_batches(which, batch):
+            for some in in_batches(which, batch_size):
                 best[some], score[some] = _settle(
                     predict, points[some], best[some], score[some], labels[some], targeted=targeted
                 )
@@ -114,7 +118,7 @@ def pgd(
                 bar.update(steps * (len(x) - len(todo)))
                 now = _starts(threat, key, restart, x, low, high) if key is not None else x.copy()
                 for done in range(0, steps, stride):
-                    for some in in_batches(todo, batch):
+                    for some in in_batches(todo, batch_size):
                         now[some], best[some], score[some] = _advance(
                             predict,
                             *(array[some] for array in (now, best, score, x, low, high, labels)),
@@ -147,7 +151,7 @@ def fgsm(
     *,
     loss: Loss = "margin",
     targeted: bool = False,
-    batch: int = 256,
+    batch_size: int = 256,
     progress: bool = False,
 ) -> Float[np.ndarray, "m ..."]:
     """The fast gradient sign method: one step of length ε, x + ε sign ∇ₓ loss, cut at the pixels' bounds.
@@ -174,7 +178,7 @@ def fgsm(
         loss=loss,
         targeted=targeted,
         best_iterate=False,
-        batch=batch,
+        batch_size=batch_size,
         progress=progress,
     )
 

@@ -97,13 +97,13 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
         safe_point()
 
 
-def outputs_of(predict: Callable[..., Any], x: Any, batch: int) -> np.ndarray:
+def outputs_of(predict: Callable[..., Any], x: Any, batch_size: int) -> np.ndarray:
     """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a pytree is compiled."""
     x = examples("x", x)
     with double(x, predict), jax.default_matmul_precision("highest"):
         parts = [
             (some, np.asarray(_outputs(predict, x[some])))
-            for some in in_batches(np.arange(len(x)), min(batch, len(x)))
+            for some in in_batches(np.arange(len(x)), min(batch_size, len(x)))
         ]
     for some, values in parts:
         if values.ndim != 2 or len(values) != len(some):

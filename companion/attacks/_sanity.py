@@ -57,7 +57,7 @@ def sanity_checks(
     key: Any,
     steps: int = 10,
     loss: Loss = "margin",
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> SanityChecks:
     """Attack in ways that must bound each other, and warn where they do not.
 
@@ -69,7 +69,7 @@ def sanity_checks(
         key: a JAX random key, for the random signs.
         steps: of the attack under test.
         loss: of the attack under test.
-        batch: examples at once.
+        batch_size: examples at once.
 
     Returns:
         The accuracies, with 95 % intervals, and the messages.
@@ -106,12 +106,12 @@ def sanity_checks(
     predict = as_partial(predict)
     low, high = threat.bounds
     whole = (high - low) * (1.0 if threat.norm == "linf" else float(np.sqrt(x[0].size)))
-    options = {"loss": loss, "batch": batch, "best_iterate": False}
+    options = {"loss": loss, "batch_size": batch_size, "best_iterate": False}
     step_size = 2.5 * threat.eps / steps
     attacks = {
         "clean": x,
         "random": random_sign(x, threat, key=key),
-        "one_step": fgsm(predict, x, labels, threat, loss=loss, batch=batch),
+        "one_step": fgsm(predict, x, labels, threat, loss=loss, batch_size=batch_size),
         "few_steps": pgd(predict, x, labels, threat, steps=steps, step_size=step_size, **options),
         "more_steps": pgd(predict, x, labels, threat, steps=4 * steps, step_size=step_size, **options),
         "unbounded": pgd(
@@ -123,11 +123,13 @@ def sanity_checks(
             step_size=whole / 20,
             early_stop=True,
             loss=loss,
-            batch=batch,
+            batch_size=batch_size,
         ),
     }
-    found = {name: accuracy(outputs_of(predict, value, batch), labels) for name, value in attacks.items()}
-    flat = _zero_gradients(predict, x, labels, loss_named(loss), batch)
+    found = {
+        name: accuracy(outputs_of(predict, value, batch_size), labels) for name, value in attacks.items()
+    }
+    flat = _zero_gradients(predict, x, labels, loss_named(loss), batch_size)
     messages = tuple(_messages({name: one.value for name, one in found.items()}, flat, threat.eps))
     for message in messages:
         warnings.warn(message, AttackWarning, stacklevel=2)
@@ -151,10 +153,10 @@ def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
     return [message for message, raised in suspicious.items() if raised]
 
 
-def _zero_gradients(predict: Any, x: np.ndarray, labels: np.ndarray, loss: Any, batch: int) -> float:
+def _zero_gradients(predict: Any, x: np.ndarray, labels: np.ndarray, loss: Any, batch_size: int) -> float:
     flat = np.empty(len(x), bool)
     with double(x, predict):
-        for some in in_batches(np.arange(len(x)), min(batch, len(x))):
+        for some in in_batches(np.arange(len(x)), min(batch_size, len(x))):
             found = np.asarray(loss_gradient(predict, x[some], labels[some], loss=loss))
             flat[some] = ~found.any(axis=tuple(range(1, x.ndim)))
     return float(flat.mean())

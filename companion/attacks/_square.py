@@ -32,7 +32,7 @@ def square(
     key: Any,
     queries: int = 1000,
     loss: Loss = "margin",
-    batch: int = 256,
+    batch_size: int = 256,
     progress: bool = False,
 ) -> Float[np.ndarray, "m h w c"]:
     """Square attack: change a random square of the perturbation to ±ε, keep it if the loss has risen.
@@ -48,7 +48,7 @@ def square(
         key: a JAX random key. A random draw depends on it, on the image's place in x and on the query alone.
         queries: evaluations for each image, ≥ 1.
         loss: what is to rise, as for `pgd`.
-        batch: images at once; they stop together once all are fooled.
+        batch_size: images at once; they stop together once all are fooled.
         progress: show a tqdm bar over batches.
 
     Returns:
@@ -66,7 +66,7 @@ def square(
     >>> bool(attacked.mean() <= 0.4)
     True
     """
-    queries, batch = count("queries", queries), count("batch", batch)
+    queries, batch_size = count("queries", queries), count("batch_size", batch_size)
     if threat.norm != "linf":
         raise ValueError(f"norm must be 'linf' for the square attack, got {threat.norm!r}")
     random_key("key", key)
@@ -75,7 +75,7 @@ def square(
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
     with double(x, predict):
         predict, (low, high), attacked = as_partial(predict), geometry.box(threat, x), x.copy()
-        parts = list(in_batches(np.arange(len(x)), min(batch, len(x))))
+        parts = list(in_batches(np.arange(len(x)), min(batch_size, len(x))))
         for some in tqdm(parts, desc="square attack", disable=not progress):
             attacked[some], risen = _search(
                 predict,

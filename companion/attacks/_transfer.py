@@ -46,7 +46,7 @@ def transfer(
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     *,
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> Transfer:
     """Evaluate attacked inputs, wherever they come from, on functions, whatever they are made of.
 
@@ -56,7 +56,7 @@ def transfer(
             differentiated: a network of another framework will do. A `Partial` is compiled.
         x: the clean inputs (m, ...).
         labels: classes (m,).
-        batch: inputs at once.
+        batch_size: inputs at once.
 
     Returns:
         Success rates with 95 % Wilson intervals, and which inputs are flipped.
@@ -74,7 +74,7 @@ def transfer(
     """
     if not attacks or not targets:
         raise ValueError(f"want at least one attack and one target, got {len(attacks)} and {len(targets)}")
-    x, batch = examples("x", x), count("batch", batch)
+    x, batch_size = examples("x", x), count("batch_size", batch_size)
     labels = class_labels("labels", labels, len(x))
     attacked = {name: examples(f"attacks[{name!r}]", value) for name, value in attacks.items()}
     for name, value in attacked.items():
@@ -82,7 +82,7 @@ def transfer(
         if len(value) != len(x):
             raise ValueError(f"attacks[{name!r}] must hold {len(x)} inputs as x does, got {len(value)}")
     outputs = {
-        (a, b): outputs_of(predict, value, batch)
+        (a, b): outputs_of(predict, value, batch_size)
         for b, predict in targets.items()
         for a, value in ({None: x} | attacked).items()
     }
@@ -109,7 +109,7 @@ def gradient_cosine(
     labels: Int[Any, " m"],
     *,
     loss: Loss = "margin",
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> Float[np.ndarray, " m"]:
     """Cosine of the angle between the loss gradients of two functions at every input.
 
@@ -119,7 +119,7 @@ def gradient_cosine(
         x: inputs (m, ...).
         labels: classes (m,).
         loss: as for `pgd`.
-        batch: inputs at once.
+        batch_size: inputs at once.
 
     Returns:
         (m,), in [−1, 1]; 0 where a gradient is zero. Independent directions in d pixels have 0 ± d^(−1/2).
@@ -133,11 +133,14 @@ def gradient_cosine(
     >>> gradient_cosine(f, g, np.ones((1, 2), np.float32), np.array([1])).round(3)
     array([0.707], dtype=float32)
     """
-    batch, (x, labels) = count("batch", batch), checked_inputs(first, x, labels, loss=loss, name="first")
+    batch_size, (x, labels) = (
+        count("batch_size", batch_size),
+        checked_inputs(first, x, labels, loss=loss, name="first"),
+    )
     checked_inputs(second, x, labels, loss=loss, name="second")
     first, second, found = as_partial(first), as_partial(second), np.empty(len(x), x.dtype)
     with double(x, first, second):
-        for some in in_batches(np.arange(len(x)), min(batch, len(x))):
+        for some in in_batches(np.arange(len(x)), min(batch_size, len(x))):
             one, two = (
                 loss_gradient(f, x[some], labels[some], loss=loss_named(loss)) for f in (first, second)
             )

@@ -6,6 +6,7 @@ more the wider these are. With the controls: random signs of the same size, and 
 themselves.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -226,25 +227,26 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
     targets = data.targets(images.y_train, len(images.classes))
     f = regression.fit(kernel, images.x_train, targets)
     # Where an entry takes memory for every pixel, fewer images at once.
-    options = {"early_stop": True, "batch": attack_batch(kernel)}
+    options = {"early_stop": True, "batch_size": attack_batch(kernel)}
+    share = functools.partial(robust_accuracy, batch_size=attack_batch(kernel))
     accuracy, key = [], jax.random.key(0)
     for eps in tqdm(case.eps, desc=f"{case.dataset} {name}", leave=False, disable=not progress):
         threat = Threat("linf", eps)
         attacked = (
             random_sign(x, threat, key=key),
-            fgsm(f, x, y, threat, batch=options["batch"]),
+            fgsm(f, x, y, threat, batch_size=options["batch_size"]),
             *(pgd(f, x, y, threat, steps=steps, **options) for steps in config.steps),
         )
-        accuracy.append([triple(robust_accuracy(f, z, y, batch=options["batch"])) for z in attacked])
+        accuracy.append([triple(share(f, z, y)) for z in attacked])
     threat, along = Threat("linf", case.main), []
     for t in _times(config):
         g = f.at(t / f.eigenvalues[0])
         attacked = pgd(g, x, y, threat, steps=config.steps[0], **options)
-        along.append([triple(robust_accuracy(g, z, y, batch=options["batch"])) for z in (x, attacked)])
+        along.append([triple(share(g, z, y)) for z in (x, attacked)])
     stronger, geometry = np.full((2, 3), np.nan), np.full(5, np.nan)
     if len(images.classes) == 2:
         attacked = pgd(f, x, y, threat, steps=config.steps[1], restarts=config.restarts, key=key, **options)
-        stronger[0] = triple(robust_accuracy(f, attacked, y, batch=options["batch"]))
+        stronger[0] = triple(share(f, attacked, y))
         if config.queries and kernel.pixel_power == 0:
             some = slice(config.n_square)
             attacked = square(f, x[some], y[some], threat, key=key, queries=config.queries)
@@ -252,12 +254,12 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
         # The squared norm of f_∞ is αᵀΘα = αᵀY.
         squared_norm = float((f.coefficients * targets).sum())
         geometry = [
-            *_geometry(f, x, 2.0 * y - 1, case.main, options["batch"]),
+            *_geometry(f, x, 2.0 * y - 1, case.main, options["batch_size"]),
             np.sqrt(squared_norm),
             regression.condition_number(f),
         ]
     return {
-        "clean": np.array(triple(robust_accuracy(f, x, y, batch=options["batch"]))),
+        "clean": np.array(triple(share(f, x, y))),
         "accuracy": np.swapaxes(accuracy, 0, 1),
         "along": np.swapaxes(along, 0, 1),
         "stronger": stronger,
@@ -265,8 +267,8 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
     }
 
 
-def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -> list[float]:
-    parts = [x[i : i + batch] for i in range(0, len(x), batch)]
+def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch_size: int) -> list[float]:
+    parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
     outputs = np.concatenate([np.asarray(f(part))[:, 0] for part in parts])
     gradients = np.concatenate(
         [np.abs(np.asarray(f.gradient(part))).reshape(len(part), -1).sum(1) for part in parts]

@@ -297,7 +297,7 @@ def _one(case: Case, seed: int, attack: Any, penalty: Any, surface: bool) -> dic
     steps, restarts = case.final
     attacked = pgd(
         f, images.x_test, images.y_test, threat, steps=steps, restarts=restarts,
-        key=jax.random.key(1000 + seed), early_stop=True, batch=512,
+        key=jax.random.key(1000 + seed), early_stop=True, batch_size=512,
     )  # fmt: skip
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))

@@ -269,7 +269,7 @@ def _final(case: Case, images: data.Dataset, variables: Any, seed: int) -> np.nd
     f = networks.predict_fn(model_of(case, len(images.classes)), variables)
     x, y = images.x_test, images.y_test
     key = jax.random.key(1000 + seed)
-    threat, options = Threat("linf", case.eps), {"key": key, "early_stop": True, "batch": 512}
+    threat, options = Threat("linf", case.eps), {"key": key, "early_stop": True, "batch_size": 512}
     attacked = pgd(f, x, y, threat, steps=steps, restarts=restarts, **options)
     return np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)])
 
@@ -315,7 +315,7 @@ def _frozen(
                 frozen, linear_solution(model, variables, images.x_train[: case.n_solve], targets, ridge=1e-3)
             )
             x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
-            attacked = pgd(f, x, y, threat, steps=10, early_stop=True, batch=512)
+            attacked = pgd(f, x, y, threat, steps=10, early_stop=True, batch_size=512)
             solved[i] = [robust_accuracy(f, points, y).value for points in (x, attacked)]
     return linear, solved
 

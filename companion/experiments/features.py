@@ -231,7 +231,9 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
         features.correct_under_attack, found, x[some], y[some], threat, progress=progress
     )
     first = np.arange(min(config.pgd_modes, n))
-    both = functools.partial(_both, x=x, y=y, threat=threat, steps=config.steps, batch=attack_batch(kernel))
+    both = functools.partial(
+        _both, x=x, y=y, threat=threat, steps=config.steps, batch_size=attack_batch(kernel)
+    )
 
     edges = [edge for edge in EDGES if edge < n] + [n]
     blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
@@ -274,7 +276,7 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
     }
 
 
-def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch: int) -> np.ndarray:
+def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int) -> np.ndarray:
     """PGD of falling steps, which begins with FGSM."""
     return pgd(
         f,
@@ -284,13 +286,13 @@ def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch
         steps=steps,
         step_size=np.linspace(threat.eps, threat.eps / steps, steps),
         early_stop=True,
-        batch=batch,
+        batch_size=batch_size,
     )
 
 
-def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch: int) -> list[Any]:
-    attacked = _pgd(f, x, y, threat, steps, batch)
-    return [triple(robust_accuracy(f, points, y, batch=batch)) for points in (x, attacked)]
+def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int) -> list[Any]:
+    attacked = _pgd(f, x, y, threat, steps, batch_size)
+    return [triple(robust_accuracy(f, points, y, batch_size=batch_size)) for points in (x, attacked)]
 
 
 def _compared(config: Overlap, progress: bool) -> dict[str, np.ndarray]:

@@ -301,14 +301,14 @@ def _final(
     x, y, threat = images.x_test, images.y_test, Threat("linf", case.eps)
     if alone:
         attacked = pgd(
-            f, x, y, threat, steps=steps, restarts=restarts, key=key, early_stop=True, batch=len(x)
+            f, x, y, threat, steps=steps, restarts=restarts, key=key, early_stop=True, batch_size=len(x)
         )
     else:
         # Where outputs depend on the batch, a point found in other company fools nobody: all images move
         # together, and are classified together as they are in the end.
         attacked = _together(f, x, y, training_attack(threat, steps=steps), key)
     return np.array(
-        [triple(robust_accuracy(f, np.asarray(points), y, batch=len(x))) for points in (x, attacked)]
+        [triple(robust_accuracy(f, np.asarray(points), y, batch_size=len(x))) for points in (x, attacked)]
     )
 
 

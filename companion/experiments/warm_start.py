@@ -240,7 +240,7 @@ def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]
     x, y = images.x_test, images.y_test
     attacked = pgd(
         f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, key=jax.random.key(1000 + seed),
-        early_stop=True, batch=512,
+        early_stop=True, batch_size=512,
     )  # fmt: skip
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))

@@ -7,6 +7,7 @@ NTK parameterization, which have an infinite-width kernel, are in `companion.arc
 all.
 """
 
+from companion.networks._adapters import from_apply, from_architecture
 from companion.networks._layers import Conv as Conv
 from companion.networks._layers import average_pool as average_pool
 from companion.networks._models import (
@@ -32,6 +33,8 @@ __all__ = [
     "Model",
     "cnn",
     "evaluation",
+    "from_apply",
+    "from_architecture",
     "from_flax",
     "linearise_at",
     "linearised",

@@ -48,7 +48,7 @@ def train_to_residual(
     residuals: Sequence[float] = (0.1,),
     momentum: float = 0.0,
     max_steps: int = 100_000,
-    batch: int | None = None,
+    batch_size: int | None = None,
     key: Any = None,
     centre: bool = True,
     scale: float = 1.0,
@@ -57,7 +57,7 @@ def train_to_residual(
     """Train on ½ Σ_i ‖f(x_i) − y_i‖² by gradient descent until ‖f(X) − Y‖ / ‖Y‖ falls to each of some levels.
 
     v ← μ v − η ∂L, θ ← θ + μ v − η ∂L (Nesterov's momentum μ; plain gradient descent at μ = 0). A minibatch's
-    gradient counts n / batch times, as an estimate of the full one.
+    gradient counts n / batch_size times, as an estimate of the full one.
 
     Args:
         apply_fn: the network, `apply_fn(params, x) -> (n, k)`. An architecture's is kept compiled, any other
@@ -70,8 +70,8 @@ def train_to_residual(
         residuals: levels in (0, 1), decreasing.
         momentum: μ in [0, 1).
         max_steps: gradient steps after which training that has not reached a level is an error.
-        batch: examples of a step, drawn without repetition within an epoch; None: all of them.
-        key: a JAX random key for the minibatches; needed with `batch`.
+        batch_size: examples of a step, drawn without repetition within an epoch; None: all of them.
+        key: a JAX random key for the minibatches; needed with `batch_size`.
         centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
         scale: s, train s · f. Small s makes the same network learn features: it has to move far to fit.
             Large s keeps it lazy (Chizat et al. 2019).
@@ -102,14 +102,16 @@ def train_to_residual(
     levels = [number("residuals", level, open_end=True) for level in residuals]
     if not levels or levels[0] >= 1 or any(b >= a for a, b in itertools.pairwise(levels)):
         raise ValueError(f"residuals must decrease within (0, 1), got {levels}")
-    if batch is not None and (count("batch", batch) > len(x) or key is None):
-        raise ValueError(f"batch must be at most {len(x)} and come with a key, got {batch} and key {key!r}")
+    if batch_size is not None and (count("batch_size", batch_size) > len(x) or key is None):
+        raise ValueError(
+            f"batch_size must be at most {len(x)} and come with a key, got {batch_size} and key {key!r}"
+        )
     with double(params):
         if (shape := network("apply_fn", apply_fn, params, x)) != y.shape:
             raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
         dtype = jnp.result_type(*jax.tree.leaves(params))
         x, y, rate, scale = (jnp.asarray(a, dtype) for a in (x, y, learning_rate, scale))
-        size = len(x) if batch in (None, len(x)) else batch
+        size = len(x) if batch_size in (None, len(x)) else batch_size
         scaled = _scaled(apply_fn)
         function = Partial(scaled, scale)
         with jax.default_matmul_precision("highest"):  # as `_train`, of whose outputs it is taken off

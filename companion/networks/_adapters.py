@@ -1,0 +1,101 @@
+"""Networks that come from elsewhere as a `Model`, to be trained and attacked as every other."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from companion._core.checks import precise, random_key
+from companion._core.compile import double
+from companion.architectures import Architecture
+from companion.networks._models import Model
+
+
+@functools.lru_cache
+def from_architecture(architecture: Architecture) -> Model:
+    """A finite network of an `Architecture`, such as `fc(1, width=512, n_outputs=10)`, as a `Model`.
+
+    So a network in the NTK parameterization, with random weights of unit variance, trains in
+    `training.train` and has its limit beside it: `architecture.kernel`.
+
+    Args:
+        architecture: from `companion.architectures`.
+
+    Returns:
+        The model, without state; one and the same for one architecture, so that compiled code is shared.
+
+    Raises:
+        TypeError: anything else.
+
+    >>> from companion.architectures import fc
+    >>> model = from_architecture(fc(1, width=8, n_outputs=3))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 4)))
+    >>> model.apply(params, state, jnp.ones((5, 4)), True)[0].shape, state
+    ((5, 3), ())
+    """
+    if not isinstance(architecture, Architecture):
+        raise TypeError(f"architecture must come from companion.architectures, got {architecture!r}")
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        return architecture.init(key, jnp.shape(x)), ()
+
+    return from_apply(architecture.apply, init, name=architecture.name)
+
+
+def from_apply(apply_fn: Callable[..., Any], start: Any, *, name: str | None = None) -> Model:
+    """A function `apply_fn(params, x) -> (n, k)` of any library as a `Model`.
+
+    Args:
+        apply_fn: the network, each output from its own input alone, without state or mode.
+        start: parameters to start from, a pytree of floating point arrays; or `start(key, x)`, which draws
+            them and returns (params, ()).
+        name: its label; None: the function's name.
+
+    Returns:
+        The model. Compiled code is kept for it as long as it lives.
+
+    Raises:
+        TypeError: no function; parameters with a leaf that is no floating point array. The message has the
+            line that splits such leaves off.
+
+    >>> model = from_apply(lambda w, x: x @ w, jnp.ones((4, 3)))
+    >>> params, state = model.init(jax.random.key(0), jnp.ones((2, 4)))
+    >>> model.apply(params, state, jnp.ones((5, 4)), False)[0].shape
+    (5, 3)
+    """
+    if not callable(apply_fn):
+        raise TypeError(f"apply_fn must be a function apply_fn(params, x), got {apply_fn!r}")
+    draws = callable(start) and jax.tree_util.all_leaves([start])
+    if not draws:
+        floating(start)
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        key = random_key("key", key)
+        params, state = start(key, x) if draws else (start, ())
+        return floating(params), state
+
+    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:  # noqa: ARG001
+        precise("x", x.dtype)
+        with double(params, x):
+            return apply_fn(params, jnp.asarray(x)), state
+
+    return Model(getattr(apply_fn, "__name__", "network") if name is None else name, init, apply)
+
+
+def floating(params: Any) -> Any:
+    """The parameters, or a TypeError where a leaf is no floating point array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            got = type(leaf).__name__ if dtype is None else f"leaf of {dtype}"
+            raise TypeError(
+                f"params must hold floating point arrays alone, got a {got} at "
+                f"params{jax.tree_util.keystr(path)}. Split the others off. "
+                "Equinox: params, static = eqx.partition(net, eqx.is_inexact_array) and "
+                "apply_fn = lambda p, x: jax.vmap(eqx.combine(p, static))(x); "
+                "Flax NNX: graph, params, rest = nnx.split(net, nnx.Param, ...) and "
+                "apply_fn = lambda p, x: nnx.merge(graph, p, rest)(x)"
+            )
+    return params
