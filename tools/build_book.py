@@ -25,6 +25,8 @@ def page_inputs(root: Path = ROOT) -> str:
     """Return a digest of what every page shows but Sphinx does not watch: style, scripts, tools, contents."""
     state = hashlib.sha256()
     paths = [root / "_toc.yml", *(root / "book" / "_static").rglob("*"), *(root / "tools").glob("*.py")]
+    # Its sources are shown too, and those of files that are gone would stay.
+    paths += (root / "companion").rglob("*.py")
     for path in sorted(path for path in paths if path.is_file()):
         state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     # A page has its Colab button for as long as its notebook is there.
@@ -73,9 +75,9 @@ def main() -> int:
     if not fresh or (HTML / "reports").exists():
         shutil.rmtree(HTML, ignore_errors=True)
     print("==> Executing and building the book (minutes the first time, seconds after that)", flush=True)
+    mark.unlink(missing_ok=True)  # a build that is killed leaves half a site
     status = build(*([] if fresh else ["--all"]))
     if status:
-        mark.unlink(missing_ok=True)
         explain()
         return 1
     mark.write_text(now, "utf8")
