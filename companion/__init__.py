@@ -1,8 +1,26 @@
-"""Neural tangent kernels, what they learn and when: the package behind the book.
+"""Neural tangent kernels, what they learn and when, and what that says of adversarial examples.
 
-Modules, lowest floor first: `neural_tangents`, `data`, `results`, `statistics`; `architectures`, `kernels`,
-`empirical`; `regression`, `training`; `experiments`; and, for the book's pages, `plots` and `interactive`.
-Import the ones you need: `from companion import data, kernels, regression`.
+One folder (or file) for each idea, on floors of which each knows only those below; a folder's `__init__.py`
+is its face, and says what is in it. Import the rooms you need: `from companion import data, regression`.
+
+    data             digits, Fashion-MNIST, CIFAR-10: loaded, downloaded with checksums, parts, targets
+    architectures    fc, conv, myrtle: finite networks, and the recursions of their kernels (_dense, _conv)
+    networks         Flax models for adversarial training, adapters, first-order polynomials of networks
+    kernels          Gram matrices in tiles, in memory or in a folder
+    empirical        the tangent kernel of any finite network
+    regression       fit(kernel, x, targets): the kernel predictor at any time, its gradients, its spectrum
+    attacks          FGSM and PGD (_pgd), square attack, one-step formula, threats, losses, transfer, checks
+    features         eigenfeatures: useful, robust, attacked one by one
+    dynamics         how a kernel moves along training
+    training         train: standard, adversarial, linearised; gradient descent in the lazy regime
+    normalization    of inputs and of layers, with a say in whose statistics
+    warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
+    statistics       estimates with intervals
+    results          recorded results and where they come from; `experiments`: what makes them
+    storage          what is kept on disk: whole files, fingerprints, matrices, paths, checkpoints
+    neural_tangents  that library, repaired for current JAX, loaded where one of its kernels is used
+    plots            figures of the book; `interactive`: its sliders
+    _core            checks of arguments, compiled functions that are kept, Ctrl-C, the ball of a threat
 """
 
 from companion._core import weights_by_address
