@@ -285,6 +285,7 @@ def test_leaves_that_are_no_arrays_are_named_with_the_line_that_splits_them_off(
     assert "nnx.split" in str(caught.value)
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_what_cannot_be_a_network_is_refused():
     with pytest.raises(TypeError, match="architecture must come from"):
         networks.from_architecture(len)

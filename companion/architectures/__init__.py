@@ -4,7 +4,8 @@ All are in the NTK parameterization of Jacot et al. (2018), arXiv 1806.07572: a 
 z = W a · w_std/√fan_in + b · b_std with every entry of W and b drawn from N(0, 1).
 """
 
-from companion.architectures._families import Activation, Architecture, conv, fc, myrtle
+from companion.architectures._architecture import Architecture
+from companion.architectures._families import Activation, conv, fc, myrtle
 
 __all__ = [
     "Activation",

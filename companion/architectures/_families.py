@@ -1,51 +1,17 @@
 """Fully connected, convolutional and Myrtle networks: their finite form and their kernel."""
 
 import functools
-import math
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
-
-from companion._core.checks import count, number, precise, random_key, same_inputs
-from companion._core.compile import double, immutable, precision
+from companion._core.checks import count, number
 from companion.architectures import _conv, _dense
-from companion.architectures._finite import AVERAGE, ERF, FLATTEN, HALVE, RELU, Layer, conv3, dense, serial
+from companion.architectures._architecture import Architecture, build
+from companion.architectures._finite import AVERAGE, ERF, FLATTEN, HALVE, RELU, conv3, dense, serial
 
 Activation = Literal["relu", "erf"]
 _ACTIVATIONS = {"relu": RELU, "erf": ERF}
 _DENSE = {"relu": _dense.relu_kernel, "erf": _dense.erf_kernel}
 _CONV = {"relu": _conv.relu_kernel, "erf": _conv.erf_kernel}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network family of given depth, finite at any `width` and infinite as a kernel.
-
-    Attributes:
-        name: short label for figures, such as "FC-2 relu".
-        width: hidden units (channels) of the finite network; the kernel does not depend on it.
-        n_outputs: outputs of the finite network.
-        pixel_power: 0 where images are flattened, 1 where the kernel works on every pixel, 2 where it
-            works on every pair of pixels: memory of a kernel entry is pixels to this power.
-        init: `init(key, x.shape) -> params`.
-        apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
-        kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
-            "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
-    """
-
-    name: str
-    width: int
-    n_outputs: int
-    pixel_power: Literal[0, 1, 2]
-    init: Callable[..., Any]
-    apply: Callable[..., Float[Any, "n k"]]
-    kernel: Callable[..., Any]
 
 
 def fc(
@@ -167,7 +133,7 @@ def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b
     layers = [part for _ in range(depth) for part in (dense(width, w_std, b_std), _ACTIVATIONS[activation])]
     network = serial([*layers, dense(n_outputs, w_std, b_std)])
     kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
-    return _build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0)
+    return build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0)
 
 
 @functools.lru_cache(maxsize=256)
@@ -181,7 +147,7 @@ def _conv(
         kernels = functools.partial(_library, ((depth, False),), activation, w_std, b_std)
     else:
         kernels = functools.partial(_CONV[activation], depth=depth, w_std=w_std, b_std=b_std)
-    return _build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
+    return build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -195,7 +161,7 @@ def _myrtle(
     groups = tuple((group, True) for group in _MYRTLE[depth])
     kernels = functools.partial(_library, groups, activation, w_std, b_std)
     name = f"Myrtle-{depth} {activation}"
-    return _build(name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]))
+    return build(name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]))
 
 
 def _library(
@@ -222,86 +188,3 @@ def _checked(
         raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
     sizes = count("depth", depth), count("width", width), count("n_outputs", n_outputs)
     return *sizes, activation, number("w_std", w_std, open_end=True), number("b_std", b_std)
-
-
-def _build(
-    name: str,
-    network: Layer,
-    kernels: Callable[..., tuple[Any, Any]],
-    width: int,
-    n_outputs: int,
-    *,
-    pixel_power: Literal[0, 1, 2],
-    halvings: int = 0,
-) -> Architecture:
-    # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
-    kernels = jax.jit(kernels)
-
-    @functools.partial(jax.jit, static_argnums=1)  # op by op every random draw would be compiled alone
-    def draw(key: jax.Array, shape: tuple[int, ...]) -> Any:
-        return network.init(key, shape)[1]
-
-    def flat(argument: str, shape: Any) -> tuple[int, ...]:
-        shape = tuple(shape)
-        if pixel_power and len(shape) != 4:
-            raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {shape}")
-        if len(shape) < 2 or 0 in shape:
-            raise ValueError(
-                f"{argument} must be a batch (n, ...) of at least one example, got shape {shape}"
-            )
-        if halvings and (shape[1] % 2**halvings or shape[2] % 2**halvings):
-            raise ValueError(
-                f"{name} wants {argument} with a height and a width that are multiples of {2**halvings}, "
-                f"{2**halvings} at least, got {shape[1]} × {shape[2]}"
-            )
-        return shape if pixel_power else (shape[0], math.prod(shape[1:]))
-
-    def prepare(argument: str, x: Any) -> Float[Any, "n ..."]:
-        x = jnp.asarray(x)
-        precise(argument, x.dtype)
-        return x.reshape(flat(argument, x.shape))
-
-    def init(key: jax.Array, shape: tuple[int, ...]) -> Any:
-        if not isinstance(shape, (tuple, list)):
-            raise TypeError(f"shape must be the inputs' shape, as x.shape, got {type(shape).__name__}")
-        # One example decides the shape of the parameters; the batch size does not.
-        return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
-
-    @immutable
-    def apply(params: Any, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:
-        with double(params, x):
-            return network.apply(params, prepare("x", x))
-
-    @immutable
-    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
-        wanted = (get,) if isinstance(get, str) else tuple(get)
-        if not wanted or not {"ntk", "nngp"} >= set(wanted):
-            raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
-        if pixel_power == 2:
-            from companion import neural_tangents  # noqa: F401  (loaded before anything is traced)
-        with precision(x1, x2):
-            x1 = prepare("x1", x1)
-            x2 = x1 if x2 is None else prepare("x2", x2)
-            same_inputs("x1", x1, "x2", x2)
-            dtype = jnp.result_type(x1, x2)
-            if halvings and dtype == np.float64:
-                _refuse_crash(name)
-            values = kernels(x1.astype(dtype), x2.astype(dtype))
-            found = {one: value.astype(dtype) for one, value in zip(("nngp", "ntk"), values, strict=True)}
-        return found[get] if isinstance(get, str) else tuple(found[one] for one in wanted)
-
-    return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)
-
-
-def _refuse_crash(name: str) -> None:
-    """XLA's code of this kernel for AVX-512 ends Python with a segmentation fault, at some shapes."""
-    # jaxlib 0.10.2, myrtle(5) at 3 images of 8 × 8, myrtle(7) at 2 of 16 × 16; not with plain pooling.
-    from numpy._core._multiarray_umath import __cpu_features__ as features
-
-    if jax.default_backend() != "cpu" or not features.get("AVX512F"):
-        return
-    if "--xla_cpu_max_isa=" not in os.environ.get("XLA_FLAGS", ""):
-        raise ValueError(
-            f"{name} in float64 can end Python with a segmentation fault on this processor (XLA's code for "
-            "AVX-512): pass x.astype(np.float32), or start Python with XLA_FLAGS=--xla_cpu_max_isa=AVX2"
-        )
