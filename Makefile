@@ -64,7 +64,7 @@ book: js
 
 serve:
 	@[ -e _build/html/index.html ] || $(MAKE) book
-	@$(RUN) tools/serve.py $(PORT)
+	@echo "http://localhost:$(PORT)  (Ctrl-C ends it)"; $(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 lint: env
 	@status=0; \
