@@ -42,6 +42,7 @@ def fc(
     Raises:
         TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
 
+    >>> import jax.numpy as jnp
     >>> fc(2).kernel(jnp.eye(3), jnp.eye(3)).shape
     (3, 3)
     """
@@ -77,6 +78,7 @@ def conv(
     Raises:
         TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
 
+    >>> import jax.numpy as jnp
     >>> conv(1).kernel(jnp.ones((2, 8, 8, 1)), jnp.ones((3, 8, 8, 1))).shape
     (2, 3)
     """
@@ -116,6 +118,7 @@ def myrtle(
 
     Source: Shankar et al. (2020), arXiv 2003.02237, section 5.
 
+    >>> import jax.numpy as jnp
     >>> myrtle(5).kernel(jnp.ones((1, 8, 8, 1)), jnp.ones((2, 8, 8, 1))).shape
     (1, 2)
     """
