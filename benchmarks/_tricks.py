@@ -11,28 +11,19 @@ import numpy as np
 from empirical import PaperCNN  # beside this file
 from jax.tree_util import Partial
 
-from companion import (
-    _arccosine,
-    _attack_pgd,
-    _conv_kernel,
-    _dense_kernel,
-    _empirical_methods,
-    _feature_attack,
-    _layers,
-    _network_modules,
-    _plan,
-    _tiles,
-    networks,
-)  # fmt: skip
-from companion.architectures import fc
+from companion import networks
+from companion.architectures import _arccosine, _conv, _dense, fc
+from companion.attacks import _pgd
 from companion.attacks._losses import cross_entropy, margin
-from companion.empirical import empirical_ntk_fn
-from companion.kernels import gram
+from companion.empirical import _methods, empirical_ntk_fn
+from companion.features import _attack
+from companion.kernels import _plan, _tiles, gram
+from companion.networks import _layers, _models, _modules
 from companion.regression import from_coefficients
 
 MODULES = {
-    "conv": _conv_kernel, "dense": _dense_kernel, "features": _feature_attack, "jax": jax, "layers": _layers,
-    "methods": _empirical_methods, "modules": _network_modules, "plan": _plan,
+    "conv": _conv, "dense": _dense, "features": _attack, "jax": jax, "layers": _layers,
+    "methods": _methods, "modules": _modules, "plan": _plan,
     "policies": jax.checkpoint_policies,
 }  # fmt: skip
 
@@ -71,14 +62,14 @@ def inputs(*shape):
 
 def dense(a, b, get="ntk"):  # noqa: ARG001
     """The kernel of FC-3, not kept compiled."""
-    return _dense_kernel.relu_kernel(jnp.asarray(a), jnp.asarray(b), depth=3, w_std=2**0.5, b_std=0.1)[1]
+    return _dense.relu_kernel(jnp.asarray(a), jnp.asarray(b), depth=3, w_std=2**0.5, b_std=0.1)[1]
 
 
 def conv(depth):
     """The kernel of a convolutional network, not kept compiled."""
 
     def kernel(a, b, get="ntk"):  # noqa: ARG001
-        return _conv_kernel.relu_kernel(a, b, depth=depth, w_std=2**0.5, b_std=0.1)[1]
+        return _conv.relu_kernel(a, b, depth=depth, w_std=2**0.5, b_std=0.1)[1]
 
     return kernel
 
@@ -203,7 +194,7 @@ def outside_loops(toy):
     x, model = inputs(2, 8, 8, 3) if toy else inputs(60, 32, 32, 3), networks.cnn(10, width=16)
     variables = model.init(jax.random.key(0), x)
     ours = empirical_ntk_fn(networks.evaluation(model), implementation="jacobian")
-    other = empirical_ntk_fn(networks._evaluated(model), implementation="jacobian")
+    other = empirical_ntk_fn(_models._evaluated(model), implementation="jacobian")
     return lambda: ours(variables, x), lambda: other(variables, x)
 
 
@@ -216,7 +207,7 @@ def single_step(toy):
     options = {"loss": margin, "targeted": False, "norm": "linf"}
 
     def way(steps):
-        return lambda: _attack_pgd._advance(f, *arrays, steps, 0.1, 0.1, True, **options)
+        return lambda: _pgd._advance(f, *arrays, steps, 0.1, 0.1, True, **options)
 
     return way(None), way(1)
 
@@ -225,7 +216,7 @@ def verdicts(toy):
     """What an attack on every feature at once leaves."""
     x = inputs(8, 8) if toy else inputs(2000, 784)
     rows, right = np.ones((len(x), len(x)), np.float32), np.ones(len(x), bool)
-    still = _feature_attack._compiled.__wrapped__(dense, "ntk")[2]
+    still = _attack._compiled.__wrapped__(dense, "ntk")[2]
     instead = {"features._own": lambda entries, rows, signs: signs * (entries * rows).sum(axis=1)}
     return both(lambda *a: still.__wrapped__(*a), x, rows, rows[0], x, right, instead=instead)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from companion import empirical
 from companion.architectures import conv, fc
+from companion.empirical import _ntk
 from companion.empirical._blocks import make_plan
 
 IMPLEMENTATIONS = ("auto", "jacobian", "structured", "vector_products")
@@ -72,7 +73,7 @@ def measure(apply_fn, params, x, reduce, implementation):
         plans.append(make_plan(*args, **options))
         return plans[-1]
 
-    empirical.make_plan = recorded
+    _ntk.make_plan = recorded
     kernel_fn = empirical.empirical_ntk_fn(apply_fn, reduce=reduce, implementation=implementation)
     seconds = []
     for _ in range(2):

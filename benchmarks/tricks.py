@@ -61,81 +61,88 @@ class Trick:
 
 TRICKS = {
     "one layer apart from the rest, Conv-2": Trick(
-        "_conv_kernel._repeat", tile(conv(2), 32, 32, 32, 3, instead={"conv._repeat": unrolled})
+        "architectures._conv._repeat", tile(conv(2), 32, 32, 32, 3, instead={"conv._repeat": unrolled})
     ),
     "the same, input gradient": Trick(
-        "_conv_kernel._repeat", slope(conv(2), 32, 64, 28, 28, 1, instead={"conv._repeat": unrolled})
+        "architectures._conv._repeat", slope(conv(2), 32, 64, 28, 28, 1, instead={"conv._repeat": unrolled})
     ),
     "a loop over layers, Conv-4": Trick(
-        "_conv_kernel._repeat", tile(conv(4), 32, 32, 32, 3, instead={"conv._repeat": unrolled})
+        "architectures._conv._repeat", tile(conv(4), 32, 32, 32, 3, instead={"conv._repeat": unrolled})
     ),
     "windows by slices": Trick(
-        "_conv_kernel.box", tile(conv(3), 32, 32, 32, 3, instead={"conv.box": padded})
+        "architectures._conv.box", tile(conv(3), 32, 32, 32, 3, instead={"conv.box": padded})
     ),
     "channels one after the other": Trick(
-        "_conv_kernel._channel_sum",
+        "architectures._conv._channel_sum",
         tile(conv(3), 32, 32, 32, 3, instead={"conv._channel_sum": all_channels}),
         "memory",
     ),
     "two roots, conv": Trick(
-        "_arccosine.angle_and_rest",
+        "architectures._arccosine.angle_and_rest",
         tile(conv(3), 32, 32, 32, 3, instead={"conv.angle_and_rest": shared_root}),
         "memory",
     ),
     "two roots, fc": Trick(
-        "_arccosine.angle_and_rest",
+        "architectures._arccosine.angle_and_rest",
         tile(dense, 592, 784, instead={"dense.angle_and_rest": shared_root}),
         "memory",
     ),
     "polynomials, fc": Trick(
-        "_arccosine", tile(dense, 592, 784, instead={"dense.angle_and_rest": arccosine}), "exactness"
+        "architectures._arccosine",
+        tile(dense, 592, 784, instead={"dense.angle_and_rest": arccosine}),
+        "exactness",
     ),
     "polynomials, conv": Trick(
-        "_arccosine",
+        "architectures._arccosine",
         tile(conv(3), 32, 32, 32, 3, instead={"conv.angle_and_rest": arccosine}),
         "exactness",
     ),
     "forward mode, input gradient": Trick(
-        "_dense_kernel._entries",
+        "architectures._dense._entries",
         slope(dense, 500, 2000, 784, instead={"dense._entries": lambda f, *args: f(*args)}),
     ),
     "sums by products, input gradient": Trick(
-        "_dense_kernel._entries_jvp", slope(dense, 500, 2000, 784, instead={"dense.jnp": BY_SUMS})
+        "architectures._dense._entries_jvp", slope(dense, 500, 2000, 784, instead={"dense.jnp": BY_SUMS})
     ),
-    "tiles that fit into the cache": Trick("_plan._SIDE", one_tile),
+    "tiles that fit into the cache": Trick("kernels._plan._SIDE", one_tile),
     "tiles in threads": Trick(
-        "_plan._by_threads", matrix(3000, 784, instead={"plan._by_threads": lambda _: False})
+        "kernels._plan._by_threads", matrix(3000, 784, instead={"plan._by_threads": lambda _: False})
     ),
-    "transposed in pieces": Trick("_tiles._mirror", mirrored),
-    "products kept, fc": Trick("_evaluate.compiled", slope(dense, 500, 4000, 3072, instead=NONE_SAVED)),
+    "transposed in pieces": Trick("kernels._tiles._mirror", mirrored),
+    "products kept, fc": Trick(
+        "regression._evaluate.compiled", slope(dense, 500, 4000, 3072, instead=NONE_SAVED)
+    ),
     "the rest not kept, fc": Trick(
-        "_evaluate.compiled", slope(dense, 500, 4000, 784, instead=ALL_SAVED), "memory"
+        "regression._evaluate.compiled", slope(dense, 500, 4000, 784, instead=ALL_SAVED), "memory"
     ),
     "the rest not kept, conv": Trick(
-        "_evaluate.compiled", slope(conv(2), 32, 64, 28, 28, 1, instead=ALL_SAVED), "memory"
+        "regression._evaluate.compiled", slope(conv(2), 32, 64, 28, 28, 1, instead=ALL_SAVED), "memory"
     ),
-    "small blocks, conv": Trick("_evaluate.default_batch", slope(conv(2), 32, 200, 28, 28, 1, instead=200)),
+    "small blocks, conv": Trick(
+        "regression._evaluate.default_batch", slope(conv(2), 32, 200, 28, 28, 1, instead=200)
+    ),
     "convolutions as products in loops": Trick(
-        "_layers.Conv", training(CNN, 40, 28, 28, 1, instead={"layers._product": _layers._convolution})
+        "networks._layers.Conv",
+        training(CNN, 40, 28, 28, 1, instead={"layers._product": _layers._convolution}),
     ),
     "pooling by reshape": Trick(
-        "_layers.max_pool",
+        "networks._layers.max_pool",
         training(
             LARGE, 40, 16, 16, 1, instead={"modules.max_pool": lambda x: nn.max_pool(x, (2, 2), (2, 2))}
         ),
         "other numbers where pixels tie",
     ),
-    "convolutions outside loops": Trick("_layers.outside_loops", outside_loops),
+    "convolutions outside loops": Trick("networks._layers.outside_loops", outside_loops),
     "patches for each example": Trick(
-        "_empirical_conv", jacobian(20, 32, 32, 3, instead={"methods.with_patches": lambda f, *_: f})
+        "empirical._conv", jacobian(20, 32, 32, 3, instead={"methods.with_patches": lambda f, *_: f})
     ),
     "products of rows": Trick(
-        "_empirical_methods._contract_rows",
+        "empirical._methods._contract_rows",
         jacobian(20, 32, 32, 3, instead={"methods._contract_rows": by_einsum}),
         "memory",
     ),
-    "one step outside a loop": Trick("_attack_pgd._advance", single_step),
-    "sums by a product, features": Trick("_feature_attack._own", verdicts),
+    "one step outside a loop": Trick("attacks._pgd._advance", single_step),
+    "sums by a product, features": Trick("features._attack._own", verdicts),
 }
 
 
