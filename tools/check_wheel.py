@@ -4,6 +4,7 @@ Usage: python tools/check_wheel.py      Prints the size of the core's environmen
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,13 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-        run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ".", cwd=ROOT)
+        source = folder / "source"  # a build leaves files beside what it builds
+        shutil.copytree(
+            ROOT / "companion", source / "companion", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for file in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / file, source)
+        run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source, cwd=folder)
         (wheel,) = folder.glob("*.whl")
         names = zipfile.ZipFile(wheel).namelist()
         assert "companion/py.typed" in names

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +12,15 @@ from jax.tree_util import Partial
 
 from companion._core.checks import count, precise, random_key
 from companion._core.compile import double, immutable, is_immutable, precision
+from companion._core.extras import missing
 from companion.networks._layers import outside_loops
 from companion.networks._modules import CNN, MLP, Norm, ResNet, SmallCNN
 from companion.networks._norm import BatchNorm, layer
+
+try:
+    import flax.linen as nn
+except ModuleNotFoundError as error:
+    raise missing("flax", "networks") from error
 
 
 @dataclass(frozen=True)
