@@ -249,6 +249,7 @@ def test_times_and_ridges_share_the_decomposition_and_the_compiled_code(t, ridge
     assert (g.t, g.ridge) == (t, ridge)
     assert g.eigenvectors is f.eigenvectors
     assert jax.tree.structure(g) == jax.tree.structure(f)
+    assert jax.tree.leaves(f.at(t))[0] is jax.tree.leaves(f)[0]
     shifted = train + ridge * np.eye(len(X))
     flow = np.eye(len(X)) - (0 if math.isinf(t) else scipy.linalg.expm(-t * shifted))
     expected = cross @ np.linalg.solve(shifted, flow @ Y)
@@ -287,4 +288,4 @@ def test_attacks_take_it_as_it_is():
     f, threat = kr.fit(fc(1), x, Y).at(2.0), attacks.Threat("linf", 0.1)
     alone = attacks.pgd(lambda z: f(z), x, labels, threat, steps=3)
     np.testing.assert_array_equal(attacks.pgd(f, x, labels, threat, steps=3), alone)
-    assert attacks.robust_accuracy(f, [x, alone], labels).value <= attacks.robust_accuracy(f, x, labels).value
+    assert attacks.margin(f(alone), labels).mean() > attacks.margin(f(x), labels).mean()

@@ -4,7 +4,8 @@ There XLA gives large products whose right factor is an argument of the compiled
 keeps the packed weights and finds them again by their address. New weights that were put where freed ones
 lay are taken for the old ones: in `for w in ...: f(w, x)` nearly every product may be that of an earlier
 `w`, with no error. Measured with 150 products each at 100 × 784 × 320 to 256 × 1024 × 256: on jaxlib 0.7.2
-99 % were wrong, on 0.8.0 and 0.8.1 15 to 99 %, on 0.8.2 and later none; without XNNPACK none anywhere.
+99 % were wrong, on 0.8.0 and 0.8.1 15 to 99 %, on 0.8.2 and later none; without XNNPACK none anywhere
+(benchmarks/weights_by_address.py counts them on any version).
 """
 
 import importlib.metadata

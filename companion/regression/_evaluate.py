@@ -37,17 +37,13 @@ def compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     return evaluate
 
 
-def blocks(x: np.ndarray, alpha: np.ndarray, limit: int) -> tuple[jax.Array, jax.Array]:
-    """Blocks of equal size, (blocks, size, ...). The last is filled with real inputs of coefficient zero."""
-    number = math.ceil(len(x) / limit)
-    size = math.ceil(len(x) / number)
-    missing = number * size - len(x)
-    x = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
-    alpha = np.pad(alpha, ((0, missing), (0, 0)))
-    return (
-        jnp.asarray(x.reshape(number, size, *x.shape[1:])),
-        jnp.asarray(alpha.reshape(number, size, -1)),
-    )
+def in_blocks(rows: np.ndarray, limit: int, *, fill: Any) -> np.ndarray:
+    """Blocks of equal size of at most `limit` rows, (blocks, size, ...); what the last lacks is `fill`."""
+    number = math.ceil(len(rows) / limit)
+    size = math.ceil(len(rows) / number)
+    found = np.empty((number * size, *rows.shape[1:]), rows.dtype)
+    found[: len(rows)], found[len(rows) :] = rows, fill
+    return found.reshape(number, size, *rows.shape[1:])
 
 
 def default_batch(kernel: Any, x: np.ndarray) -> int:

@@ -14,7 +14,13 @@ from jaxtyping import Float
 from companion._core.checks import count, finite, number
 from companion._core.compile import Kind, double, kernel_function
 from companion.regression._checks import cross_kernel
-from companion.regression._evaluate import all_gradients, blocks, compiled, default_batch, weighted_gradient
+from companion.regression._evaluate import (
+    all_gradients,
+    compiled,
+    default_batch,
+    in_blocks,
+    weighted_gradient,
+)
 from companion.regression._spectrum import finite_gains, warn_if_lost
 
 
@@ -99,8 +105,7 @@ class KernelPredictor:
 
         Source: Jacot et al. (2018), arXiv 1806.07572, section 5.
         """
-        decomposed(self)
-        return dataclasses.replace(self, t=number("t", t, infinite=True), given=None)
+        return self._again(t=number("t", t, infinite=True))
 
     def with_ridge(self, ridge: float) -> "KernelPredictor":
         """The same fit with another ridge in place of the old one: f_∞ solves (Θ(X, X) + ρI) α = Y.
@@ -114,8 +119,14 @@ class KernelPredictor:
         Raises:
             TypeError, ValueError: a ridge that is no finite number ≥ 0; coefficients without a spectrum.
         """
-        decomposed(self)
-        return dataclasses.replace(self, ridge=number("ridge", ridge), given=None)
+        return self._again(ridge=number("ridge", ridge))
+
+    def _again(self, **changes: float) -> "KernelPredictor":
+        """The same decomposition, its X on the device included where it is there already."""
+        other = dataclasses.replace(decomposed(self), given=None, **changes)
+        if "_x_blocks" in self.__dict__:
+            other.__dict__["_x_blocks"] = self._x_blocks
+        return other
 
     @functools.cached_property
     def coefficients(self) -> Float[np.ndarray, "n k"]:
@@ -197,8 +208,8 @@ class KernelPredictor:
         return compiled(kernel_function(self.kernel, self.kind), self.kind)
 
     @functools.cached_property
-    def _arrays(self) -> tuple[jax.Array, jax.Array]:
-        """X and α in blocks, on the device."""
+    def _x_blocks(self) -> jax.Array:
+        """X in blocks, on the device."""
         if self.x_train is None:
             raise TypeError("this fit is of a matrix alone and knows no inputs")
         if self.x_train.dtype == np.float64 and not jax.config.jax_enable_x64:
@@ -208,9 +219,15 @@ class KernelPredictor:
             )
         given = self.batch_size
         limit = default_batch(self.kernel, self.x_train) if given is None else given
-        alpha = self.coefficients.astype(self.x_train.dtype)
         with jax.ensure_compile_time_eval():  # kept, so no part of a trace that closes over f
-            return blocks(self.x_train, alpha, count("batch_size", limit))
+            return jnp.asarray(in_blocks(self.x_train, count("batch_size", limit), fill=self.x_train[-1]))
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[jax.Array, jax.Array]:
+        """X and α in blocks, on the device."""
+        x, alpha = self._x_blocks, self.coefficients.astype(self.x_train.dtype)
+        with jax.ensure_compile_time_eval():
+            return x, jnp.asarray(in_blocks(alpha, x.shape[1], fill=0))
 
 
 def _flatten(f: KernelPredictor) -> tuple[tuple[Any, ...], Any]:
