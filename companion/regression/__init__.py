@@ -1,7 +1,7 @@
 """Kernel regression under gradient flow: one object that is called, differentiated, stopped early, attacked.
 
 `fit(kernel, x, targets)` gives a `KernelPredictor` f: `f(x)`, `f.at(t)`, `f.with_ridge(ρ)`, `f.gradient(x)`,
-`f.coefficients`, and its spectrum. Attacks, features, transfer and dynamics take it. The functions here say
+`f.coefficients`, and its spectrum. Attacks, features and transfer take it. The functions here say
 what of the targets is learned when, what each eigenvector brings, and what the kernel's rounding spoils.
 """
 

@@ -48,6 +48,8 @@ class KernelPredictor:
         resolution: rounding error of Θ(X, X) in the units of λ (`fit` says how it is estimated).
         batch_size: training points in a block; None for at most 1,024, and fewer where a kernel entry takes
             memory for every pixel or pair of pixels.
+        given: coefficients that were given, solved for, or of some features alone; None where those of all of
+            the spectrum at this time and ridge are meant.
 
     Cost: O(m n d) time for outputs with a fully connected kernel, about twice that with a gradient. Memory: X
     once on the device, m · batch_size kernel entries with their intermediate values, and with a gradient
