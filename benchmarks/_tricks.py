@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from companion import networks
 from companion.architectures import _arccosine, _conv, _dense, fc
-from companion.attacks import _pgd
+from companion.attacks import _ascent
 from companion.attacks._losses import cross_entropy, margin
 from companion.empirical import _methods, empirical_ntk_fn
 from companion.features import _attack
@@ -207,7 +207,7 @@ def single_step(toy):
     options = {"loss": margin, "targeted": False, "norm": "linf"}
 
     def way(steps):
-        return lambda: _pgd._advance(f, *arrays, steps, 0.1, 0.1, True, **options)
+        return lambda: _ascent._advance(f, *arrays, steps, 0.1, 0.1, True, **options)
 
     return way(None), way(1)
 

@@ -141,7 +141,7 @@ TRICKS = {
         jacobian(20, 32, 32, 3, instead={"methods._contract_rows": by_einsum}),
         "memory",
     ),
-    "one step outside a loop": Trick("attacks._pgd._advance", single_step),
+    "one step outside a loop": Trick("attacks._ascent._advance", single_step),
     "sums by a product, features": Trick("features._attack._own", verdicts),
 }
 

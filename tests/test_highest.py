@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.tree_util import Partial
 
 from companion.architectures import conv, fc
-from companion.attacks import _pgd, _predict, _square
+from companion.attacks import _ascent, _predict, _square
 from companion.attacks._losses import margin
 from companion.empirical import empirical_ntk
 from companion.experiments import scale
@@ -231,7 +231,7 @@ ATTACKED = {
 @pytest.mark.parametrize("steps", [None, 2])
 def test_gradient_attacks_are_in_highest_precision(name, steps):
     f, x = ATTACKED[name]
-    step = functools.partial(_pgd._advance, loss=margin, targeted=False, norm="linf")
+    step = functools.partial(_ascent._advance, loss=margin, targeted=False, norm="linf")
     found = traced(step, f, x, x, ALPHA[:, 0], x, x, x, LABELS, steps, 0.1, 0.1, True)
     assert len(found) >= 2
     assert all(found)
@@ -240,7 +240,7 @@ def test_gradient_attacks_are_in_highest_precision(name, steps):
 def test_evaluations_of_attacks_are_in_highest_precision():
     f, x = ATTACKED["network"]
     gradient = functools.partial(_predict.loss_gradient, loss=margin)
-    settle = functools.partial(_pgd._settle, targeted=False)
+    settle = functools.partial(_ascent._settle, targeted=False)
     search = functools.partial(_square._search, loss=margin)
     picture = Partial(NETWORK.func, np.ones((64, 2), np.float32))
     for found in (

@@ -20,12 +20,13 @@ import pytest
 from jax.tree_util import Partial
 
 from companion import networks
-from companion.attacks import Threat, free_training, training_attack
+from companion.attacks import Threat, free_training, margin, training_attack
 from companion.dynamics import KernelPath
 from companion.empirical import empirical_ntk
 from companion.networks import evaluation, linearise_at, linearised
 from companion.storage import _checkpoint
 from companion.training import Probe, Switch, _arguments, linear_features, linear_solution, train
+from companion.training._step import Recipe
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(60, 6)).astype(np.float32)
@@ -353,8 +354,9 @@ def test_a_damaged_folder_is_refused(stored, tmp_path, harm, message):
 
 def test_what_cannot_be_compared_is_said():
     penalty, params = functools.partial(max, threading.Lock()), MODEL.init(jax.random.key(0), X[:1])[0]
+    recipe = Recipe(MODEL, SGD, margin, 20, 0, attack_training_mode=False, clean_too=False)
     with pytest.warns(UserWarning, match="_thread.lock of the penalty cannot be compared"):
-        _arguments.identity(SGD, params, penalty=penalty)
+        _arguments.identity(recipe, params, penalty=penalty)
 
 
 @pytest.mark.matrix
@@ -431,7 +433,8 @@ def test_wrong_arguments(change, message, as_users_run):
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [(Y + 1, r"labels must lie in \[0, 3\)"), (Y[:5], "integers of shape")]
+    ("labels", "message"),
+    [(Y + 1, r"labels must lie in \[0, 3\)"), (Y[:5], r"labels must have shape \(60,\)")],
 )
 def test_wrong_labels(labels, message, as_users_run):
     with pytest.raises(ValueError, match=message):

@@ -1,28 +1,25 @@
-"""Gradient attacks: projected ascent, in one compiled loop or step by step where successes drop out."""
+"""Gradient attacks: projected ascent, and its single step."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from companion._core import geometry
 from companion._core.checks import count, number, random_key
 from companion._core.compile import double
 from companion._core.interrupt import deferred
-from companion.attacks._losses import Loss, loss_named, progress_of
-from companion.attacks._predict import as_partial, checked_inputs, in_batches
+from companion._core.types import Key, Predict
+from companion.attacks._ascent import Search, attempt, until_fooled
+from companion.attacks._losses import Loss, loss_named
+from companion.attacks._predict import as_partial, checked_inputs
 from companion.attacks._threat import Threat
 
 
 @deferred()
 def pgd(
-    predict: Callable[..., Any],
+    predict: Predict,
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     threat: Threat,
@@ -31,7 +28,7 @@ def pgd(
     step_size: float | Sequence[float] | np.ndarray | None = None,
     loss: Loss = "margin",
     targeted: bool = False,
-    key: Any = None,
+    key: Key | None = None,
     restarts: int = 1,
     early_stop: bool = False,
     best_iterate: bool = True,
@@ -78,16 +75,14 @@ def pgd(
     Cost: `steps` gradients of predict for each example and attempt, and one evaluation.
     Source: Madry et al. (2018), arXiv 1706.06083, section 2.1.
 
+    >>> import jax.numpy as jnp
     >>> attacked = pgd(lambda x: x @ jnp.ones((2, 1)), np.full((1, 2), 0.5, np.float32), np.array([1]),
     ...     Threat("linf", 0.25))
     >>> attacked
     array([[0.25, 0.25]], dtype=float32)
     """
-    steps, restarts, batch_size = (
-        count("steps", steps),
-        count("restarts", restarts),
-        count("batch_size", batch_size),
-    )
+    steps, restarts = count("steps", steps), count("restarts", restarts)
+    batch_size = count("batch_size", batch_size)
     if restarts > 1 and key is None:
         raise ValueError("restarts must be 1 without a key: all attempts would start at x")
     if early_stop and not best_iterate:
@@ -96,55 +91,23 @@ def pgd(
     if key is not None:
         random_key("key", key)
     x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
-    batch_size = min(batch_size, len(x))
-    options = {"loss": loss_named(loss), "targeted": targeted, "norm": threat.norm}
-    with double(x, predict):
-        predict, (low, high) = as_partial(predict), geometry.box(threat, x)
-        stride = 1 if early_stop else steps
-        bar = tqdm(total=restarts * steps * len(x), desc="PGD", unit="steps", disable=not progress)
-        best, score = x.copy(), np.full(len(x), -np.inf, x.dtype)
-
-        def settle(points: np.ndarray, which: np.ndarray) -> None:
-            for some in in_batches(which, batch_size):
-                best[some], score[some] = _settle(
-                    predict, points[some], best[some], score[some], labels[some], targeted=targeted
-                )
-
-        with bar:
-            if best_iterate and key is not None:
-                settle(x, np.arange(len(x)))  # attempts from random starts do not come by x
-            for restart in range(restarts):
-                todo = np.flatnonzero(~(score > 0)) if early_stop else np.arange(len(x))
-                bar.update(steps * (len(x) - len(todo)))
-                now = _starts(threat, key, restart, x, low, high) if key is not None else x.copy()
-                for done in range(0, steps, stride):
-                    for some in in_batches(todo, batch_size):
-                        now[some], best[some], score[some] = _advance(
-                            predict,
-                            *(array[some] for array in (now, best, score, x, low, high, labels)),
-                            None if stride == 1 else stride,
-                            sizes if np.ndim(sizes) == 0 else sizes[done : done + stride],
-                            threat.eps,
-                            best_iterate,
-                            **options,
-                        )
-                        bar.update(stride * len(np.unique(some)))
-                    if early_stop:
-                        if done == 0 and np.ravel(sizes)[0] >= threat.eps and steps > 1:
-                            settle(now, todo)  # such a step fools most, and to look costs half a gradient
-                        left = todo[~(score[todo] > 0)]
-                        bar.update((steps - done - 1) * (len(todo) - len(left)))
-                        todo = left
-                settle(now, todo)
-        if bad := int((~np.isfinite(score) | np.isnan(best).reshape(len(x), -1).any(axis=1)).sum()):
-            raise ValueError(
-                f"predict returned NaN for {bad} of {len(x)} examples, or infinity, or its gradient did"
-            )
-        return geometry.inside(threat, x, best) if threat.norm == "l2" else best
+    bar = tqdm(total=restarts * steps * len(x), desc="PGD", unit="steps", disable=not progress)
+    with double(x, predict), bar:
+        options = {"loss": loss_named(loss), "targeted": targeted, "batch_size": min(batch_size, len(x))}
+        search = Search(as_partial(predict), x, labels, threat, **options)
+        if best_iterate and key is not None:
+            search.settle(x, np.arange(len(x)))  # attempts from random starts do not come by x
+        for restart in range(restarts):
+            now = x.copy() if key is None else search.starts(key, restart)
+            if early_stop:
+                until_fooled(search, now, sizes, steps, bar.update)
+            else:
+                attempt(search, now, sizes, steps, best_iterate, bar.update)
+        return search.found()
 
 
 def fgsm(
-    predict: Callable[..., Any],
+    predict: Predict,
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     threat: Threat,
@@ -164,6 +127,7 @@ def fgsm(
     Cost: one gradient and one evaluation of predict.
     Source: Goodfellow et al. (2015), arXiv 1412.6572, section 4.
 
+    >>> import jax.numpy as jnp
     >>> fgsm(lambda x: x @ jnp.array([[1.0], [-1.0]]), np.full((1, 2), 0.5, np.float32), np.array([1]),
     ...     Threat("linf", 0.25))
     array([[0.25, 0.75]], dtype=float32)
@@ -191,75 +155,3 @@ def _sizes(step_size: Any, steps: int, eps: float) -> float | np.ndarray:
             f"step_size must be a number or one for each of {steps} steps, got shape {np.shape(step_size)}"
         )
     return np.array([number("step_size", size) for size in step_size])
-
-
-@functools.partial(jax.jit, static_argnames=("loss", "targeted", "norm"))
-def _advance(
-    predict: Partial,
-    now: Any,
-    best: Any,
-    score: Any,
-    x: Any,
-    low: Any,
-    high: Any,
-    labels: Any,
-    steps: Any,
-    sizes: Any,
-    eps: Any,
-    keep: Any,
-    *,
-    loss: Callable[..., Any],
-    targeted: bool,
-    norm: str,
-) -> tuple[Any, Any, Any]:
-    """Some steps, None for one; with `keep` also the best of the points from which they were taken.
-
-    The number of steps of one size is traced: 10 and 40 share their compiled code.
-    """
-    sizes, eps = jnp.asarray(sizes, x.dtype), jnp.asarray(eps, x.dtype)
-
-    def total(point: Any) -> tuple[Any, Any]:
-        outputs = predict(point)
-        return loss(outputs, labels).sum() * (-1 if targeted else 1), outputs
-
-    def one(i: Any, state: Any) -> Any:
-        now, best, score = state
-        size = sizes[i] if sizes.ndim else sizes
-        gradient, outputs = jax.grad(total, has_aux=True)(now)
-        better, higher = _better(now, outputs, best, score, labels, targeted)
-        best, score = jnp.where(keep, better, best), jnp.where(keep, higher, score)
-        return geometry.step(norm, gradient, now, x, low, high, size, eps), best, score
-
-    with jax.default_matmul_precision("highest"):
-        state = now, best, score
-        # Outside a loop convolutions run on all cores.
-        return one(0, state) if steps is None else jax.lax.fori_loop(0, steps, one, state)
-
-
-@functools.partial(jax.jit, static_argnames="targeted")
-def _settle(
-    predict: Partial, now: Any, best: Any, score: Any, labels: Any, *, targeted: bool
-) -> tuple[Any, Any]:
-    with jax.default_matmul_precision("highest"):
-        return _better(now, predict(now), best, score, labels, targeted)
-
-
-def _better(now: Any, outputs: Any, best: Any, score: Any, labels: Any, targeted: bool) -> tuple[Any, Any]:
-    reached = progress_of(outputs, labels, targeted=targeted).astype(score.dtype)
-    improved = (reached > score).reshape(-1, *[1] * (now.ndim - 1))
-    return jnp.where(improved, now, best), jnp.maximum(reached, score)
-
-
-def _starts(
-    threat: Threat, key: Any, restart: int, x: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> np.ndarray:
-    """Starting points that depend on the key, the example's place in x and the attempt alone."""
-
-    def keys(key: Any, some: np.ndarray) -> Any:
-        each = jax.vmap(jax.random.fold_in, (None, 0))(key, some)
-        return jax.vmap(jax.random.fold_in, (0, None))(each, restart)
-
-    found = np.empty_like(x)
-    for some in in_batches(np.arange(len(x)), min(1024, len(x))):
-        found[some] = geometry.start(threat.norm, threat.eps, keys(key, some), x[some], low[some], high[some])
-    return found

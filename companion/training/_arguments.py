@@ -1,18 +1,22 @@
 """Arguments of training, checked, and what tells one from another in a checkpoint."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import PyTree
 
 from companion._core.checks import batch as examples
-from companion._core.checks import count, number
+from companion._core.checks import class_labels, count
 from companion._core.compile import network
 from companion._core.extras import missing
+from companion._core.types import Array, Key, Variables
 from companion.networks import Model, evaluation
 from companion.storage import fingerprint
+from companion.training._step import Recipe
 
 try:
     import optax
@@ -21,6 +25,7 @@ except ModuleNotFoundError as error:
 
 
 def kinds(model: Any, optimizer: Any) -> None:
+    """Refuse what is no model or no optimizer, and say how to become one."""
     if not isinstance(model, Model):
         raise TypeError(
             f"model must be a networks.Model, got {model!r}: networks.from_flax makes one of a Flax module, "
@@ -31,56 +36,54 @@ def kinds(model: Any, optimizer: Any) -> None:
 
 
 def sizes(epochs: Any, batch_size: Any, n: int) -> tuple[int, int]:
+    """Epochs and examples of a minibatch."""
     epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
     if batch_size > n:
         raise ValueError(f"batch_size must be at most {n}, the number of inputs, got {batch_size}")
     return epochs, batch_size
 
 
-def test(x: Any, labels: Any, attack: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def labelled(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and as many labels."""
+    x = examples(name, x)
+    return x, class_labels(labels_name, labels, len(x))
+
+
+def test_data(x: Any, labels: Any, attack: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Test inputs and their labels, where there are some."""
     if x is not None:
-        return data("x_test", x, "labels_test", labels)
+        return labelled("x_test", x, "labels_test", labels)
     if attack is not None:
         raise ValueError("test_attack needs x_test and labels_test")
     return None
 
 
-def data(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    x, labels = examples(name, x), np.asarray(labels)
-    if labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]:
-        raise ValueError(
-            f"{labels_name} must be integers of shape {x.shape[:1]}, got {labels.dtype} {labels.shape}"
-        )
-    return x, labels.astype(np.int32)
-
-
-def fits(model: Model, variables: Any, x: np.ndarray, labels: np.ndarray) -> None:
+def fits(model: Model, variables: Variables, x: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse labels that the network has no outputs for."""
     k = network("model", evaluation(model), variables, x)[1]
-    if labels.min() < 0 or labels.max() >= max(2, k):
-        raise ValueError(f"labels must lie in [0, {max(2, k)}), got {labels.min()} to {labels.max()}")
+    class_labels("labels", labels, len(x), k)
 
 
 def functions(
-    model: Model,
-    variables: Any,
+    recipe: Recipe,
+    variables: Variables,
     x: np.ndarray,
     labels: np.ndarray,
-    key: Any,
+    key: Key,
     *,
-    attacks: Sequence[Any],
-    penalty: Any,
-    loss: Any,
-    training_mode: bool,
+    attacks: Sequence[Partial | None],
+    penalty: Partial | None,
 ) -> None:
     """Shapes of what functions of the user's return, without running them; or an error that names one."""
 
-    def predict(z: Any) -> Any:
-        return model.apply(*variables, z, training_mode)[0]
+    def predict(z: Array) -> Array:
+        return recipe.model.apply(*variables, z, recipe.attack_training_mode)[0]
 
-    def shape(function: Any, *arguments: Any) -> Any:
+    def shape(function: Callable[..., Any], *arguments: PyTree) -> tuple[int, ...] | None:
         return getattr(jax.eval_shape(function, *arguments), "shape", None)
 
-    losses = shape(lambda x, labels: loss(predict(x), labels), x, labels)
+    x, labels = x[: recipe.batch_size], labels[: recipe.batch_size]
+    losses = shape(lambda x, labels: recipe.loss(predict(x), labels), x, labels)
     if losses != labels.shape:
         raise ValueError(f"loss must return one value for each example, {labels.shape}, got shape {losses}")
     for name, function, wanted in (*(("attack", one, x.shape) for one in attacks), ("penalty", penalty, ())):
@@ -91,39 +94,23 @@ def functions(
             raise ValueError(f"{name} must return an array of shape {wanted} for these inputs, got {got}")
 
 
-def marks(name: str, moments: Any, epochs: int, n_steps: int) -> list[int]:
-    """Epochs as numbers of minibatches."""
-    found = sorted({round(number(name, epoch) * n_steps) for epoch in moments})
-    if found and found[-1] > epochs * n_steps:
-        raise ValueError(f"{name} must lie within {epochs} epochs, got {found[-1] / n_steps:g}")
-    return found
-
-
-def moments(record: Any, keep: Any, epochs: int, n_steps: int) -> tuple[list[int], set[int]]:
-    """After which minibatches to record, and after which of these to keep the network."""
-    recorded = marks("record", range(epochs + 1) if record is None else record, epochs, n_steps)
-    kept = set(recorded if keep is True else marks("keep", keep or (), epochs, n_steps))
-    if not kept <= set(recorded):
-        missing = sorted(mark / n_steps for mark in kept.difference(recorded))
-        raise ValueError(f"keep must name epochs of record, got {missing}")
-    return recorded, kept
-
-
-def identity(optimizer: Any, params: Any, **parts: Any) -> dict[str, str]:
+def identity(recipe: Recipe, params: PyTree, **given: Any) -> dict[str, str]:
     """What tells a run from another in a folder, by name; a warning where something cannot be told."""
-    state = jax.eval_shape(optimizer.init, params)
+    state = jax.eval_shape(recipe.optimizer.init, params)
     leaves = [
         (jax.tree_util.keystr(path), leaf.shape, leaf.dtype.name)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     ]
+    names = ("model", "loss", "batch_size", "attack_training_mode", "clean_too")
+    parts = {name: getattr(recipe, name) for name in names} | {"optimizer": (recipe.optimizer, leaves)}
     found = {}
-    for name, part in (parts | {"optimizer": (optimizer, leaves)}).items():
+    for name, part in (given | parts).items():
         name, unseen = name.replace("_", " "), []
         found[name] = fingerprint(part, unseen)
         if unseen:
             what = ", ".join(sorted(set(unseen)))
             warnings.warn(
                 f"folder: {what} of the {name} cannot be compared when the run goes on: see to it yourself",
-                stacklevel=4,
+                stacklevel=5,  # past `train` and its two decorators
             )
     return found

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
+from companion._core.types import Apply, InLoop, Key, Variables
 from companion.empirical import Reduce, empirical_ntk_fn
 from companion.networks import Model, evaluation
-from companion.storage import flat
+from companion.storage import KernelSequence, flat
 from companion.training._step import attacked, right
 
 
@@ -34,15 +35,15 @@ class Run:
         switched: the epoch at which a `Switch` took its second attack; None where it never did.
     """
 
-    variables: tuple[Any, Any]
+    variables: Variables
     epochs: Float[np.ndarray, " r"]
     loss: Float[np.ndarray, " r"]
     clean: Float[np.ndarray, " r"]
     robust: Float[np.ndarray, " r"]
     seconds: Float[np.ndarray, " r"]
     probe_seconds: Float[np.ndarray, " r"]
-    kernels: Any
-    snapshots: Mapping[float, tuple[Any, Any]]
+    kernels: KernelSequence | None
+    snapshots: Mapping[float, Variables]
     switched: float | None = None
 
 
@@ -68,54 +69,60 @@ class Probe:
 class Recorder:
     """What is measured at a record."""
 
-    def __init__(self, model: Model, test: Any, attack: Any, probe: Probe | None, key: Any) -> None:
+    def __init__(
+        self,
+        model: Model,
+        test: tuple[np.ndarray, np.ndarray] | None,
+        attack: InLoop | None,
+        probe: Probe | None,
+        key: Key,
+    ) -> None:
         self.model, self.test, self.attack, self.key = model, test, traceable(attack), key
-        self.probe, self.kernel_fn, self.probe_seconds = probe, None, 0.0
-        self._compiled = False
+        self.probe, self._kernel_fn, self._compiled = probe, None, False
         if probe is not None:
             if probe.reduce not in ("full", "trace"):
                 raise ValueError(f"probe's reduce must be 'full' or 'trace', got {probe.reduce!r}")
             if probe.attack is not None and probe.labels is None:
                 raise ValueError("a probe with an attack needs labels")
-            self.kernel_fn = _kernel_fn(evaluation(model), probe.reduce)
+            self._kernel_fn = _kernel_fn(evaluation(model), probe.reduce)
 
-    def accuracies(self, variables: Any) -> tuple[float, float]:
+    def accuracies(self, variables: Variables) -> tuple[float, float]:
+        """On the test inputs, clean and attacked; NaN for what was not asked for."""
         if self.test is None:
             return math.nan, math.nan
-        found = [
-            right(self.model, variables, *self.test, attack, self.key).mean()
-            for attack in ((None,) if self.attack is None else (None, self.attack))
-        ]
-        return float(found[0]), float(found[-1]) if self.attack is not None else math.nan
+        clean = right(self.model, variables, *self.test, None, self.key).mean()
+        if self.attack is None:
+            return float(clean), math.nan
+        return float(clean), float(right(self.model, variables, *self.test, self.attack, self.key).mean())
 
-    def kernel(self, variables: Any) -> np.ndarray | None:
+    def kernel(self, variables: Variables) -> tuple[np.ndarray | None, float]:
+        """The probe's kernel and the seconds it took without compilation; None and 0 without a probe."""
         if self.probe is None:
-            return None
+            return None, 0.0
         if not self._compiled:
             self._kernel(variables)
             self._compiled = True
         begin = time.perf_counter()
-        kernel = self._kernel(variables)
-        self.probe_seconds += time.perf_counter() - begin
-        return kernel
+        return self._kernel(variables), time.perf_counter() - begin
 
-    def _kernel(self, variables: Any) -> np.ndarray:
+    def _kernel(self, variables: Variables) -> np.ndarray:
         x = np.asarray(self.probe.x)
         if self.probe.attack is not None:
             labels = np.asarray(self.probe.labels)
             x = np.asarray(
                 attacked(variables, x, labels, traceable(self.probe.attack), self.key, model=self.model)
             )
-        kernel = self.kernel_fn(variables, x)
+        kernel = self._kernel_fn(variables, x)
         return kernel if self.probe.reduce == "trace" else flat(kernel)
 
 
 @functools.lru_cache(maxsize=32)
-def _kernel_fn(apply_fn: Any, reduce: Reduce) -> Any:
+def _kernel_fn(apply_fn: Apply, reduce: Reduce) -> Callable[..., np.ndarray]:
     return empirical_ntk_fn(apply_fn, reduce=reduce)
 
 
-def traceable(attack: Any) -> Partial | None:
+def traceable(attack: InLoop | None) -> Partial | None:
+    """A function of the user's as a pytree, of which compiled loops are kept; or an error."""
     if attack is None or isinstance(attack, Partial):
         return attack
     if not callable(attack):

@@ -1,9 +1,7 @@
 """Standard and adversarial training with records on the way."""
 
-import bisect
 import functools
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,19 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from companion._core.checks import random_key
 from companion._core.compile import double_where
 from companion._core.interrupt import deferred, in_short_loops, safe_point
+from companion._core.types import InLoop, Key, Variables
 from companion.attacks import Loss, Replay, loss_named
 from companion.networks import Model
 from companion.storage import Checkpoints, place
 from companion.training import _arguments as checks
 from companion.training._history import History
 from companion.training._records import Probe, Recorder, Run, traceable
-from companion.training._step import Carry, Switch, advance
+from companion.training._schedule import Schedule, scheduled
+from companion.training._step import Carry, Examples, Recipe, Switch, advance
 
 
 @deferred()
@@ -35,18 +36,18 @@ def train(
     *,
     epochs: int,
     optimizer: optax.GradientTransformation,
-    key: Any,
+    key: Key,
     batch_size: int = 100,
-    attack: Callable[..., Any] | Replay | Switch | None = None,
+    attack: InLoop | Replay | Switch | None = None,
     attack_training_mode: bool = False,
     clean_too: bool = False,
-    penalty: Callable[..., Any] | None = None,
+    penalty: InLoop | None = None,
     loss: Loss = "cross_entropy",
-    start: tuple[Any, Any] | None = None,
+    start: Variables | None = None,
     record: Sequence[float | int] | None = None,
     x_test: Float[Any, "m ..."] | None = None,
     labels_test: Int[Any, " m"] | None = None,
-    test_attack: Callable[..., Any] | None = None,
+    test_attack: InLoop | None = None,
     probe: Probe | None = None,
     keep: bool | Sequence[float | int] = False,
     folder: str | os.PathLike | None = None,
@@ -113,79 +114,32 @@ def train(
     """
     checks.kinds(model, optimizer)
     random_key("key", key)
-    x, labels = checks.data("x", x, "labels", labels)
+    x, labels = checks.labelled("x", x, "labels", labels)
     epochs, batch_size = checks.sizes(epochs, batch_size, len(x))
-    test = checks.test(x_test, labels_test, test_attack)
+    test = checks.test_data(x_test, labels_test, test_attack)
     variables = model.init(jax.random.fold_in(key, 0), jnp.asarray(x[:1])) if start is None else start
     safe_point()
     checks.fits(model, variables, x, labels)
-    n_steps = len(x) // batch_size
-    marks, kept = checks.moments(record, keep, epochs, n_steps)
+    schedule = scheduled(record, keep, epochs, len(x) // batch_size)
     attacks, rule, times = _attacks(attack, alone=not clean_too and penalty is None)
-    few = slice(batch_size)
-    checks.functions(
-        model,
-        variables,
-        x[few],
-        labels[few],
-        key,
-        attacks=() if times else attacks,
-        penalty=traceable(penalty),
-        loss=loss_named(loss),
-        training_mode=attack_training_mode,
-    )
+    loss, term = loss_named(loss), traceable(penalty)
+    recipe = Recipe(model, optimizer, loss, batch_size, times, attack_training_mode, clean_too)
+    checks.functions(recipe, variables, x, labels, key, attacks=() if times else attacks, penalty=term)
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
     store = None
     if folder is not None:
-        identity = checks.identity(
-            optimizer,
-            variables[0],
-            model=model,
-            data=(x, labels),
-            start=variables,
-            key=key,
-            batch_size=batch_size,
-            attack=attack,
-            attack_training_mode=attack_training_mode,
-            clean_too=clean_too,
-            penalty=penalty,
-            loss=loss_named(loss),
-            test_data=test,
-            test_attack=test_attack,
-            probe=probe,
-        )
-        store = Checkpoints(place(folder), identity)
-    history = History(recorder, marks, kept, n_steps, rule, store)
-    shape = (batch_size, *x.shape[1:]) if times else None
-    carry = Carry(
-        *jax.tree.map(jnp.array, variables),
-        optimizer.init(variables[0]),
-        jnp.zeros(shape, x.dtype) if times else (),
-        jnp.zeros(()),
-    )
-    go_on = functools.partial(
-        advance,
-        x=jnp.asarray(x),
-        labels=jnp.asarray(labels),
-        key=jax.random.fold_in(key, 2),
-        penalty=traceable(penalty),
-        model=model,
-        optimizer=optimizer,
-        loss=loss_named(loss),
-        batch_size=batch_size,
-        times=times,
-        attack_training_mode=attack_training_mode,
-        clean_too=clean_too,
-    )
-    with history.alone():
-        done, carry = history.resume(carry, epochs * n_steps)
-        with tqdm(
-            total=epochs, initial=done / n_steps, desc=model.name, unit="epoch", disable=not progress
-        ) as bar:
-            return history.run(_through(go_on, carry, done, epochs * n_steps, attacks, history, bar))
+        given = {"data": (x, labels), "start": variables, "key": key, "attack": attack, "penalty": penalty}
+        measured = {"test_data": test, "test_attack": test_attack, "probe": probe}
+        store = Checkpoints(place(folder), checks.identity(recipe, variables[0], **given, **measured))
+    history = History(schedule, recorder, rule, store)
+    drawn = Examples(jnp.asarray(x), jnp.asarray(labels), jax.random.fold_in(key, 2))
+    loops = [functools.partial(advance, recipe, examples=drawn, attack=one, penalty=term) for one in attacks]
+    return _through(loops, recipe.start(variables, x), schedule, history, model.name if progress else None)
 
 
-def _attacks(attack: Any, *, alone: bool) -> tuple[list[Any], Callable[..., bool] | None, int]:
+def _attacks(
+    attack: InLoop | Replay | Switch | None, *, alone: bool
+) -> tuple[list[Partial | None], Callable[[Run], bool] | None, int]:
     """The training attacks, the rule that goes from the first to the second, the times of free training."""
     if isinstance(attack, Replay):
         if not alone:
@@ -197,49 +151,50 @@ def _attacks(attack: Any, *, alone: bool) -> tuple[list[Any], Callable[..., bool
 
 
 def _through(
-    go_on: Callable[..., Carry],
-    carry: Carry,
-    done: int,
-    end: int,
-    attacks: list[Any],
-    history: History,
-    bar: tqdm,
-) -> Carry:
-    """Train from minibatch `done` to `end`, with the records and checkpoints on the way."""
-    n_steps, marks = history.n_steps, history.marks
-    if not history.rows and 0 in marks:
-        carry = history.note(0, carry)
-        history.save(0, carry)
-        safe_point()
-    if done < end:
-        for one in attacks:  # compiles, and does nothing
-            jax.block_until_ready(go_on(carry, attack=one, epoch=0, first=0, last=0))
+    loops: list[Callable[..., Carry]], carry: Carry, schedule: Schedule, history: History, title: str | None
+) -> Run:
+    """Train from where the folder stands to the end; `title` is None where no progress is wanted."""
+    with history.alone():
+        done, carry = history.resume(carry)
+        total, begin = schedule.epoch(schedule.end), schedule.epoch(done)
+        if history.due(done):
+            carry = history.note(done, carry)
+            history.save(done, carry)
             safe_point()
+        if done < schedule.end:
+            for loop in loops:  # compiles, and does nothing
+                jax.block_until_ready(loop(carry, epoch=0, first=0, last=0))
+                safe_point()
+        size = 1
+        with tqdm(total=total, initial=begin, desc=title, unit="epoch", disable=title is None) as bar:
+            while done < schedule.end:
+                stop = schedule.stop(done)
+                with history.training():
+                    loop = loops[-1 if history.switched else 0]
+                    carry, size = _to(stop, loop, carry, done, schedule, size)
+                done = stop
+                if history.due(done):
+                    carry = history.note(done, carry)
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in history.latest().items()})
+                history.save(done, carry)
+                bar.update(schedule.epoch(done) - bar.n)
+        return history.run(carry)
+
+
+def _to(
+    stop: int, loop: Callable[..., Carry], carry: Carry, done: int, schedule: Schedule, size: int
+) -> tuple[Carry, int]:
+    """Minibatches done, ..., stop − 1 of one epoch, some at a time; their number at a time goes on."""
 
     def steps(first: int, stop: int) -> None:
         nonlocal carry
-        epoch, i = divmod(first, n_steps)
-        attack = attacks[0 if history.switched is None else -1]
-        carry = jax.block_until_ready(
-            go_on(carry, attack=attack, epoch=epoch, first=i, last=i + stop - first)
-        )
+        epoch, i = divmod(first, schedule.n_steps)
+        carry = jax.block_until_ready(loop(carry, epoch=epoch, first=i, last=i + stop - first))
 
-    size = 1
-    while done < end:
-        later = bisect.bisect(marks, done)
-        stop = min([(done // n_steps + 1) * n_steps, *marks[later : later + 1]])
-        begin = time.perf_counter()
-        size = in_short_loops(steps, done, stop, size)
-        history.seconds += time.perf_counter() - begin
-        if not np.isfinite(float(carry.loss)):
-            raise FloatingPointError(
-                f"training diverged in epoch {done // n_steps}: take a smaller learning rate, or let it "
-                "and ε grow slowly; an attack, a penalty or a loss of your own may have returned NaN too"
-            )
-        if stop in marks:
-            carry = history.note(stop, carry)
-            bar.set_postfix({name: f"{value:.3f}" for name, value in history.latest().items()})
-        done = stop
-        history.save(done, carry)
-        bar.update(done / n_steps - bar.n)
-    return carry
+    size = in_short_loops(steps, done, stop, size)
+    if not np.isfinite(float(carry.loss)):
+        raise FloatingPointError(
+            f"training diverged in epoch {done // schedule.n_steps}: take a smaller learning rate, or let it "
+            "and ε grow slowly; an attack, a penalty or a loss of your own may have returned NaN too"
+        )
+    return carry, size
