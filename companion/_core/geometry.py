@@ -1,13 +1,15 @@
 """The ball around an input within the pixels' bounds: its box, random points, steps, rounding."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from companion._core.types import Array, Key, Scalar
+
 # The chance of a random sign: of one precision, so that the same signs are drawn whatever JAX is set to.
-HALF = np.float32(0.5)
+_HALF = np.float32(0.5)
 
 
 @runtime_checkable
@@ -33,6 +35,25 @@ def box(ball: Ball, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return least, largest
 
 
+def pixel_range(
+    norm: str, eps: Scalar, bounds: tuple[Scalar, Scalar], x: Array
+) -> tuple[jax.Array, jax.Array]:
+    """The box of numbers that are traced, for training: rounded as it comes."""
+    if norm == "l2":
+        return jnp.full_like(x, bounds[0]), jnp.full_like(x, bounds[1])
+    return jnp.maximum(x - eps, bounds[0]), jnp.minimum(x + eps, bounds[1])
+
+
+def signs(key: Key, shape: tuple[int, ...]) -> jax.Array:
+    """Random signs as booleans, as often up as down."""
+    return jax.random.bernoulli(key, _HALF, shape)
+
+
+def uniform(key: Key, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    """Random numbers, uniform in [−1, 1)."""
+    return 2 * jax.random.uniform(key, shape, dtype) - 1
+
+
 def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     """Attacked inputs with the rounding of their projection taken back: the ball holds to the last bit."""
     delta = _wide(attacked) - _wide(x)
@@ -43,13 +64,13 @@ def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     return np.clip(_rounded_towards(x, _wide(x) + delta, np.abs(delta)), low, high)
 
 
-def start(norm: str, eps: Any, keys: jax.Array, x: Any, low: Any, high: Any) -> Any:
+def start(norm: str, eps: Scalar, keys: Key, x: Array, low: Array, high: Array) -> jax.Array:
     """A random point of each input's ball, uniform before the pixels' bounds cut it."""
     if norm == "linf":
-        share = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)
-        return jnp.clip(x + eps * (2 * share - 1), low, high)
+        share = jax.vmap(lambda key: uniform(key, x.shape[1:], x.dtype))(keys)
+        return jnp.clip(x + eps * share, low, high)
 
-    def point(key: jax.Array) -> Any:
+    def point(key: Key) -> jax.Array:
         direction = jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:], x.dtype)
         radius = jax.random.uniform(jax.random.fold_in(key, 1), (), x.dtype) ** (1 / direction.size)
         return eps * radius * direction / jnp.linalg.norm(direction)
@@ -57,7 +78,9 @@ def start(norm: str, eps: Any, keys: jax.Array, x: Any, low: Any, high: Any) -> 
     return jnp.clip(x + jax.vmap(point)(keys), low, high)
 
 
-def step(norm: str, gradient: Any, now: Any, x: Any, low: Any, high: Any, size: Any, eps: Any) -> Any:
+def step(
+    norm: str, gradient: Array, now: Array, x: Array, low: Array, high: Array, size: Scalar, eps: Scalar
+) -> jax.Array:
     """Steepest ascent in the norm, then back into the ball around x and the pixels' bounds."""
     if norm == "linf":
         return jnp.clip(now + size * jnp.sign(gradient), low, high)
@@ -65,7 +88,7 @@ def step(norm: str, gradient: Any, now: Any, x: Any, low: Any, high: Any, size: 
     return jnp.clip(x + delta * jnp.minimum(1, eps / _length(delta)), low, high)
 
 
-def _length(delta: Any) -> Any:
+def _length(delta: Array) -> jax.Array:
     """Euclidean length of each example, 1 for 0; scaled, so that squares of tiny gradients do not vanish."""
     axes, tiny = _pixels(delta), jnp.finfo(delta.dtype).tiny
     scale = jnp.maximum(jnp.abs(delta).max(axis=axes, keepdims=True), tiny)
@@ -73,7 +96,7 @@ def _length(delta: Any) -> Any:
     return jnp.where(length > 0, length, jnp.ones_like(length))
 
 
-def _pixels(x: Any) -> tuple[int, ...]:
+def _pixels(x: Array) -> tuple[int, ...]:
     return tuple(range(1, x.ndim))
 
 
@@ -81,7 +104,7 @@ def _wide(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
 
 
-def _rounded_towards(x: np.ndarray, wide: np.ndarray, most: Any) -> np.ndarray:
+def _rounded_towards(x: np.ndarray, wide: np.ndarray, most: np.ndarray | float) -> np.ndarray:
     """The nearest numbers of x's type that are no farther from x than these, nor than `most`."""
     near = wide.astype(x.dtype)
     moved = np.abs(_wide(near) - _wide(x))

@@ -16,6 +16,7 @@ from companion.attacks._inner import grown as grown
 from companion.attacks._losses import Loss, cross_entropy, margin, squared
 from companion.attacks._losses import loss_named as loss_named
 from companion.attacks._pgd import fgsm, pgd
+from companion.attacks._predict import as_partial as as_partial
 from companion.attacks._predict import checked_inputs as checked_inputs
 from companion.attacks._sanity import AttackWarning, SanityChecks, sanity_checks
 from companion.attacks._square import square

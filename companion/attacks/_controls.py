@@ -40,7 +40,7 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np
     with double(x):
         if threat.norm == "linf":
             low, high = geometry.box(threat, x)
-            return np.where(np.asarray(jax.random.bernoulli(key, geometry.HALF, x.shape)), high, low)
+            return np.where(np.asarray(geometry.signs(key, x.shape)), high, low)
         delta = np.array(jax.random.normal(key, x.shape, x.dtype))
         length = np.linalg.norm(delta.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
         return geometry.inside(threat, x, x + threat.eps * delta / length)

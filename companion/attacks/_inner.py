@@ -3,14 +3,15 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from companion._core import geometry
 from companion._core.checks import count, number
+from companion._core.types import Array, Key, LossFunction, Predict, Scalar
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._threat import Threat
 
@@ -100,34 +101,36 @@ def free_training(threat: Threat, *, times: int = 8) -> Replay:
     return Replay(count("times", times), Partial(_mover(threat.norm, threat.bounds), threat.eps))
 
 
-def grown(ramp: Any, epoch: Any, dtype: Any) -> Any:
+def grown(ramp: Scalar, epoch: Scalar, dtype: np.dtype) -> jax.Array:
     """The share of its full size that an attack has after `epoch` epochs of a linear ramp; 1 without one."""
     return jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-9)), 1).astype(dtype)
 
 
 @functools.lru_cache
-def _ascending(norm: str, bounds: Any, loss: Callable[..., Any], random_start: bool) -> Callable[..., Any]:
+def _ascending(
+    norm: str, bounds: tuple[float, float], loss: LossFunction, random_start: bool
+) -> Callable[..., Array]:
     """One function for each choice that needs other code."""
 
     def ascend(
-        steps: Any,
-        size: Any,
-        eps: Any,
-        ramp: Any,
-        predict: Callable[..., Any],
-        x: Any,
-        labels: Any,
-        key: Any,
-        epoch: Any,
-    ) -> Any:
+        steps: Scalar,
+        size: Scalar,
+        eps: Scalar,
+        ramp: Scalar,
+        predict: Predict,
+        x: Array,
+        labels: Array,
+        key: Key,
+        epoch: Scalar,
+    ) -> Array:
         share = grown(ramp, epoch, x.dtype)
         eps, size = share * eps, share * size
-        low, high = _box(norm, x, eps, bounds)
+        low, high = geometry.pixel_range(norm, eps, bounds, x)
         start = x
         if random_start:
             start = geometry.start(norm, eps, jax.random.split(key, len(x)), x, low, high)
 
-        def one(_: Any, now: Any) -> Any:
+        def one(_: Scalar, now: Array) -> Array:
             gradient = jax.grad(lambda z: loss(predict(z), labels).sum())(now)
             return geometry.step(norm, gradient, now, x, low, high, size, eps)
 
@@ -140,17 +143,10 @@ def _ascending(norm: str, bounds: Any, loss: Callable[..., Any], random_start: b
 
 
 @functools.lru_cache
-def _mover(norm: str, bounds: Any) -> Callable[..., Any]:
-    def move(eps: Any, now: Any, gradient: Any, x: Any) -> Any:
-        low, high = _box(norm, x, eps, bounds)
+def _mover(norm: str, bounds: tuple[float, float]) -> Callable[..., Array]:
+    def move(eps: Scalar, now: Array, gradient: Array, x: Array) -> Array:
+        low, high = geometry.pixel_range(norm, eps, bounds, x)
         return geometry.step(norm, gradient, now, x, low, high, eps, eps)
 
     move.__qualname__ = f"free_training {norm} {bounds}"
     return move
-
-
-def _box(norm: str, x: Any, eps: Any, bounds: Any) -> tuple[Any, Any]:
-    """The least and the largest value of each pixel."""
-    if norm == "l2":
-        return jnp.full_like(x, bounds[0]), jnp.full_like(x, bounds[1])
-    return jnp.maximum(x - eps, bounds[0]), jnp.minimum(x + eps, bounds[1])

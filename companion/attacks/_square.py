@@ -115,7 +115,7 @@ def _search(
         return loss(outputs, labels), progress_of(outputs, labels, targeted=False)
 
     def stripes(key: Any) -> Any:
-        signs = jax.random.bernoulli(jax.random.fold_in(key, 0), geometry.HALF, (1, width, channels))
+        signs = geometry.signs(jax.random.fold_in(key, 0), (1, width, channels))
         return jnp.broadcast_to(signs, (height, width, channels))
 
     def proposal(key: Any, query: Any, side: Any, up: Any) -> Any:
@@ -123,7 +123,7 @@ def _search(
         top = jax.random.randint(r, (), 0, height - side + 1, np.int32)
         left = jax.random.randint(c, (), 0, width - side + 1, np.int32)
         inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-        return jnp.where(inside[..., None], jax.random.bernoulli(s, geometry.HALF, (channels,)), up)
+        return jnp.where(inside[..., None], geometry.signs(s, (channels,)), up)
 
     def placed(up: Any) -> Any:
         return jnp.where(up, high, low)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,11 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
+from companion._core import geometry
 from companion._core.checks import count, finite, number, one_of, random_key
 from companion._core.compile import double
-from companion.attacks import Threat, checked_inputs, cross_entropy, grown
+from companion._core.types import Array, Key, Predict, Scalar
+from companion.attacks import Threat, as_partial, checked_inputs, cross_entropy, grown
 
 
 def noisy_fgsm(
@@ -55,77 +57,78 @@ def noisy_fgsm(
     >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 0)
     Array([[0.4, 0.4]], dtype=float32)
     """
-    _sup_norm(threat)
+    ball = _ball(threat)
     one_of("noise", noise, ("isotropic", "gradient"))
     step = threat.eps if step_size is None else number("step_size", step_size)
-    numbers = number("size", size) * threat.eps, step, number("ramp", ramp)
-    low, high = threat.bounds
-    if noise == "isotropic":
-        return Partial(_isotropic, float(low), float(high), *numbers)
-    return Partial(_anisotropic(count("rank", rank)), float(low), float(high), *numbers)
+    sizes = _Sizes(number("size", size) * threat.eps, step, number("ramp", ramp))
+    draw = _isotropic if noise == "isotropic" else _along_gradients(count("rank", rank))
+    return Partial(_noisy(draw), ball, sizes)
 
 
-def _sup_norm(threat: Threat) -> None:
+class _Ball(NamedTuple):
+    """An L∞ ball's radius and the pixels' bounds, as numbers that do not make another program."""
+
+    low: Scalar
+    high: Scalar
+    eps: Scalar
+
+
+class _Sizes(NamedTuple):
+    """Of a noisy step: the noise's half-width, the step, epochs until both are whole."""
+
+    width: Scalar
+    step: Scalar
+    ramp: Scalar
+
+
+def _ball(threat: Threat) -> _Ball:
     if threat.norm != "linf":
         raise ValueError(f"threat must be L∞, got {threat}")
-
-
-def _isotropic(
-    low: Any,
-    high: Any,
-    width: Any,
-    step: Any,
-    ramp: Any,
-    predict: Any,
-    x: Any,
-    labels: Any,
-    key: Any,
-    epoch: Any,
-) -> Any:
-    share = grown(ramp, epoch, x.dtype)
-    noise = share * width * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1)
-    return _stepped(low, high, share * step, predict, x, labels, noise)
+    return _Ball(*map(float, threat.bounds), threat.eps)
 
 
 @functools.lru_cache
-def _anisotropic(rank: int) -> Callable[..., Any]:
-    def move(
-        low: Any,
-        high: Any,
-        width: Any,
-        step: Any,
-        ramp: Any,
-        predict: Any,
-        x: Any,
-        labels: Any,
-        key: Any,
-        epoch: Any,
-    ) -> Any:
-        share = grown(ramp, epoch, x.dtype)
+def _noisy(draw: Callable[..., Array]) -> Callable[..., Array]:
+    """The step from a point that `draw(width, predict, x, labels, key)` takes off x; one for each kind."""
+
+    def attack(
+        ball: _Ball, sizes: _Sizes, predict: Predict, x: Array, labels: Array, key: Key, epoch: Scalar
+    ) -> Array:
+        share = grown(sizes.ramp, epoch, x.dtype)
+        noise = draw(share * sizes.width, predict, x, labels, key)
+        start = jnp.clip(x + noise, ball.low, ball.high)
+        ascent = share * sizes.step * jnp.sign(_gradient(predict, start, labels))
+        return jax.lax.stop_gradient(jnp.clip(start + ascent, ball.low, ball.high))
+
+    # A checkpoint of training knows an attack by this name and its numbers.
+    attack.__qualname__ = f"noisy_fgsm {draw.__qualname__}"
+    return attack
+
+
+def _isotropic(width: Scalar, predict: Predict, x: Array, labels: Array, key: Key) -> Array:
+    del predict, labels
+    return width * geometry.uniform(key, x.shape, x.dtype)
+
+
+@functools.lru_cache
+def _along_gradients(rank: int) -> Callable[..., Array]:
+    def draw(width: Scalar, predict: Predict, x: Array, labels: Array, key: Key) -> Array:
         directions = _leading(_gradient(predict, x, labels).reshape(len(x), -1), min(rank, len(x)))
         noise = jax.random.normal(key, (len(x), len(directions)), x.dtype) @ directions
         length = jnp.linalg.norm(noise, axis=1, keepdims=True)
-        wanted = share * width * math.sqrt(directions.shape[1] / 3)
-        noise = noise * (wanted / jnp.maximum(length, jnp.finfo(x.dtype).tiny))
-        return _stepped(low, high, share * step, predict, x, labels, noise.reshape(x.shape))
+        wanted = width * math.sqrt(directions.shape[1] / 3)
+        return (noise * (wanted / jnp.maximum(length, jnp.finfo(x.dtype).tiny))).reshape(x.shape)
 
-    move.__qualname__ = f"gradient noise of rank {rank}"
-    return move
-
-
-def _stepped(low: Any, high: Any, step: Any, predict: Any, x: Any, labels: Any, noise: Any) -> Any:
-    start = jnp.clip(x + noise, low, high)
-    return jax.lax.stop_gradient(
-        jnp.clip(start + step * jnp.sign(_gradient(predict, start, labels)), low, high)
-    )
+    draw.__qualname__ = f"gradient noise of rank {rank}"
+    return draw
 
 
-def _gradient(predict: Any, x: Any, labels: Any) -> Any:
+def _gradient(predict: Predict, x: Array, labels: Array) -> Array:
     return jax.grad(lambda z: cross_entropy(predict(z), labels).sum())(x)
 
 
 def gradient_directions(
-    f: Callable[..., Any], x: Float[Any, "n ..."], labels: Int[Any, " n"], *, rank: int
+    f: Predict, x: Float[Any, "n ..."], labels: Int[Any, " n"], *, rank: int
 ) -> tuple[Float[np.ndarray, "r ..."], Float[np.ndarray, " r"]]:
     """Where a minibatch's losses change most: leading right singular vectors of its input gradients.
 
@@ -159,7 +162,7 @@ def gradient_directions(
     return directions[:rank].reshape(rank, *x.shape[1:]).astype(x.dtype), shares[:rank].astype(x.dtype)
 
 
-def _leading(gradients: Any, rank: int) -> Any:
+def _leading(gradients: Array, rank: int) -> Array:
     """Leading right singular vectors (rank, d) of (n, d), by the smaller Gram matrix; 0 beyond their rank."""
     lengths = jnp.maximum(jnp.abs(gradients).max(), jnp.finfo(gradients.dtype).tiny)
     gradients = gradients / lengths
@@ -170,12 +173,12 @@ def _leading(gradients: Any, rank: int) -> Any:
 
 
 def local_linearity(
-    f: Callable[..., Any], x: Float[Any, "n ..."], labels: Int[Any, " n"], threat: Threat, *, key: Any
+    f: Predict, x: Float[Any, "n ..."], labels: Int[Any, " n"], threat: Threat, *, key: Key
 ) -> Float[np.ndarray, " n"]:
     """Cosine between ∂loss/∂x at an input and at a random point of its ε-ball: 1 where the loss is linear.
 
     Args:
-        f: the network, x (n, ...) to outputs (n, k).
+        f: the network, x (n, ...) to outputs (n, k). As for `attacks.pgd`, compiled code is kept for pytrees.
         x: inputs.
         labels: classes (n,).
         threat: the ball; only L∞. The random point is uniform, before the pixels' bounds cut it.
@@ -187,6 +190,7 @@ def local_linearity(
     Raises:
         TypeError, ValueError: as `attacks.pgd`; another norm.
 
+    Cost: two gradients of f on all inputs at once.
     Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, section 4.1.
 
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
@@ -196,17 +200,20 @@ def local_linearity(
     """
     random_key("key", key)
     x, labels = checked_inputs(f, x, labels, name="f")
-    _sup_norm(threat)
-    low, high = threat.bounds
     with double(x, f):
-        arrays = jnp.asarray(x), jnp.asarray(labels)
-        cosines = _cosine(float(low), float(high), threat.eps, f, *arrays, key)[0]
+        cosines = _measured(as_partial(f), x, labels, _ball(threat), key)
     return finite("the cosine of f's gradients", np.asarray(cosines, x.dtype))
 
 
-def _cosine(low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any) -> tuple[Any, Any]:
+@jax.jit
+def _measured(predict: Partial, x: Array, labels: Array, ball: _Ball, key: Key) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return _cosines(predict, x, labels, ball, key)[0]
+
+
+def _cosines(predict: Predict, x: Array, labels: Array, ball: _Ball, key: Key) -> tuple[Array, Array]:
     """Cosines, 0 where a gradient vanishes, and where none does."""
-    other = jnp.clip(x + eps * (2 * jax.random.uniform(key, x.shape, x.dtype) - 1), low, high)
+    other = jnp.clip(x + ball.eps * geometry.uniform(key, x.shape, x.dtype), ball.low, ball.high)
     pair = [_gradient(predict, z, labels).reshape(len(x), -1) for z in (x, other)]
     sizes = [jax.lax.stop_gradient(jnp.abs(g).max(axis=1, keepdims=True)) for g in pair]
     # A cosine knows no scale: taken out first, squares of small gradients do not vanish, and as a constant
@@ -241,14 +248,12 @@ def gradalign(threat: Threat, *, weight: float | int = 0.2) -> Partial:
     >>> float(penalty(lambda x: x @ jnp.eye(2), x, labels, jax.random.key(0), 0.0).round(3))
     0.0
     """
-    _sup_norm(threat)
-    low, high = threat.bounds
-    return Partial(_misaligned, number("weight", weight), float(low), float(high), threat.eps)
+    return Partial(_misaligned, number("weight", weight), _ball(threat))
 
 
 def _misaligned(
-    weight: Any, low: Any, high: Any, eps: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any
-) -> Any:
+    weight: Scalar, ball: _Ball, predict: Predict, x: Array, labels: Array, key: Key, epoch: Scalar
+) -> Array:
     del epoch
-    cosines, live = _cosine(low, high, eps, predict, x, labels, key)
+    cosines, live = _cosines(predict, x, labels, ball, key)
     return weight * (live.sum() - cosines.sum()) / jnp.maximum(live.sum(), 1)
