@@ -9,7 +9,6 @@ makes the schedule, with the switch at an epoch or where a rule finds that the k
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Bool
 
 from companion import dynamics
 from companion._core.checks import Numbers, count, number
+from companion._core.types import Array, Key, Predict, Scalar
 from companion.attacks import Threat, training_attack
 from companion.training import Run, Switch
 
@@ -110,8 +110,17 @@ def growing_steps(threat: Threat, steps: int, *, until: float | int) -> Partial:
 
 
 @functools.lru_cache
-def _grower(ascend: Callable[..., Any]) -> Callable[..., Any]:
-    def grow(eps: Any, most: Any, until: Any, predict: Any, x: Any, labels: Any, key: Any, epoch: Any) -> Any:
+def _grower(ascend: Callable[..., Array]) -> Callable[..., Array]:
+    def grow(
+        eps: Scalar,
+        most: Scalar,
+        until: Scalar,
+        predict: Predict,
+        x: Array,
+        labels: Array,
+        key: Key,
+        epoch: Scalar,
+    ) -> Array:
         now = 1 + jnp.floor((most - 1) * jnp.minimum(1, epoch / until)).astype(int)
         size = (eps * jnp.where(now > 1, 2.5 / now, 1.25)).astype(x.dtype)
         return ascend(now, size, eps, 0.0, predict, x, labels, key, epoch)
@@ -161,7 +170,7 @@ def pareto(seconds: Numbers, robust: Numbers) -> Bool[np.ndarray, " m"]:
     return ~(no_worse & better).any(axis=0)
 
 
-def _record(seconds: Any, robust: Any) -> tuple[np.ndarray, np.ndarray]:
+def _record(seconds: Numbers, robust: Numbers) -> tuple[np.ndarray, np.ndarray]:
     seconds, robust = np.asarray(seconds, float), np.asarray(robust, float)
     if seconds.shape != robust.shape or seconds.ndim != 1 or not len(seconds):
         raise ValueError(f"seconds and robust must be of one length, got {seconds.shape} and {robust.shape}")

@@ -269,10 +269,10 @@ def test_feature_attacks_are_in_highest_precision(kernel):
     rows, signs = np.ones((2, 3), np.float32), np.ones(2, np.float32)
     right, points = np.ones(2, bool), X[:2]
     first, again, still = _attack._compiled.__wrapped__(kernel, "ntk")
-    options = {"norm": "linf", "size": 0.1, "eps": 0.1}
+    ball = _attack._Ball(X[0], X[0], X[0], size=0.1, eps=0.1)
     for function, args in (
-        (functools.partial(first, **options), (X, rows, signs, X[0], X[0], X[0])),
-        (functools.partial(again, **options), (X, rows, signs, points, right, X[0], X[0], X[0])),
+        (functools.partial(first, norm="linf"), (X, rows, signs, ball)),
+        (functools.partial(again, norm="linf"), (X, rows, signs, points, right, ball)),
         (still, (X, rows, signs, points, right)),
     ):
         found = traced(function, *args)

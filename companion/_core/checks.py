@@ -68,7 +68,7 @@ def class_labels(name: str, value: Any, n: int, n_outputs: int | None = None) ->
     return labels.astype(np.int32)
 
 
-def predicted(outputs: Any) -> Any:
+def predicted(outputs: Shaped[Any, "m k"]) -> Shaped[Any, " m"]:
     """Classes (m,): 1 where one output is positive, else the largest of several."""
     return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
@@ -108,14 +108,14 @@ def number(
     return float(value)
 
 
-def one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
+def one_of(name: str, value: Any, known: tuple[str | bool, ...]) -> str | bool:
     """One of the known values, or an error."""
     if type(value) is not type(known[0]) or value not in known:
         raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
     return value
 
 
-def same_inputs(first: str, x1: Any, second: str, x2: Any) -> None:
+def same_inputs(first: str, x1: Shaped[Any, "..."], second: str, x2: Shaped[Any, "..."]) -> None:
     """Refuse two batches whose examples differ in shape."""
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(

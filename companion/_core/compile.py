@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
+from jaxtyping import PyTree
+
+from companion._core.types import Array, Kernel, KernelFunction
 
 Kind = Literal["ntk", "nngp"]
 
@@ -97,7 +100,7 @@ def _x64(wide: bool) -> contextlib.AbstractContextManager:
     return enable_x64(wide)
 
 
-def kernel_entries(kernel: Callable[..., Any], x1: Any, x2: Any, kind: Kind) -> Any:
+def kernel_entries(kernel: KernelFunction, x1: Array, x2: Array, kind: Kind) -> Array:
     """kernel(x1, x2, kind), of the right shape, in the inputs' precision whatever the kernel computes in."""
     values = kernel(x1, x2, kind)
     wanted, got = (len(x1), len(x2)), getattr(values, "shape", values)
@@ -106,7 +109,7 @@ def kernel_entries(kernel: Callable[..., Any], x1: Any, x2: Any, kind: Kind) -> 
     return values.astype(jnp.result_type(x1, x2))
 
 
-def refuse_mixed_entries(kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:
+def refuse_mixed_entries(kernel: Kernel, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:
     """Ask a kernel of the user's once: an entry is of two inputs alone, in whatever tile it is computed."""
     function = kernel_function(kernel, kind)
     library = (getattr(function, "__module__", None) or "").startswith("neural_tangents")
@@ -131,7 +134,7 @@ def refuse_mixing(name: str, together: Any, alone: Any, *, cure: str) -> None:
         raise ValueError(f"{name} mixes examples: its output for x[0] changes with x[1]. {cure}")
 
 
-def kernel_function(kernel: Any, kind: Any) -> Callable[..., Any]:
+def kernel_function(kernel: Any, kind: Any) -> KernelFunction:
     """The function kernel(x1, x2, get) of an Architecture, or the one given; `kind` is checked too."""
     function = getattr(kernel, "kernel", kernel)
     if not callable(function):
@@ -141,13 +144,13 @@ def kernel_function(kernel: Any, kind: Any) -> Callable[..., Any]:
     return function
 
 
-def pixels(kernel: Any, x: np.ndarray) -> int:
+def pixels(kernel: Kernel, x: np.ndarray) -> int:
     """Numbers that a kernel keeps for each entry, from the rule of Architecture.pixel_power."""
     power = getattr(kernel, "pixel_power", 1 if x.ndim == 4 else 0)
     return math.prod(x.shape[1:3]) ** power
 
 
-def free_memory(device: Any) -> int:
+def free_memory(device: jax.Device) -> int:
     """Bytes free where a device computes: in its own memory, or in the computer's."""
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     if "bytes_limit" in stats:
@@ -160,7 +163,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def network(name: str, apply_fn: Any, params: Any, x: np.ndarray) -> tuple[int, int]:
+def network(name: str, apply_fn: Any, params: PyTree, x: np.ndarray) -> tuple[int, int]:
     """The output shape (n, k) of a network on a batch, without running it; or an error."""
     if not callable(apply_fn):
         raise TypeError(f"{name} must be a function apply(params, x), got {apply_fn!r}")

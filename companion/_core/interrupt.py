@@ -9,15 +9,15 @@ import contextlib
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
-from typing import Any
 
 _SECONDS = 0.5  # of compiled work between two safe points
 
 _waiting: list[int] = []
 
 
-def _note(number: int, frame: Any) -> None:
+def _note(number: int, frame: types.FrameType | None) -> None:
     """Let the first Ctrl-C wait; whoever sends a second one means at once."""
     if _waiting:
         _waiting.clear()

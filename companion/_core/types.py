@@ -1,7 +1,7 @@
 """Words for signatures: what an argument is, where no shape need be said."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,4 +17,14 @@ Apply = Callable[[PyTree, Array], Array]  # a network: what it is made of, and i
 LossFunction = Callable[[Array, Array], Array]  # outputs (m, k) and labels (m,) to values (m,)
 # Of predict, inputs, labels, a key and the epoch: attacked inputs, or what a penalty adds to the loss.
 InLoop = Callable[[Predict, Array, Array, Key, Scalar], Array]
-KernelFunction = Callable[[Array, Array, Any], Any]  # kernel(x1, x2, get)
+KernelFunction = Callable[..., Array | tuple[Array, ...]]  # kernel(x1, x2, get), get "ntk", "nngp" or both
+
+
+@runtime_checkable
+class WithKernel(Protocol):
+    """An `Architecture`, or anything else with a kernel of its own."""
+
+    kernel: KernelFunction
+
+
+Kernel = WithKernel | KernelFunction

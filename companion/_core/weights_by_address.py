@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any
 
 FLAG = "--xla_cpu_use_xnnpack"
 MENDED = (0, 8, 2)
@@ -22,7 +21,7 @@ MENDED = (0, 8, 2)
 def avoid(
     version: str | None = None,
     environ: MutableMapping[str, str] = os.environ,
-    modules: Mapping[str, Any] = sys.modules,
+    modules: Mapping[str, object] = sys.modules,
 ) -> None:
     """Switch XNNPACK off in XLA's flags where jaxlib has the fault; flags of the user's stay.
 

@@ -7,16 +7,17 @@ compute without subtracting nearly equal numbers, and use polynomials that XLA t
 
 from collections.abc import Callable
 from math import factorial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
+from companion._core.types import Array
+
 
 @jax.custom_jvp
-def angle_and_rest(m: Any) -> tuple[Any, Any]:
+def angle_and_rest(m: Array) -> tuple[Array, Array]:
     """φ = arccos(1 − m) and sin φ − φ cos φ, for m in [0, 1].
 
     Both are powers of √m times a polynomial: φ = √m · P(m) and sin φ − φ cos φ = √m · m · Q(m). Their
@@ -41,7 +42,7 @@ def _angle_and_rest_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 
 @jax.custom_jvp
-def arcsin(c: Any) -> Any:
+def arcsin(c: Array) -> Array:
     """The arcsine for c in [−1, 1], relatively exact at 0: c · R(c²) up to ½, then π/2 − arccos c."""
     size = jnp.abs(c)
     near_zero = size * _polynomial(_arcsin_ratio, 0.25, jnp.minimum(c * c, 0.25))
@@ -56,7 +57,7 @@ def _arcsin_jvp(primals: tuple, tangents: tuple) -> tuple:
     return arcsin(c), change * jax.lax.rsqrt((1 - c) * (1 + c))
 
 
-def _where(inside: Any, function: Callable[[Any], Any], p: Any) -> Any:
+def _where(inside: Array, function: Callable[[Array], Array], p: Array) -> Array:
     """function(p) inside, else 0, with its derivative.
 
     Without numbers of Python's: `jnp.where` keeps them in the precision in which it was traced first.
@@ -65,19 +66,19 @@ def _where(inside: Any, function: Callable[[Any], Any], p: Any) -> Any:
     return jnp.where(inside, function(jnp.where(inside, p, one)), zero)
 
 
-def safe_sqrt(p: Any) -> Any:
+def safe_sqrt(p: Array) -> Array:
     """√p, with derivative 0 at p = 0."""
     inside = p > 0
     return _where(inside, jnp.sqrt, p)
 
 
-def inverse_sqrt(p: Any) -> Any:
+def inverse_sqrt(p: Array) -> Array:
     """1/√p, and 0 at p = 0."""
     inside = p > 0
     return _where(inside, jax.lax.rsqrt, p)
 
 
-def _polynomial(function: Callable[[np.ndarray], np.ndarray], end: float, m: Any) -> Any:
+def _polynomial(function: Callable[[np.ndarray], np.ndarray], end: float, m: Array) -> Array:
     """The polynomial through `function` at the Chebyshev points of [0, end], by Horner's rule."""
     degree = 18 if m.dtype == np.float64 else 7
     coefficients = Chebyshev.interpolate(function, degree, domain=[0, end]).convert(kind=Polynomial).coef

@@ -3,17 +3,18 @@
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from companion._core.checks import precise, random_key, same_inputs
 from companion._core.compile import double, immutable, precision
+from companion._core.types import Array, KernelFunction, Key
 from companion.architectures._finite import Layer
 
 
@@ -37,15 +38,15 @@ class Architecture:
     width: int
     n_outputs: int
     pixel_power: Literal[0, 1, 2]
-    init: Callable[..., Any]
+    init: Callable[[Key, Sequence[int]], PyTree]
     apply: Callable[..., Float[Any, "n k"]]
-    kernel: Callable[..., Any]
+    kernel: KernelFunction
 
 
 def build(
     name: str,
     network: Layer,
-    kernels: Callable[..., tuple[Any, Any]],
+    kernels: Callable[[Array, Array], tuple[Array, Array]],
     width: int,
     n_outputs: int,
     *,
@@ -56,7 +57,7 @@ def build(
     kernels = jax.jit(kernels)
 
     @functools.partial(jax.jit, static_argnums=1)  # op by op every random draw would be compiled alone
-    def draw(key: jax.Array, shape: tuple[int, ...]) -> Any:
+    def draw(key: Key, shape: tuple[int, ...]) -> PyTree:
         return network.init(key, shape)[1]
 
     flat = functools.partial(_flat, name, pixel_power, halvings)
@@ -66,19 +67,21 @@ def build(
         precise(argument, x.dtype)
         return x.reshape(flat(argument, x.shape))
 
-    def init(key: jax.Array, shape: tuple[int, ...]) -> Any:
+    def init(key: Key, shape: tuple[int, ...]) -> PyTree:
         if not isinstance(shape, (tuple, list)):
             raise TypeError(f"shape must be the inputs' shape, as x.shape, got {type(shape).__name__}")
         # One example decides the shape of the parameters; the batch size does not.
         return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
 
     @immutable
-    def apply(params: Any, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:
+    def apply(params: PyTree, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:
         with double(params, x):
             return network.apply(params, prepare("x", x))
 
     @immutable
-    def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
+    def kernel(
+        x1: Float[Any, "n1 ..."], x2: Float[Any, "n2 ..."] | None = None, get: str | Sequence[str] = "ntk"
+    ) -> Array | tuple[Array, ...]:
         wanted = (get,) if isinstance(get, str) else tuple(get)
         if not wanted or not {"ntk", "nngp"} >= set(wanted):
             raise ValueError(f"get must be 'ntk', 'nngp' or a tuple of both, got {get!r}")
@@ -98,7 +101,7 @@ def build(
     return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)
 
 
-def _flat(name: str, pixel_power: int, halvings: int, argument: str, shape: Any) -> tuple[int, ...]:
+def _flat(name: str, pixel_power: int, halvings: int, argument: str, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape that a network takes: images as they are, or flattened; or an error."""
     shape = tuple(shape)
     if pixel_power and len(shape) != 4:

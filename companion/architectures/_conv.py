@@ -7,19 +7,19 @@ image. Arrays of pairs are (h, w, n1, n2): with the pairs innermost every operat
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from companion._core.types import Array, Scalar
 from companion.architectures._arccosine import angle_and_rest, arcsin, inverse_sqrt, safe_sqrt
 
 # With a bias this much smaller than the weights, float32 would lose digits in the difference of `_gap`.
 _SMALL_BIAS = 0.02
 
 
-def relu_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> tuple[Any, Any]:
+def relu_kernel(x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float) -> tuple[Array, Array]:
     """NNGP and NTK of `depth` convolutions with ReLU, flattened, for images (n1, h, w, c) and (n2, h, w, c).
 
     Cho & Saul (2009) at every pixel; the recursion over layers is that of Arora et al. (2019), section 4 of
@@ -39,7 +39,7 @@ def relu_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> 
     less = jnp.where(positive, gap - rest / np.pi, 1 - rest / np.pi)
     ntk = ntk * jnp.where(positive, 1 - angle / np.pi, angle / np.pi)
 
-    def layer(_: Any, state: tuple) -> tuple:
+    def layer(_: Scalar, state: tuple) -> tuple:
         less, ntk, r1, r2 = state
         s1, s2 = (safe_sqrt(gain / 9 * box(r * r) + b_std**2) for r in (r1, r2))
         v1, v2 = ((gain / 9) ** 0.5 * r[None] for r in (r1, r2))
@@ -53,19 +53,19 @@ def relu_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> 
     return nngp, nngp + gain * ntk.mean((0, 1))
 
 
-def erf_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> tuple[Any, Any]:
+def erf_kernel(x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float) -> tuple[Array, Array]:
     """NNGP and NTK of `depth` convolutions with erf, flattened: Williams (1997) at every pixel."""
     v1, v2 = (_pixels(x) * (w_std / (9 * x.shape[-1]) ** 0.5) for x in (x1, x2))
     p1, p2 = (box((v * v).sum(0)) + b_std**2 for v in (v1, v2))
     q = box(_channel_sum(_outer, v1, v2)) + b_std**2
 
-    def activate(q: Any, ntk: Any, p1: Any, p2: Any) -> tuple[Any, Any]:
+    def activate(q: Array, ntk: Array, p1: Array, p2: Array) -> tuple[Array, Array]:
         scale = _outer(jax.lax.rsqrt(1 + 2 * p1), jax.lax.rsqrt(1 + 2 * p2))
         cosine = 2 * q * scale
         slope = 4 / np.pi * scale * jax.lax.rsqrt((1 - cosine) * (1 + cosine))
         return 2 / np.pi * arcsin(cosine), slope * ntk
 
-    def layer(_: Any, state: tuple) -> tuple:
+    def layer(_: Scalar, state: tuple) -> tuple:
         k, ntk, p1, p2 = state
         q = w_std**2 / 9 * box(k) + b_std**2
         p1, p2 = (w_std**2 / 9 * box(2 / np.pi * arcsin(2 * p / (1 + 2 * p))) + b_std**2 for p in (p1, p2))
@@ -76,7 +76,7 @@ def erf_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> t
     return nngp, nngp + w_std**2 * ntk.mean((0, 1))
 
 
-def _repeat(times: int, layer: Callable[[Any, tuple], tuple], state: tuple) -> tuple:
+def _repeat(times: int, layer: Callable[[Scalar, tuple], tuple], state: tuple) -> tuple:
     """`layer` so many times, each compiled apart from the rest: fused together they run several times slower.
 
     XLA dissolves a loop of one turn; a condition that holds but that it cannot foresee stands in for it.
@@ -86,7 +86,7 @@ def _repeat(times: int, layer: Callable[[Any, tuple], tuple], state: tuple) -> t
     return jax.lax.cond(jnp.isfinite(state[-1]).all(), lambda s: layer(0, s), lambda s: s, state)
 
 
-def box(a: Any) -> Any:
+def box(a: Array) -> Array:
     """Sums over 3×3 windows of (h, w, ...), zero outside: three rows, then three columns.
 
     Written with slices and not with padding, which XLA's CPU loops would test for at every element.
@@ -94,7 +94,7 @@ def box(a: Any) -> Any:
     for axis in (0, 1):
         n = a.shape[axis]
 
-        def part(start: int, stop: int, a: Any = a, axis: int = axis) -> Any:
+        def part(start: int, stop: int, a: Array = a, axis: int = axis) -> Array:
             return jax.lax.slice_in_dim(a, start, stop, axis=axis)
 
         if n > 2:
@@ -106,16 +106,16 @@ def box(a: Any) -> Any:
 
 
 def _gap(
-    v1: Any,
-    v2: Any,
-    r1: Any,
-    r2: Any,
+    v1: Array,
+    v2: Array,
+    r1: Array,
+    r2: Array,
     w_std: float,
     b_std: float,
     *,
-    extra: Any = None,
+    extra: Array | None = None,
     opposite: bool = False,
-) -> Any:
+) -> Array:
     """1 − c for the 3×3 windows of v1 and v2 (c, h, w, n), of norms r1 and r2, plus box(extra)/(r1 r2).
 
     Each window has b_std as one more entry; with `opposite` it has the other sign in the second. Computed
@@ -135,7 +135,7 @@ def _gap(
     return between if extra is None else between + box(extra) * inverse
 
 
-def _windows(v: Any, r: Any) -> list[Any]:
+def _windows(v: Array, r: Array) -> list[Array]:
     """The nine shifts of v (c, h, w, n), each divided by the norm r of the window that it belongs to."""
     h, w = r.shape[:2]
     padded = jnp.pad(v, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -143,20 +143,20 @@ def _windows(v: Any, r: Any) -> list[Any]:
     return [padded[:, i : i + h, j : j + w] * inverse for i in range(3) for j in range(3)]
 
 
-def _pixels(x: Any) -> Any:
+def _pixels(x: Array) -> Array:
     """Images (n, h, w, c) as (c, h, w, n)."""
     return jnp.transpose(x, (3, 1, 2, 0))
 
 
-def _outer(a: Any, b: Any) -> Any:
+def _outer(a: Array, b: Array) -> Array:
     return a[..., :, None] * b[..., None, :]
 
 
-def _half_distance(a: Any, b: Any) -> Any:
+def _half_distance(a: Array, b: Array) -> Array:
     """½ (a − b)² of all pairs."""
     return (a[..., :, None] - b[..., None, :]) ** 2 / 2
 
 
-def _channel_sum(operation: Callable[[Any, Any], Any], v1: Any, v2: Any) -> Any:
+def _channel_sum(operation: Callable[[Array, Array], Array], v1: Array, v2: Array) -> Array:
     """Σ over channels, one after the other: no array of channels × pairs."""
     return functools.reduce(operator.add, map(operation, v1, v2))

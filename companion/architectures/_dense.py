@@ -6,13 +6,13 @@ kernel needs the angle arccos c, so what is carried from layer to layer is the g
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from companion._core.types import Array
 from companion.architectures._arccosine import angle_and_rest, arcsin, inverse_sqrt, safe_sqrt
 
 # float32 rounds a correlation by some 2e-7. Below this gap that is more than 1e-4 of the gap, so it is
@@ -20,20 +20,21 @@ from companion.architectures._arccosine import angle_and_rest, arcsin, inverse_s
 _NEAR = 1e-3
 
 
-Moments = tuple[Any, Any, Any]
+Moments = tuple[Array, Array, Array]
+Layers = Callable[..., tuple[Array, Array]]  # layers(known, x1, x2)
 
 
-def _squares(x: Any) -> Any:
+def _squares(x: Array) -> Array:
     """|x|² of every input (n, d)."""
     return (x * x).sum(-1)
 
 
-def _moments(x1: Any, x2: Any) -> Moments:
+def _moments(x1: Array, x2: Array) -> Moments:
     """x1 x2ᵀ, |x1|² and |x2|²: for most pairs of inputs (n, d), all that their kernel depends on."""
     return jnp.matmul(x1, x2.T, precision="highest"), _squares(x1), _squares(x2)
 
 
-def relu_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> tuple[Any, Any]:
+def relu_kernel(x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float) -> tuple[Array, Array]:
     """NNGP and NTK of `depth` hidden ReLU layers for inputs (n1, d) and (n2, d).
 
     A layer multiplies the NTK by κ₀ and turns the correlation c into κ₁, with φ = arccos c and
@@ -49,8 +50,8 @@ def relu_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> 
 
 
 def _relu_layers(
-    known: Moments, x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float
-) -> tuple[Any, Any]:
+    known: Moments, x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float
+) -> tuple[Array, Array]:
     p1, p2 = (_variance(square, x1.shape[-1], w_std, b_std) for square in known[1:])
     gap, positive = _gap(known, x1, x2, w_std, b_std)
     ntk, less = jnp.where(positive, 1 - gap, gap - 1), gap
@@ -71,7 +72,7 @@ def _relu_layers(
     return scale * (1 - less), scale * ntk
 
 
-def erf_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> tuple[Any, Any]:
+def erf_kernel(x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float) -> tuple[Array, Array]:
     """NNGP and NTK of `depth` hidden erf layers, after Williams (1997), for inputs (n1, d) and (n2, d).
 
     E[erf u erf v] = 2/π arcsin c and E[erf' u erf' v] = 4/π / √((1 + 2p)(1 + 2p')(1 − c²)), where
@@ -82,8 +83,8 @@ def erf_kernel(x1: Any, x2: Any, *, depth: int, w_std: float, b_std: float) -> t
 
 
 def _erf_layers(
-    known: Moments, x1: Any, _: Any, *, depth: int, w_std: float, b_std: float
-) -> tuple[Any, Any]:
+    known: Moments, x1: Array, _: Array, *, depth: int, w_std: float, b_std: float
+) -> tuple[Array, Array]:
     p1, p2 = (_variance(square, x1.shape[-1], w_std, b_std) for square in known[1:])
     q = ntk = w_std**2 / x1.shape[-1] * known[0] + b_std**2
     for _ in range(depth):
@@ -97,7 +98,7 @@ def _erf_layers(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _entries(layers: Callable[..., tuple[Any, Any]], known: Moments, x1: Any, x2: Any) -> tuple[Any, Any]:
+def _entries(layers: Layers, known: Moments, x1: Array, x2: Array) -> tuple[Array, Array]:
     """layers(known, x1, x2), whose entries depend on one entry of x1 x2ᵀ, |x1|² and |x2|² each.
 
     So a gradient needs only their partial derivatives, and forward mode writes each of these as one fused
@@ -106,7 +107,7 @@ def _entries(layers: Callable[..., tuple[Any, Any]], known: Moments, x1: Any, x2
     return layers(known, x1, x2)
 
 
-def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangents: tuple) -> tuple:
+def _entries_jvp(layers: Layers, primals: tuple, tangents: tuple) -> tuple:
     known, x1, x2 = primals
     values, derivative = jax.linearize(lambda *known: layers(known, x1, x2), *known)
     changes = [jnp.zeros_like(value) for value in values]
@@ -130,11 +131,11 @@ def _entries_jvp(layers: Callable[..., tuple[Any, Any]], primals: tuple, tangent
 _entries.defjvp(_entries_jvp, symbolic_zeros=True)
 
 
-def _variance(square: Any, d: int, w_std: float, b_std: float) -> Any:
+def _variance(square: Array, d: int, w_std: float, b_std: float) -> Array:
     return w_std**2 / d * square + b_std**2
 
 
-def _parts(p: Any, w_std: float, b_std: float) -> tuple[Any, Any, Any]:
+def _parts(p: Array, w_std: float, b_std: float) -> tuple[Array | None, Array | None, Array]:
     """The unit vector of (w √(p/2), b), a layer's two sources of variance, and the variance of their sum."""
     after = w_std**2 / 2 * p + b_std**2
     if not b_std:
@@ -143,13 +144,13 @@ def _parts(p: Any, w_std: float, b_std: float) -> tuple[Any, Any, Any]:
     return w_std * safe_sqrt(p / 2) * inverse, b_std * inverse, after
 
 
-def _correlation(known: Moments, d: int, w_std: float, b_std: float) -> Any:
+def _correlation(known: Moments, d: int, w_std: float, b_std: float) -> Array:
     r1, r2 = (inverse_sqrt(_variance(square, d, w_std, b_std)) for square in known[1:])
     return (w_std**2 / d * known[0] + b_std**2) * (r1[:, None] * r2)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _gap(known: Moments, x1: Any, x2: Any, w_std: float, b_std: float) -> tuple[Any, Any]:
+def _gap(known: Moments, x1: Array, x2: Array, w_std: float, b_std: float) -> tuple[Array, Array]:
     """1 − |c| and whether c ≥ 0, for all pairs; its derivative is that of c with respect to `known`.
 
     Where |c| is near 1 the gap is computed again as ½‖u1 ∓ u2‖², for the unit vectors u of (w x/√d, b): that
@@ -161,7 +162,7 @@ def _gap(known: Moments, x1: Any, x2: Any, w_std: float, b_std: float) -> tuple[
     p1, p2 = (_variance(square, d, w_std, b_std) for square in known[1:])
     rows = jnp.arange(len(x1))
 
-    def refine(state: tuple[Any, Any]) -> tuple[Any, Any]:
+    def refine(state: tuple[Array, Array]) -> tuple[Array, Array]:
         gap, near = state
         column = jnp.argmax(near, axis=1)
         # u1 ∓ u2 is 1/√p1 times this difference, of x1 and of x2 scaled to the same length.

@@ -1,9 +1,10 @@
 """Fully connected, convolutional and Myrtle networks: their finite form and their kernel."""
 
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 from companion._core.checks import count, number
+from companion._core.types import Array
 from companion.architectures import _conv, _dense
 from companion.architectures._architecture import Architecture, build
 from companion.architectures._finite import AVERAGE, ERF, FLATTEN, HALVE, RELU, conv3, dense, serial
@@ -168,8 +169,8 @@ def _myrtle(
 
 
 def _library(
-    groups: tuple[tuple[int, bool], ...], activation: str, w_std: float, b_std: float, x1: Any, x2: Any
-) -> tuple[Any, Any]:
+    groups: tuple[tuple[int, bool], ...], activation: str, w_std: float, b_std: float, x1: Array, x2: Array
+) -> tuple[Array, Array]:
     """Kernels of pairs of pixels are neural-tangents': groups of convolutions, halved or not; an average."""
     from companion.neural_tangents import stax
 

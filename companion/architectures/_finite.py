@@ -6,28 +6,31 @@ for each other, are those of neural-tangents' `stax`, whose networks these are.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from companion._core.types import Apply, Array, Key
 
 
 class Layer(NamedTuple):
     """`init(key, shape) -> (shape of the outputs, params)` and `apply(params, x)`."""
 
-    init: Callable[[jax.Array, tuple[int, ...]], tuple[tuple[int, ...], Any]]
-    apply: Callable[[Any, Any], Any]
+    init: Callable[[Key, tuple[int, ...]], tuple[tuple[int, ...], PyTree]]
+    apply: Apply
 
 
 def dense(width: int, w_std: float, b_std: float) -> Layer:
     """W a · w_std/√d + b · b_std along the last axis."""
 
-    def init(key: jax.Array, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+    def init(key: Key, shape: tuple[int, ...]) -> tuple[tuple[int, ...], PyTree]:
         first, second = jax.random.split(key)
         weights = jax.random.normal(first, (shape[-1], width))
         return (*shape[:-1], width), (weights, jax.random.normal(second, (1, width)))
 
-    def apply(params: Any, x: Any) -> Any:
+    def apply(params: PyTree, x: Array) -> Array:
         weights, bias = params
         return w_std / x.shape[-1] ** 0.5 * jnp.dot(x, weights) + b_std * bias
 
@@ -37,12 +40,12 @@ def dense(width: int, w_std: float, b_std: float) -> Layer:
 def conv3(width: int, w_std: float, b_std: float) -> Layer:
     """A 3×3 SAME convolution of images (n, h, w, c), scaled as `dense` with d = 9 c."""
 
-    def init(key: jax.Array, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+    def init(key: Key, shape: tuple[int, ...]) -> tuple[tuple[int, ...], PyTree]:
         first, second = jax.random.split(key)
         weights = jax.random.normal(first, (3, 3, shape[-1], width))
         return (*shape[:-1], width), (weights, jax.random.normal(second, (1, 1, 1, width)))
 
-    def apply(params: Any, x: Any) -> Any:
+    def apply(params: PyTree, x: Array) -> Array:
         weights, bias = params
         product = jax.lax.conv_general_dilated(
             x, weights, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -52,11 +55,11 @@ def conv3(width: int, w_std: float, b_std: float) -> Layer:
     return Layer(init, apply)
 
 
-def _fixed(change: Callable[[Any], Any], shape_of: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Layer:
+def _fixed(change: Callable[[Array], Array], shape_of: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Layer:
     return Layer(lambda _, shape: (shape_of(shape), ()), lambda _, x: change(x))
 
 
-def _halves(x: Any) -> Any:
+def _halves(x: Array) -> Array:
     window = (1, 2, 2, 1)
     return jax.lax.reduce_window(x, jnp.zeros((), x.dtype), jax.lax.add, window, window, "VALID") / 4
 
@@ -71,7 +74,7 @@ AVERAGE = _fixed(lambda x: x.mean(axis=(1, 2)), lambda shape: (shape[0], shape[3
 def serial(layers: Sequence[Layer]) -> Layer:
     """The layers one after the other; the parameters are the list of theirs."""
 
-    def init(key: jax.Array, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+    def init(key: Key, shape: tuple[int, ...]) -> tuple[tuple[int, ...], PyTree]:
         params = []
         for layer in layers:
             key, own = jax.random.split(key)
@@ -79,7 +82,7 @@ def serial(layers: Sequence[Layer]) -> Layer:
             params.append(some)
         return shape, params
 
-    def apply(params: Any, x: Any) -> Any:
+    def apply(params: PyTree, x: Array) -> Array:
         for layer, some in zip(layers, params, strict=True):
             x = layer.apply(some, x)
         return x

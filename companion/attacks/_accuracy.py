@@ -1,6 +1,6 @@
 """The share of inputs that are classified rightly under the worst of several attacks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 
 from companion._core.checks import count, predicted
 from companion._core.compile import double
+from companion._core.types import Array, Predict
 from companion.attacks._predict import as_partial, outputs_of
 from companion.statistics import Estimate, accuracy
 
 
 def robust_accuracy(
-    predict: Callable[..., Any],
+    predict: Predict,
     attacked: Float[Any, "m ..."] | Sequence[Float[Any, "m ..."]],
     labels: Int[Any, " m"],
     *,
@@ -56,7 +57,7 @@ def robust_accuracy(
     return accuracy(np.where(right, 1.0, -1.0)[:, None], np.ones(len(labels), int), level=level)
 
 
-def two_logits(predict: Callable[..., Any]) -> Partial:
+def two_logits(predict: Predict) -> Partial:
     """One output f as two logits, (−f/2, f/2), for libraries that predict by the largest, such as foolbox.
 
     The softmax cross-entropy of these logits is the cross-entropy of f, and their margin is f's.
@@ -73,7 +74,7 @@ def two_logits(predict: Callable[..., Any]) -> Partial:
     return Partial(_two_logits, as_partial(predict))
 
 
-def _two_logits(predict: Partial, x: Any) -> Any:
+def _two_logits(predict: Partial, x: Array) -> Array:
     with double(x, predict):
         outputs = predict(x)
         if outputs.shape[1:] != (1,):

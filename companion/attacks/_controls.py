@@ -10,12 +10,13 @@ from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, random_key, within
 from companion._core.compile import double
+from companion._core.types import Key
 from companion.attacks._predict import checked_inputs, in_batches
 from companion.attacks._threat import Threat
 from companion.regression import KernelPredictor, checked
 
 
-def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np.ndarray, "m ..."]:
+def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Key) -> Float[np.ndarray, "m ..."]:
     """The control of every attack: x ± ε with random signs, or, for L2, a random direction of length ε.
 
     As large as a perturbation of one gradient step before the pixels' bounds cut it, and blind.
@@ -46,7 +47,7 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np
         return geometry.inside(threat, x, x + threat.eps * delta / length)
 
 
-def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Any) -> Float[np.ndarray, "m ..."]:
+def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Key) -> Float[np.ndarray, "m ..."]:
     """A random point of each input's ball, uniform before the pixels' bounds cut it.
 
     Args:

@@ -1,6 +1,5 @@
 """What an attack increases, and when it has succeeded."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -9,8 +8,9 @@ from jaxtyping import Float, Int
 
 from companion._core.checks import predicted
 from companion._core.compile import double
+from companion._core.types import Array, LossFunction
 
-Loss = Literal["margin", "cross_entropy", "squared"] | Callable[..., Any]
+Loss = Literal["margin", "cross_entropy", "squared"] | LossFunction
 
 
 def margin(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
@@ -87,7 +87,7 @@ def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arr
 LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared}
 
 
-def loss_named(loss: Any) -> Callable[..., Any]:
+def loss_named(loss: Any) -> LossFunction:
     """The function that a name stands for, or the one given."""
     if callable(loss):
         return loss
@@ -96,7 +96,7 @@ def loss_named(loss: Any) -> Callable[..., Any]:
     return LOSSES[loss]
 
 
-def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:
+def progress_of(outputs: Array, labels: Array, *, targeted: bool) -> Array:
     """How successful an attack is, (m,): > 0 where it has succeeded, ≤ 0 elsewhere, larger is better."""
     outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     value = margin(outputs, labels) * (-1 if targeted else 1)
@@ -106,5 +106,5 @@ def progress_of(outputs: Any, labels: Any, *, targeted: bool) -> Any:
     return jnp.where(done, jnp.maximum(value, tiny), jnp.minimum(value, jnp.zeros_like(value)))
 
 
-def _sign(outputs: Any, labels: Any) -> Any:
+def _sign(outputs: Array, labels: Array) -> Array:
     return 2 * labels.astype(outputs.dtype) - 1

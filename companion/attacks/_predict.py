@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, finite, within
 from companion._core.compile import double, refuse_mixing
 from companion._core.interrupt import safe_point
+from companion._core.types import Array, LossFunction, Predict
 from companion.attacks._losses import loss_named
 
 
@@ -21,14 +22,14 @@ def is_pytree(predict: Any) -> bool:
     return not jax.tree_util.all_leaves([predict])
 
 
-def as_partial(predict: Callable[..., Any]) -> Partial:
+def as_partial(predict: Predict) -> Partial:
     """A pytree function. Compiled code is kept for those that came as one, and made anew for others."""
     if isinstance(predict, Partial):
         return predict
     return Partial(_call, predict) if is_pytree(predict) else Partial(lambda x: predict(x))
 
 
-def _call(predict: Callable[..., Any], x: Any) -> Any:
+def _call(predict: Predict, x: Array) -> Array:
     return predict(x)
 
 
@@ -67,7 +68,7 @@ def checked_inputs(
     return x, class_labels("labels", labels, len(x), shape[1])
 
 
-def _refuse_mixing(name: str, predict: Any, x: np.ndarray) -> None:
+def _refuse_mixing(name: str, predict: Predict, x: np.ndarray) -> None:
     """Ask a function once, of two inputs; one that JAX knows as the same is not asked again."""
     known = (jax.tree.structure(predict), x.shape[1:], x.dtype) if is_pytree(predict) else None
     if len(x) < 2 or known in _ASKED:
@@ -97,7 +98,7 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
         safe_point()
 
 
-def outputs_of(predict: Callable[..., Any], x: Any, batch_size: int) -> np.ndarray:
+def outputs_of(predict: Predict, x: Any, batch_size: int) -> np.ndarray:
     """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a pytree is compiled."""
     x = examples("x", x)
     with double(x, predict), jax.default_matmul_precision("highest"):
@@ -116,17 +117,17 @@ def outputs_of(predict: Callable[..., Any], x: Any, batch_size: int) -> np.ndarr
     return finite("predict's outputs", outputs)
 
 
-def _outputs(predict: Callable[..., Any], x: np.ndarray) -> Any:
+def _outputs(predict: Predict, x: np.ndarray) -> Array:
     return _compiled(predict, x) if is_pytree(predict) else predict(x)
 
 
 @functools.partial(jax.jit, static_argnames="loss")
-def loss_gradient(predict: Partial, x: Any, labels: Any, *, loss: Callable[..., Any]) -> Any:
+def loss_gradient(predict: Partial, x: Array, labels: Array, *, loss: LossFunction) -> Array:
     """∇ₓ of the loss at every input."""
     with jax.default_matmul_precision("highest"):
         return jax.grad(lambda x: loss(predict(x), labels).sum())(x)
 
 
 @jax.jit
-def _compiled(predict: Any, x: Any) -> Any:
+def _compiled(predict: Predict, x: Array) -> Array:
     return predict(x)

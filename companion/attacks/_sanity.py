@@ -2,7 +2,6 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import Float, Int
 
 from companion._core.checks import count, random_key
 from companion._core.compile import double
+from companion._core.types import Key, LossFunction, Predict
 from companion.attacks._controls import random_sign
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._pgd import fgsm, pgd
@@ -49,12 +49,12 @@ class SanityChecks:
 
 
 def sanity_checks(
-    predict: Callable[..., Any],
+    predict: Predict,
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     threat: Threat,
     *,
-    key: Any,
+    key: Key,
     steps: int = 10,
     loss: Loss = "margin",
     batch_size: int = 256,
@@ -153,7 +153,9 @@ def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
     return [message for message, raised in suspicious.items() if raised]
 
 
-def _zero_gradients(predict: Any, x: np.ndarray, labels: np.ndarray, loss: Any, batch_size: int) -> float:
+def _zero_gradients(
+    predict: Predict, x: np.ndarray, labels: np.ndarray, loss: LossFunction, batch_size: int
+) -> float:
     flat = np.empty(len(x), bool)
     with double(x, predict):
         for some in in_batches(np.arange(len(x)), min(batch_size, len(x))):

@@ -1,7 +1,6 @@
 """A black-box attack: random search over squares, which never sees a gradient."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from companion._core import geometry
 from companion._core.checks import count, random_key
 from companion._core.compile import double
 from companion._core.interrupt import deferred
+from companion._core.types import Array, Key, LossFunction, Predict, Scalar
 from companion.attacks._losses import Loss, loss_named, progress_of
 from companion.attacks._predict import as_partial, checked_inputs, in_batches
 from companion.attacks._threat import Threat
@@ -24,12 +24,12 @@ _SHARE = 0.8  # of the pixels, changed by the first square; their paper's settin
 
 @deferred()
 def square(
-    predict: Callable[..., Any],
+    predict: Predict,
     x: Float[Any, "m h w c"],
     labels: Int[Any, " m"],
     threat: Threat,
     *,
-    key: Any,
+    key: Key,
     queries: int = 1000,
     loss: Loss = "margin",
     batch_size: int = 256,
@@ -93,46 +93,49 @@ def square(
         return attacked
 
 
+_State = tuple[Scalar, Array, Array, Array]  # queries, which pixels are up, the loss, how well it does
+
+
 @functools.partial(jax.jit, static_argnames="loss")
 def _search(
     predict: Partial,
-    key: Any,
-    index: Any,
-    x: Any,
-    low: Any,
-    high: Any,
-    labels: Any,
-    queries: Any,
+    key: Key,
+    index: Array,
+    x: Array,
+    low: Array,
+    high: Array,
+    labels: Array,
+    queries: Scalar,
     *,
-    loss: Callable[..., Any],
-) -> tuple[Any, Any]:
+    loss: LossFunction,
+) -> tuple[Array, Array]:
     _, height, width, channels = x.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     row, column = jnp.arange(height)[:, None], jnp.arange(width)
 
-    def value(point: Any) -> tuple[Any, Any]:
+    def value(point: Array) -> tuple[Array, Array]:
         outputs = predict(point)
         return loss(outputs, labels), progress_of(outputs, labels, targeted=False)
 
-    def stripes(key: Any) -> Any:
+    def stripes(key: Key) -> Array:
         signs = geometry.signs(jax.random.fold_in(key, 0), (1, width, channels))
         return jnp.broadcast_to(signs, (height, width, channels))
 
-    def proposal(key: Any, query: Any, side: Any, up: Any) -> Any:
+    def proposal(key: Key, query: Scalar, side: Scalar, up: Array) -> Array:
         r, c, s = jax.random.split(jax.random.fold_in(key, query), 3)
         top = jax.random.randint(r, (), 0, height - side + 1, np.int32)
         left = jax.random.randint(c, (), 0, width - side + 1, np.int32)
         inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
         return jnp.where(inside[..., None], geometry.signs(s, (channels,)), up)
 
-    def placed(up: Any) -> Any:
+    def placed(up: Array) -> Array:
         return jnp.where(up, high, low)
 
-    def going(state: Any) -> Any:
+    def going(state: _State) -> Array:
         query, _, _, reached = state
         return (query < queries) & ~(reached > 0).all()
 
-    def one(state: Any) -> Any:
+    def one(state: _State) -> _State:
         query, up, risen, reached = state
         share = _SHARE * 0.5 ** jnp.searchsorted(_SCHEDULE, query * (10_000 / queries), side="left")
         side = jnp.clip(jnp.round(jnp.sqrt(share * height * width)), 1, min(height, width)).astype(np.int32)

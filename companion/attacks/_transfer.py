@@ -1,6 +1,6 @@
 """Do perturbations made for one function fool another, and why?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, finite, predicted, same_inputs
 from companion._core.compile import double
+from companion._core.types import Array, Predict
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, loss_gradient, outputs_of
 from companion.statistics import Estimate, accuracy
@@ -42,7 +43,7 @@ class Transfer:
 
 def transfer(
     attacks: Mapping[str, Float[Any, "m ..."]],
-    targets: Mapping[str, Callable[..., Any]],
+    targets: Mapping[str, Predict],
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     *,
@@ -103,8 +104,8 @@ def transfer(
 
 
 def gradient_cosine(
-    first: Callable[..., Any],
-    second: Callable[..., Any],
+    first: Predict,
+    second: Predict,
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     *,
@@ -149,7 +150,7 @@ def gradient_cosine(
 
 
 @jax.jit
-def _cosines(one: Any, two: Any) -> Any:
+def _cosines(one: Array, two: Array) -> Array:
     one, two = (v.reshape(len(v), -1) for v in (one, two))
     # Scaled first, so that squares of tiny gradients do not vanish.
     one, two = (v / jnp.maximum(jnp.abs(v).max(axis=1, keepdims=True), _tiny(v)) for v in (one, two))
@@ -157,7 +158,7 @@ def _cosines(one: Any, two: Any) -> Any:
     return (one * two).sum(axis=1) / jnp.maximum(lengths, _tiny(lengths))
 
 
-def _tiny(value: Any) -> Any:
+def _tiny(value: Array) -> np.floating:
     return jnp.finfo(value.dtype).tiny
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from companion._core.checks import Numbers, count, number, one_of
+from companion.storage import KernelSequence
 from companion.training import Run
 
 SPECTRUM = ("top share", "effective rank", "log trace")
@@ -87,7 +88,7 @@ def onset(epochs: Numbers, robust: Numbers, *, fall: float = 0.5, least: float |
     return _first(epochs, fallen(robust, fall=fall, least=least))
 
 
-def spectrum_signals(path: Any, *, top: int = 1) -> dict[str, np.ndarray]:
+def spectrum_signals(path: KernelSequence, *, top: int = 1) -> dict[str, np.ndarray]:
     """What the spectra of a path of kernels say, one number a kernel, for a `Detector`.
 
     Args:
@@ -266,7 +267,7 @@ def _taken(signal: np.ndarray, relative: bool) -> np.ndarray:
     return np.where(seen > 0, signal - before / np.maximum(seen, 1), np.where(there, 0.0, np.nan))
 
 
-def _series(epochs: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
+def _series(epochs: Numbers, values: Numbers) -> tuple[np.ndarray, np.ndarray]:
     epochs, values = np.asarray(epochs, float), np.asarray(values, float)
     if epochs.shape != values.shape or epochs.ndim != 1:
         raise ValueError(f"epochs and values must be of one length, got {epochs.shape} and {values.shape}")

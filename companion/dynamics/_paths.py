@@ -232,14 +232,14 @@ def remaining(to_last: Float[Any, " t"], times: Float[Any, " t"]) -> float:
     return float(np.trapezoid(to_last, times) / (times[-1] - times[0]) / to_last[0])
 
 
-def _to_last(to_last: Any) -> np.ndarray:
+def _to_last(to_last: Float[Any, " t"]) -> np.ndarray:
     to_last = finite("to_last", np.asarray(to_last, float))
     if to_last.ndim != 1 or not len(to_last) or abs(to_last[-1]) > 1e-6:
         raise ValueError("to_last must be distances to the last kernel, (t,), and end with 0")
     return to_last
 
 
-def _ascending(times: Any, size: int) -> np.ndarray:
+def _ascending(times: Float[Any, " t"], size: int) -> np.ndarray:
     times = finite("times", np.asarray(times, float))
     if times.shape != (size,) or (np.diff(times) <= 0).any():
         raise ValueError(f"times must be {size} ascending numbers, got {times}")

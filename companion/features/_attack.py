@@ -6,7 +6,7 @@ An attack on feature f⁽ⁱ⁾(x) = φ_i(x) c_i has one number to push, φ_i: t
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number, same_inputs, within
 from companion._core.compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
+from companion._core.types import Array, KernelFunction, Scalar
 from companion.attacks import Threat
 from companion.features._modes import Modes, feature_indices, wanted_signs, weights
 from companion.regression import KernelPredictor
@@ -74,14 +75,13 @@ def correct_under_attack(
     with double(f.x_train):
         attack, again, still = _compiled(kernel_function(f.kernel, f.kind), f.kind)
         x_train, all_rows = jnp.asarray(f.x_train), jnp.asarray(all_rows, f.x_train.dtype)
-        options = {"norm": threat.norm, "size": size, "eps": threat.eps}
         for one in tqdm(range(len(x)), desc="features", unit="image", disable=not progress):
+            ball = _Ball(x[one], low[one], high[one], size, threat.eps)
             for some in _blocks(f, len(index)):
-                ball = x[one], low[one], high[one]
                 rows, signs = all_rows[some], jnp.asarray(wanted[one, some], x_train.dtype)
-                points, right = attack(x_train, rows, signs, *ball, **options)
+                points, right = attack(x_train, rows, signs, ball, norm=threat.norm)
                 for _ in range(steps - 1):
-                    points, right = again(x_train, rows, signs, points, right, *ball, **options)
+                    points, right = again(x_train, rows, signs, points, right, ball, norm=threat.norm)
                 result[one, some] = still(x_train, rows, signs, points, right)
     return result
 
@@ -101,55 +101,51 @@ def _blocks(f: KernelPredictor, q: int) -> Iterator[slice]:
         yield slice(first, min(first + size, q))
 
 
+class _Ball(NamedTuple):
+    """One input, the box around it, the length of a step and ε."""
+
+    x: Array
+    low: Array
+    high: Array
+    size: Scalar
+    eps: Scalar
+
+
 @keep_compiled
-def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any], ...]:
+def _compiled(kernel: KernelFunction, kind: Kind) -> tuple[Callable[..., Array | tuple[Array, Array]], ...]:
     """The first step, where all features share the input; the others, where each has its own; the verdict."""
 
-    def move(gradient: Any, points: Any, x: Any, low: Any, high: Any, size: Any, eps: Any, norm: str) -> Any:
-        dtype = points.dtype
-        return geometry.step(
-            norm, gradient, points, x[None], low, high, jnp.asarray(size, dtype), jnp.asarray(eps, dtype)
-        )
-
     @functools.partial(jax.jit, static_argnames="norm")
-    def first(
-        x_train: Any, rows: Any, signs: Any, x: Any, low: Any, high: Any, *, norm: str, size: Any, eps: Any
-    ) -> tuple[Any, Any]:
+    def first(x_train: Array, rows: Array, signs: Array, ball: _Ball, *, norm: str) -> tuple[Array, Array]:
         with jax.default_matmul_precision("highest"):
-            entries, pullback = jax.vjp(lambda x: kernel_entries(kernel, x[None], x_train, kind)[0], x)
+            entries, pullback = jax.vjp(lambda x: kernel_entries(kernel, x[None], x_train, kind)[0], ball.x)
             right = signs * (rows @ entries) > 0
             gradient = jax.vmap(lambda row: pullback(row)[0])(-signs[:, None] * rows)
-            start = jnp.broadcast_to(x, gradient.shape)
-            return move(gradient, start, x, low, high, size, eps, norm), right
+            return _moved(ball, jnp.broadcast_to(ball.x, gradient.shape), gradient, norm), right
 
     @functools.partial(jax.jit, static_argnames="norm")
     def again(
-        x_train: Any,
-        rows: Any,
-        signs: Any,
-        points: Any,
-        right: Any,
-        x: Any,
-        low: Any,
-        high: Any,
-        *,
-        norm: str,
-        size: Any,
-        eps: Any,
-    ) -> tuple[Any, Any]:
+        x_train: Array, rows: Array, signs: Array, points: Array, right: Array, ball: _Ball, *, norm: str
+    ) -> tuple[Array, Array]:
         with jax.default_matmul_precision("highest"):
             entries, pullback = jax.vjp(lambda points: kernel_entries(kernel, points, x_train, kind), points)
             right = right & (_own(entries, rows, signs) > 0)
-            return move(pullback(-signs[:, None] * rows)[0], points, x, low, high, size, eps, norm), right
+            return _moved(ball, points, pullback(-signs[:, None] * rows)[0], norm), right
 
     @jax.jit
-    def still(x_train: Any, rows: Any, signs: Any, points: Any, right: Any) -> Any:
+    def still(x_train: Array, rows: Array, signs: Array, points: Array, right: Array) -> Array:
         with jax.default_matmul_precision("highest"):
             return right & (_own(kernel_entries(kernel, points, x_train, kind), rows, signs) > 0)
 
     return first, again, still
 
 
-def _own(entries: Any, rows: Any, signs: Any) -> Any:
+def _moved(ball: _Ball, points: Array, gradient: Array, norm: str) -> Array:
+    """Every feature's point one step on."""
+    size, eps = (jnp.asarray(number, points.dtype) for number in (ball.size, ball.eps))
+    return geometry.step(norm, gradient, points, ball.x[None], ball.low, ball.high, size, eps)
+
+
+def _own(entries: Array, rows: Array, signs: Array) -> Array:
     """Every feature at its own point. A product sums, since XLA would sum one number at a time."""
     return signs * ((entries * rows) @ jnp.ones(entries.shape[1], entries.dtype))

@@ -5,6 +5,7 @@ c_i = v_iᵀ Y, with g_i = (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ), which is 1
 classes only, the largest entry of c_i where φ_i > 0 and the smallest where φ_i < 0.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from companion._core.checks import class_labels
 from companion.kernels import gram
 from companion.regression import KernelPredictor, decomposed, finite_gains, mode_indices
 
-Modes = int | Any | None
+Modes = int | Sequence[int] | np.ndarray | None
 
 
 def outputs(
@@ -92,7 +93,7 @@ def weights(f: KernelPredictor, index: np.ndarray) -> np.ndarray:
     return f.eigenvectors[:, index] * finite_gains(f)[index]
 
 
-def wanted_signs(f: KernelPredictor, labels: Any, m: int, index: np.ndarray) -> np.ndarray:
+def wanted_signs(f: KernelPredictor, labels: Int[Any, " m"], m: int, index: np.ndarray) -> np.ndarray:
     """The sign of φ_i(x) that names y, (m, q): 0 where neither does."""
     c = f.projections[index]
     labels = class_labels("labels", labels, m, c.shape[1])

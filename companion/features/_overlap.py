@@ -68,7 +68,7 @@ def match(
     return partner, cosines[np.arange(top), partner]
 
 
-def _spaces(first: Any, second: Any, top: int) -> tuple[np.ndarray, np.ndarray]:
+def _spaces(first: Float[Any, "n p"], second: Float[Any, "n r"], top: int) -> tuple[np.ndarray, np.ndarray]:
     first, second = finite("first", np.asarray(first, float)), finite("second", np.asarray(second, float))
     if first.ndim != 2 or second.ndim != 2 or len(first) != len(second):
         raise ValueError(f"first and second must be (n, p) of the same n, got {first.shape}, {second.shape}")

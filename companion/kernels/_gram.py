@@ -11,6 +11,7 @@ from jaxtyping import Float
 from companion._core.checks import batch, count, same_inputs
 from companion._core.compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._core.interrupt import deferred
+from companion._core.types import Kernel
 from companion.kernels import _plan, _tiles
 from companion.kernels._identity import identity_of
 from companion.storage import finished, locked, marking, opened, place, stored_tile
@@ -182,7 +183,9 @@ def plan(
     )
 
 
-def _checked(kernel: Any, x1: Any, x2: Any, kind: Any, tile: Any, memory: Any) -> tuple[Any, ...]:
+def _checked(
+    kernel: Any, x1: Any, x2: Any, kind: Any, tile: Any, memory: Any
+) -> tuple[np.ndarray, np.ndarray | None, int | None, int | None]:
     kernel_function(kernel, kind)
     x1 = batch("x1", x1)
     if x2 is not None:
@@ -194,7 +197,7 @@ def _checked(kernel: Any, x1: Any, x2: Any, kind: Any, tile: Any, memory: Any) -
 
 def _on_disk(
     folder: Path,
-    kernel: Any,
+    kernel: Kernel,
     kind: Kind,
     x1: np.ndarray,
     x2: np.ndarray | None,

@@ -1,11 +1,10 @@
 """What a stored Gram matrix is of: everything that decides its bytes but for the tiles."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from companion._core.compile import Kind
+from companion._core.types import Kernel
 from companion.kernels._plan import compiled, local_devices
 from companion.storage import fingerprint
 
@@ -15,8 +14,8 @@ _FINGERPRINT_INPUTS = 4
 
 
 def identity_of(
-    kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray | None, dtype: np.dtype
-) -> dict[str, Any]:
+    kernel: Kernel, kind: Kind, x1: np.ndarray, x2: np.ndarray | None, dtype: np.dtype
+) -> dict[str, object]:
     """Everything that decides the bytes of the matrix, but for the tiles."""
     function, devices = getattr(kernel, "kernel", kernel), local_devices()
     other = x1 if x2 is None else x2

@@ -4,14 +4,27 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from companion._core.compile import Kind, cores, free_memory, keep_compiled, kernel_entries, pixels
+from companion._core.types import Array, Kernel, KernelFunction
 
+
+@runtime_checkable
+class Block(Protocol):
+    """A compiled tile: kernel entries of two blocks of inputs."""
+
+    def __call__(self, x1: Array, x2: Array) -> jax.Array: ...
+
+    def memory_analysis(self) -> Any:
+        """What it takes, as XLA says; None where XLA does not."""
+
+
+Devices = tuple[jax.Device, ...]
 Spec = tuple[tuple[int, ...], str]  # shape and dtype of a block of inputs
 
 # While one tile is collected the next one runs. On a CPU two for each core: one waits where another computes.
@@ -55,8 +68,8 @@ class Job:
     """
 
     layout: Layout
-    block: Callable[..., Any]
-    devices: tuple[Any, ...]
+    block: Callable[[Array, Array], Array]
+    devices: Devices
     hold: bool
     at_once: int
     threads: bool
@@ -73,7 +86,7 @@ def make_layout(n1: int, n2: int, side: int, *, symmetric: bool, devices: int) -
     return Layout(n1, n2, rows, rows if symmetric else balanced(n2), symmetric)
 
 
-def local_devices() -> tuple[Any, ...]:
+def local_devices() -> Devices:
     """Every device of the default backend, or the one that `jax.default_device` names."""
     chosen = jax.config.jax_default_device
     if isinstance(chosen, jax.Device):
@@ -82,7 +95,12 @@ def local_devices() -> tuple[Any, ...]:
 
 
 def prepare(
-    kernel: Any, kind: Kind, x1: np.ndarray, x2: np.ndarray | None, tile: Any, memory: int | None
+    kernel: Kernel,
+    kind: Kind,
+    x1: np.ndarray,
+    x2: np.ndarray | None,
+    tile: Layout | int | None,
+    memory: int | None,
 ) -> Job:
     """Choose the tiles and compile one.
 
@@ -126,12 +144,12 @@ def prepare(
 
 
 def _job(
-    kernel: Any,
+    kernel: Kernel,
     kind: Kind,
     x1: np.ndarray,
     x2: np.ndarray,
     layout: Layout,
-    devices: tuple[Any, ...],
+    devices: Devices,
     limit: int,
 ) -> Job:
     first, second = _specs(x1, x2, layout)
@@ -152,7 +170,7 @@ def _job(
     return Job(layout, block, devices, hold, at_once, threads, at_once * one + inputs * hold)
 
 
-def _by_threads(devices: tuple[Any, ...]) -> bool:
+def _by_threads(devices: Devices) -> bool:
     return len(devices) == 1 and devices[0].platform == "cpu"
 
 
@@ -161,7 +179,7 @@ def _specs(x1: np.ndarray, x2: np.ndarray, layout: Layout) -> tuple[Spec, Spec]:
     return first, ((layout.columns, *x2.shape[1:]), x2.dtype.name)
 
 
-def _guess(kernel: Any, x1: np.ndarray, x2: np.ndarray, layout: Layout, devices: tuple[Any, ...]) -> int:
+def _guess(kernel: Kernel, x1: np.ndarray, x2: np.ndarray, layout: Layout, devices: Devices) -> int:
     """Bytes on a device for a tile at work, without compiling."""
     rows, itemsize = layout.rows // len(devices), np.result_type(x1, x2).itemsize
     entries = rows * layout.columns * (1 + _INTERMEDIATES * pixels(kernel, x1))
@@ -169,7 +187,7 @@ def _guess(kernel: Any, x1: np.ndarray, x2: np.ndarray, layout: Layout, devices:
     return itemsize * (entries + inputs)
 
 
-def _free(devices: tuple[Any, ...]) -> int:
+def _free(devices: Devices) -> int:
     """Half of what is free on a device of its own memory; a quarter of the computer's, shared by all."""
     free = free_memory(devices[0])
     return free // 2 if devices[0].platform != "cpu" else free // (4 * len(devices))
@@ -177,15 +195,15 @@ def _free(devices: tuple[Any, ...]) -> int:
 
 @keep_compiled
 def compiled(
-    function: Callable[..., Any],
+    function: KernelFunction,
     kind: Kind,
     first: Spec,
     second: Spec,
-    devices: tuple[Any, ...],
-) -> Callable[..., Any]:
+    devices: Devices,
+) -> Block:
     """Compile a tile for these shapes."""
 
-    def block(x1: Any, x2: Any) -> Any:
+    def block(x1: Array, x2: Array) -> Array:
         with jax.default_matmul_precision("highest"):
             return kernel_entries(function, x1, x2, kind)
 
@@ -202,7 +220,7 @@ def compiled(
     return jax.jit(block).lower(*arguments).compile()
 
 
-def shardings(devices: tuple[Any, ...]) -> tuple[Any, Any]:
+def shardings(devices: Devices) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
     """Where a tile's rows lie (split over the devices) and its columns (a copy on each)."""
     if len(devices) == 1:
         return (SingleDeviceSharding(devices[0]),) * 2

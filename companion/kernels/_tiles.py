@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
 
 import jax
 import numpy as np
@@ -106,19 +105,19 @@ def evaluate(
     safe_point()
 
 
-def _blocks(x: np.ndarray, length: int, place: Any, job: Job) -> Callable[[int], Any]:
+def _blocks(x: np.ndarray, length: int, place: jax.sharding.Sharding, job: Job) -> Callable[[int], jax.Array]:
     """Blocks of inputs on the devices by their first row, kept: all of them, or the last ones used."""
     lock = threading.Lock()
 
     @functools.lru_cache(maxsize=None if job.hold else job.at_once)
-    def block(start: int) -> Any:
+    def block(start: int) -> jax.Array:
         part = x[_start(start, len(x), length) :][:length]
         if len(part) < length:
             # A real input, so that no kernel can divide by zero on it.
             part = np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
         return jax.device_put(part, place)
 
-    def once(start: int) -> Any:
+    def once(start: int) -> jax.Array:
         with lock:
             return block(start)
 

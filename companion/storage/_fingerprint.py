@@ -5,6 +5,7 @@ installed package by its name, defaults and closure: that code changes with the 
 only the name is seen, not what is looked up in it.
 """
 
+import copyreg
 import dis
 import functools
 import hashlib
@@ -106,7 +107,8 @@ def _parts(value: Any) -> tuple[Any, ...]:
         return "data", type(value), *(getattr(value, field.name) for field in fields(value) if field.compare)
     if hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache and the like
         return f"wrapped {type(value).__qualname__}", value.__wrapped__
-    parts = value.__reduce_ex__(4)
+    registered = copyreg.dispatch_table.get(type(value))  # as pickle asks; of unions of types, for one
+    parts = registered(value) if registered else value.__reduce_ex__(4)
     if isinstance(parts, str):
         return f"global {getattr(value, '__module__', None)} {parts}", type(value)
     return "object", *(list(p) if i > 2 and p is not None else p for i, p in enumerate(parts))

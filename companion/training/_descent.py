@@ -7,17 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from companion._core.checks import batch, count, number, same_inputs
 from companion._core.compile import double, keep_compiled, network
 from companion._core.interrupt import deferred, in_short_loops
+from companion._core.types import Apply, Array, Scalar
 
 
 @deferred()
 def gradient_descent(
-    apply_fn: Callable[..., Any],
-    params: Any,
+    apply_fn: Apply,
+    params: PyTree,
     x: Float[Any, "n ..."],
     y: Float[Any, "n k"],
     x_probe: Float[Any, "m ..."],
@@ -73,8 +74,8 @@ def gradient_descent(
 
 
 def _trajectory(
-    apply_fn: Callable[..., Any],
-    params: Any,
+    apply_fn: Apply,
+    params: PyTree,
     x: np.ndarray,
     y: np.ndarray,
     x_probe: np.ndarray,
@@ -105,20 +106,20 @@ def _trajectory(
 
 
 @keep_compiled
-def _compiled(apply_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def loss(params: Any, x: Any, y: Any) -> Any:
+def _compiled(apply_fn: Apply) -> tuple[Callable[..., Array], Callable[..., PyTree]]:
+    def loss(params: PyTree, x: Array, y: Array) -> Array:
         return 0.5 * jnp.sum((apply_fn(params, x) - y) ** 2)
 
     @jax.jit
-    def advance(params: Any, x: Any, y: Any, learning_rate: Any, steps: Any) -> Any:
-        def step(_: Any, params: Any) -> Any:
+    def advance(params: PyTree, x: Array, y: Array, learning_rate: Scalar, steps: Scalar) -> PyTree:
+        def step(_: Scalar, params: PyTree) -> PyTree:
             return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(loss)(params, x, y))
 
         with jax.default_matmul_precision("highest"):
             return jax.lax.fori_loop(0, steps, step, params)
 
     @jax.jit
-    def outputs(params: Any, x: Any) -> Any:
+    def outputs(params: PyTree, x: Array) -> Array:
         with jax.default_matmul_precision("highest"):
             return apply_fn(params, x)
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, number
 from companion._core.compile import double_where, network
+from companion._core.types import Apply, Array, Variables
 from companion.empirical import empirical_ntk
 from companion.networks import Model, evaluation, linearise_at
 from companion.storage import flat
@@ -20,12 +21,12 @@ from companion.storage import flat
 @double_where("variables", "x")
 def linear_solution(
     model: Model,
-    variables: tuple[Any, Any],
+    variables: Variables,
     x: Float[Any, "n ..."],
     targets: Float[Any, "n k"],
     *,
     ridge: float | int = 1e-4,
-) -> tuple[Any, Any]:
+) -> Variables:
     """Where training of the centred linearised network on the squared loss ends: δ = Jᵀ (Θ̂ + r I)⁻¹ Y.
 
     J = ∂_θ f(X; θ) is (n·k, p) and Θ̂ = J Jᵀ the full empirical kernel at θ, so that ⟨∂_θ f(x; θ), δ⟩ is
@@ -74,12 +75,12 @@ def linear_solution(
 @double_where("variables", "x")
 def linear_features(
     model: Model,
-    variables: tuple[Any, Any],
+    variables: Variables,
     x: Float[Any, "n ..."],
     targets: Float[Any, "n k"],
     *,
     top: int,
-) -> tuple[Float[np.ndarray, " top"], list[tuple[Any, Any]]]:
+) -> tuple[Float[np.ndarray, " top"], list[Variables]]:
     """The first eigenfeatures of the kernel that a network has now, each as a linearised network.
 
     Θ̂ = Σ_i λ_i v_i v_iᵀ on all n·k outputs, and feature i is λ_i⁻¹ Θ̂(x, X) v_i v_iᵀ Y, with k outputs: all
@@ -129,12 +130,12 @@ def linear_features(
     return values, features
 
 
-def _full(apply_fn: Any, variables: Any, x: np.ndarray) -> np.ndarray:
+def _full(apply_fn: Apply, variables: Variables, x: np.ndarray) -> np.ndarray:
     """The full kernel (n·k, n·k) in float64."""
     return flat(empirical_ntk(apply_fn, variables, x, reduce="full").astype(float))
 
 
-def _combination(apply_fn: Any, variables: Any, x: np.ndarray, weights: np.ndarray) -> Any:
+def _combination(apply_fn: Apply, variables: Variables, x: np.ndarray, weights: np.ndarray) -> PyTree:
     """Jᵀ times weights (n, k), some inputs at a time."""
     delta = jax.tree.map(jnp.zeros_like, variables[0])
     for first in range(0, len(x), 500):
@@ -145,7 +146,7 @@ def _combination(apply_fn: Any, variables: Any, x: np.ndarray, weights: np.ndarr
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _pulled_back(apply_fn: Any, variables: Any, x: Any, weights: Any) -> Any:
+def _pulled_back(apply_fn: Apply, variables: Variables, x: Array, weights: Array) -> PyTree:
     """Jᵀ times weights, of one part."""
     with jax.default_matmul_precision("highest"):
         outputs, pull_back = jax.vjp(lambda params: apply_fn((params, variables[1]), x), variables[0])

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 from tqdm.auto import tqdm
 
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number
 from companion._core.compile import double, keep_compiled, network
 from companion._core.interrupt import deferred, in_short_loops
+from companion._core.types import Apply, Array, Key, Scalar
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ class Trained:
     """
 
     predict: Partial
-    params: Any
+    params: PyTree
     residual: float
     steps: int
 
 
 @deferred()
 def train_to_residual(
-    apply_fn: Callable[..., Any],
-    params: Any,
+    apply_fn: Apply,
+    params: PyTree,
     x: Float[Any, "n ..."],
     y: Float[Any, "n k"],
     *,
@@ -49,7 +50,7 @@ def train_to_residual(
     momentum: float = 0.0,
     max_steps: int = 100_000,
     batch_size: int | None = None,
-    key: Any = None,
+    key: Key | None = None,
     centre: bool = True,
     scale: float = 1.0,
     progress: bool = False,
@@ -149,28 +150,28 @@ def _failure(residual: float, steps: int, level: float, rate: float) -> str:
 
 
 @keep_compiled
-def _scaled(apply_fn: Any) -> Any:
+def _scaled(apply_fn: Apply) -> Apply:
     """The network times s. Trainings of one architecture from other weights share what is compiled."""
 
-    def function(scale: Any, params: Any, x: Any) -> Any:
+    def function(scale: Scalar, params: PyTree, x: Array) -> Array:
         return scale * apply_fn(params, x)
 
     return function
 
 
-def _difference(function: Partial, params: Any, start: Partial | None, x: Any) -> Any:
+def _difference(function: Partial, params: PyTree, start: Partial | None, x: Array) -> Array:
     return function(params, x) if start is None else function(params, x) - start(x)
 
 
 class _State(NamedTuple):
-    params: Any
-    velocity: Any
-    gradient: Any  # at params, where training is full-batch
-    steps: Any
-    residual: Any
+    params: PyTree
+    velocity: PyTree
+    gradient: PyTree  # at params, where training is full-batch
+    steps: Array
+    residual: Array
 
 
-def _start(params: Any, dtype: Any, *, full: bool) -> _State:
+def _start(params: PyTree, dtype: np.dtype | type, *, full: bool) -> _State:
     """The state before the first step, of which `_train` finds residual and gradient."""
     params = jax.tree.map(jnp.asarray, params)
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -180,31 +181,31 @@ def _start(params: Any, dtype: Any, *, full: bool) -> _State:
 @functools.partial(jax.jit, static_argnames="size")
 def _train(
     function: Partial,
-    x: Any,
-    y: Any,
-    norm: Any,
-    rate: Any,
-    momentum: Any,
-    key: Any,
+    x: Array,
+    y: Array,
+    norm: Scalar,
+    rate: Scalar,
+    momentum: Scalar,
+    key: Key | None,
     state: _State,
-    level: Any,
-    stop: Any,
+    level: Scalar,
+    stop: Scalar,
     *,
     size: int,
 ) -> _State:
     """Go on from a state, down to a level or to some number of steps."""
 
-    def loss(params: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    def loss(params: PyTree, x: Array, y: Array) -> tuple[Array, Array]:
         wrong = function(params, x) - y
         return 0.5 * jnp.sum(wrong**2), jnp.linalg.norm(wrong) / norm
 
-    def evaluate(params: Any, velocity: Any, steps: Any) -> _State:
+    def evaluate(params: PyTree, velocity: PyTree, steps: Scalar) -> _State:
         if size < len(x):
             return _State(params, velocity, None, steps, loss(params, x, y)[1])
         gradient, residual = jax.grad(loss, has_aux=True)(params, x, y)
         return _State(params, velocity, gradient, steps, residual)
 
-    def update(params: Any, velocity: Any, gradient: Any) -> tuple[Any, Any]:
+    def update(params: PyTree, velocity: PyTree, gradient: PyTree) -> tuple[PyTree, PyTree]:
         velocity = jax.tree.map(lambda v, g: momentum * v - rate * g, velocity, gradient)
         return jax.tree.map(lambda p, v, g: p + momentum * v - rate * g, params, velocity, gradient), velocity
 
@@ -215,14 +216,14 @@ def _train(
         order = jax.random.permutation(jax.random.fold_in(key, state.steps), len(x))
         order = order[: len(x) // size * size].reshape(-1, size)
 
-        def one(carry: Any, some: Any) -> Any:
+        def one(carry: tuple[PyTree, PyTree], some: Array) -> tuple[tuple[PyTree, PyTree], None]:
             gradient, _ = jax.grad(loss, has_aux=True)(carry[0], x[some], y[some])
             return update(*carry, jax.tree.map(lambda g: g * (len(x) / size), gradient)), None
 
         carry, _ = jax.lax.scan(one, (state.params, state.velocity), order)
         return evaluate(*carry, state.steps + len(order))
 
-    def going(state: _State) -> Any:
+    def going(state: _State) -> Array:
         return (state.residual > level) & (state.steps < stop)
 
     with jax.default_matmul_precision("highest"):
