@@ -70,6 +70,7 @@ PAIRS = {
     "Partial": (lambda: Partial(jnp.sign, 1), lambda: Partial(jnp.tanh, 1)),
     "jitted": (lambda: jax.jit(added(1)), lambda: jax.jit(added(2))),
     "object": (lambda: Moved(1), lambda: Moved(2)),
+    "union of types": (lambda: int | str, lambda: int | float),
     "method": (lambda: Moved(1).__call__, lambda: Moved(2).__call__),
     "rate": (lambda: optax.sgd(0.1), lambda: optax.sgd(0.2)),
     "momentum": (lambda: optax.sgd(0.1, momentum=0.9), lambda: optax.sgd(0.1, momentum=0.0)),

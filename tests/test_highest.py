@@ -3,7 +3,9 @@
 Nothing is compiled: what JAX traces says the precision of each product, also in loops and branches.
 """
 
+import contextlib
 import functools
+import importlib
 from dataclasses import replace
 
 import jax
@@ -58,6 +60,8 @@ class NothingRuns(Exception):
 def compiled(monkeypatch):
     """The products of what would be compiled ahead of time, up to the first call."""
     found = []
+    with contextlib.suppress(ImportError):  # loaded later it would meet the `jit` that follows
+        importlib.import_module("companion.neural_tangents")
 
     class Program:
         def __init__(self, function, **_):
