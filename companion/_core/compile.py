@@ -150,7 +150,7 @@ def pixels(kernel: Kernel, x: np.ndarray) -> int:
     return math.prod(x.shape[1:3]) ** power
 
 
-def free_memory(device: jax.Device) -> int:
+def free_memory(device: Any) -> int:
     """Bytes free where a device computes: in its own memory, or in the computer's."""
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     if "bytes_limit" in stats:
