@@ -93,6 +93,22 @@ def test_local_linearity_of_a_loss_without_gradient_is_zero():
     np.testing.assert_array_equal(flat, 0)
 
 
+def test_local_linearity_keeps_its_compiled_code_whatever_the_weights():
+    traces = []
+
+    def apply(params, x):
+        traces.append(x.shape)
+        return MODEL.apply(params, {}, x, False)[0]
+
+    other = jax.tree.map(lambda a: -a, VARIABLES[0])
+    first = catastrophic.local_linearity(Partial(apply, VARIABLES[0]), X, Y, LINF, key=KEY)
+    # One example is the check of the outputs' shape, two that of mixing.
+    count = len([shape for shape in traces if shape[0] > 2])
+    second = catastrophic.local_linearity(Partial(apply, other), X, Y, Threat("linf", 0.2), key=KEY)
+    assert len([shape for shape in traces if shape[0] > 2]) == count > 0
+    assert not np.allclose(first, second)
+
+
 def test_gradalign_has_the_derivative_of_its_definition(x64):
     rng = np.random.default_rng(1)
     x, params = X[:10].astype(float), jax.tree.map(lambda a: a.astype(float), VARIABLES[0])

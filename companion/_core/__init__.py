@@ -1,1 +1,1 @@
-"""What every room uses: checks of arguments, compiled functions that are kept, Ctrl-C."""
+"""What every room uses: checks of arguments, compiled functions that are kept, Ctrl-C, signatures' words."""
