@@ -10,9 +10,9 @@ import pytest
 
 from companion import data
 from companion import regression as kr
-from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.attacks import Threat, fgsm, one_step, pgd, training_attack, two_logits
+from companion.kernels import keep_compiled
 from companion.networks import predict_fn, small_cnn
 from companion.regression import from_coefficients
 from companion.statistics import accuracy
@@ -39,7 +39,7 @@ def two_classes():
     return digits(fc(1).kernel, (4, 9))
 
 
-@immutable
+@keep_compiled
 def exponential(a, b, get):
     return jnp.exp(a.reshape(len(a), -1) @ b.reshape(len(b), -1).T / 100)
 

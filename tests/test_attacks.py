@@ -15,9 +15,9 @@ from jax.tree_util import Partial
 from refusals import assert_refused
 
 from companion import attacks
-from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.attacks import Threat, _pgd, fgsm, one_step, pgd, random_sign, random_uniform, square
+from companion.kernels import keep_compiled
 from companion.regression import from_coefficients
 from companion.statistics import accuracy
 
@@ -321,7 +321,7 @@ def blind(attack):
     return lambda x, labels, threat: attack(x, threat, key=KEY)
 
 
-@immutable
+@keep_compiled
 def exponential(a, b, get):
     return jnp.exp(a.reshape(len(a), -1) @ b.reshape(len(b), -1).T / 4)
 

@@ -18,11 +18,10 @@ from refusals import assert_refused
 
 from companion import features as ft
 from companion import regression
-from companion._core.compile import immutable
 from companion.architectures import conv, fc
 from companion.attacks import Threat, fgsm, pgd, robust_accuracy
 from companion.features import _attack
-from companion.kernels import gram
+from companion.kernels import gram, keep_compiled
 
 rng = np.random.default_rng(0)
 FLAT, IMAGES = rng.uniform(size=(12, 3)), rng.uniform(size=(6, 3, 3, 1))
@@ -34,12 +33,12 @@ TARGETS = {1: 2.0 * CLASSES[1][:, None] - 1, 3: np.eye(3)[CLASSES[3]] - 1 / 3}
 NORMS = {"linf": 0.06, "l2": 0.1}
 
 
-@immutable
+@keep_compiled
 def linear(a, b, get):
     return a @ b.T
 
 
-@immutable
+@keep_compiled
 def curved(a, b, get):
     return jnp.exp(-((a[:, None] - b) ** 2).sum(axis=2) / 0.2)
 
@@ -372,7 +371,7 @@ def test_steps_end_at_the_ball_at_the_bounds_and_where_their_length_does():
 def lone(function):
     """One feature, proportional to any function of one pixel that is positive at 1."""
 
-    @immutable
+    @keep_compiled
     def kernel(a, b, get):
         return function(a) @ function(b).T
 

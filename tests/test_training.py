@@ -7,9 +7,8 @@ import pytest
 from refusals import assert_refused
 
 from companion import regression
-from companion._core.compile import immutable
 from companion.architectures import fc
-from companion.kernels import gram
+from companion.kernels import gram, keep_compiled
 from companion.training import gradient_descent, train_to_residual
 
 rng = np.random.default_rng(0)
@@ -188,7 +187,7 @@ def test_trainings_of_one_network_share_compiled_code():
     x, y = np.eye(3, dtype=np.float32), np.ones((3, 1), np.float32)
     traced = []
 
-    @immutable
+    @keep_compiled
     def net(w, x):
         traced.append(x.shape)
         return jnp.tanh(x @ w)

@@ -20,7 +20,7 @@ from companion.catastrophic._one_step import _leading
 from companion.data import targets
 from companion.dynamics._measures import largest
 from companion.empirical import empirical_ntk
-from companion.kernels import gram
+from companion.kernels import gram, keep_compiled
 from companion.regression import from_coefficients
 from companion.statistics import accuracy
 
@@ -144,6 +144,94 @@ def test_kernels_in_a_predictor(call, wrong):
     kernel, message = KERNELS[wrong]
     with pytest.raises(ValueError, match=message):
         call(from_coefficients(kernel, X, ALPHA))
+
+
+class Own:
+    """A kernel and a network of a user's, who counts how often JAX reads them."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def kernel(self, a, b, get):
+        self.traces += isinstance(a, jax.core.Tracer)
+        return jnp.exp(-((a[:, None] - b) ** 2).sum(-1))
+
+    def mixing(self, a, b, get):
+        return KERNELS["mixing"][0](a, b, get)
+
+    def network(self, x):
+        self.traces += isinstance(x, jax.core.Tracer)
+        return jnp.tanh(x[:, :1] - 0.5)
+
+    def apply(self, w, x):
+        self.traces += isinstance(x, jax.core.Tracer)
+        return jnp.tanh(x @ w)
+
+
+KEPT = {
+    "gram": lambda own: gram(keep_compiled(own.kernel), X),
+    "fit": lambda own: rg.fit(keep_compiled(own.kernel), X, np.ones((4, 1)))(X),
+    "pgd": lambda own: attacks.pgd(keep_compiled(own.network), X, Y, THREAT, steps=2),
+    "outputs": lambda own: attacks.robust_accuracy(keep_compiled(own.network), X, Y).value,
+    "empirical_ntk": lambda own: empirical_ntk(keep_compiled(own.apply), np.ones((2, 1), np.float32), X),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept_compiled_is_read_in_the_first_of_three_calls_alone(name):
+    own = Own()
+    first = KEPT[name](own)
+    count = own.traces
+    for _ in range(2):
+        np.testing.assert_array_equal(KEPT[name](own), first)
+    assert own.traces == count > 0
+
+
+def test_only_what_was_marked_is_kept():
+    scale = 1.0
+
+    def kernel(a, b, get):
+        return scale * a @ b.T
+
+    once = gram(kernel, X)
+    scale = 2.0
+    np.testing.assert_allclose(gram(kernel, X), 2 * once, rtol=1e-6)
+    np.testing.assert_allclose(gram(keep_compiled(kernel), X), 2 * once, rtol=1e-6)
+    scale = 3.0
+    np.testing.assert_allclose(gram(kernel, X), 2 * once, rtol=1e-6)
+
+
+def test_a_kept_kernel_is_asked_once_whether_it_mixes_examples():
+    asked = []
+
+    @keep_compiled
+    def kernel(a, b, get):
+        asked.append(isinstance(a, jax.core.Tracer))
+        return a @ b.T
+
+    for _ in range(2):
+        gram(kernel, X)
+    assert asked.count(False) == 2
+    with pytest.raises(ValueError, match="kernel mixes examples"):
+        gram(keep_compiled(Own().mixing), X)
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [(3, "function must be one, got 3"), (Unhashable(), "must have a hash")],
+    ids=["3", "hash"],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_what_cannot_be_kept_compiled(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        keep_compiled(wrong)
 
 
 @pytest.mark.usefixtures("as_users_run")

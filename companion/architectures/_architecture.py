@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._core.checks import precise, random_key, same_inputs
-from companion._core.compile import double, immutable, precision
+from companion._core.compile import double, keep_compiled, precision
 from companion.architectures._finite import Layer
 
 
@@ -72,12 +72,12 @@ def build(
         # One example decides the shape of the parameters; the batch size does not.
         return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
 
-    @immutable
+    @keep_compiled
     def apply(params: Any, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:
         with double(params, x):
             return network.apply(params, prepare("x", x))
 
-    @immutable
+    @keep_compiled
     def kernel(x1: Float[Any, "n1 ..."], x2: Any = None, get: Any = "ntk") -> Any:
         wanted = (get,) if isinstance(get, str) else tuple(get)
         if not wanted or not {"ntk", "nngp"} >= set(wanted):

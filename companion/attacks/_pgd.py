@@ -47,8 +47,8 @@ def pgd(
         predict: any function of inputs (m, ...) with outputs (m, k) that JAX can differentiate, each output
             from its own input alone: a kernel predictor, one feature of it, a network. Compiled code is kept
             from call to call for pytrees, such as `regression.fit(...)` or `Partial(apply, params)` of
-            `jax.tree_util` (what such a function reads besides its arguments is frozen), and made anew for
-            any other.
+            `jax.tree_util`, and for what `kernels.keep_compiled` marked (what such a function reads besides
+            its arguments is frozen), and made anew for any other.
         x: clean inputs (m, ...), within the threat's bounds.
         labels: their classes (m,): 0 or 1 for one output, else in [0, k). Wanted classes if `targeted`.
         threat: norm, eps and bounds.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from companion._core.checks import batch, count, finite, one_of, same_inputs
-from companion._core.compile import double, free_memory, is_immutable, keep_compiled, network, refuse_mixing
+from companion._core.compile import double, free_memory, is_kept, made_once, network, refuse_mixing
 from companion._core.interrupt import deferred
 from companion.empirical._blocks import Plan, add_blocks, make_plan, pairs
 from companion.empirical._methods import choose, method
@@ -37,8 +37,8 @@ def empirical_ntk(
     Args:
         apply_fn: the network, `apply_fn(params, x) -> (n, k)`: a stax network, a Flax `module.apply`,
             or any plain function built from differentiable JAX operations. What companion made (an
-            architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled; any other
-            function is compiled at every call: see `empirical_ntk_fn`.
+            architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled, and what
+            `kernels.keep_compiled` marked; any other is compiled at every call: see `empirical_ntk_fn`.
         params: its parameters θ, a pytree of float32 or float64 arrays.
         x1: inputs (n1, ...), float32 or float64, finite. Float64 in params or inputs is computed as such.
         x2: inputs (n2, ...); None means x1: one triangle is computed and mirrored, exactly symmetric.
@@ -117,7 +117,7 @@ def empirical_ntk_fn(
     def first_outputs(params: Any, x: Any) -> tuple[Any, Any]:
         return apply_fn(params, x[:2])[0], apply_fn(params, x[:1])[0]
 
-    if is_immutable(apply_fn):  # faster the first time; of any other function op by op is, every later time
+    if is_kept(apply_fn):  # faster the first time; of any other function op by op is, every later time
         first_outputs = jax.jit(first_outputs)
 
     @deferred()
@@ -158,8 +158,8 @@ def empirical_ntk_fn(
     return kernel_fn
 
 
-# Kept for functions of ours, which never change.
-_kept = keep_compiled(
+# Kept for functions that never change.
+_kept = made_once(
     lambda apply_fn, *options: empirical_ntk_fn(apply_fn, **dict(zip(_OPTIONS, options, strict=True)))
 )
 _OPTIONS = ("reduce", "implementation", "batch_statistics", "memory", "progress")

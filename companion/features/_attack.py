@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number, same_inputs, within
-from companion._core.compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
+from companion._core.compile import Kind, double, kernel_entries, kernel_function, made_once, pixels
 from companion.attacks import Threat
 from companion.features._modes import Modes, feature_indices, wanted_signs, weights
 from companion.regression import KernelPredictor
@@ -101,7 +101,7 @@ def _blocks(f: KernelPredictor, q: int) -> Iterator[slice]:
         yield slice(first, min(first + size, q))
 
 
-@keep_compiled
+@made_once
 def _compiled(kernel: Callable[..., Any], kind: Kind) -> tuple[Callable[..., Any], ...]:
     """The first step, where all features share the input; the others, where each has its own; the verdict."""
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from companion._core.compile import Kind, cores, free_memory, keep_compiled, kernel_entries, pixels
+from companion._core.compile import Kind, cores, free_memory, kernel_entries, made_once, pixels
 
 Spec = tuple[tuple[int, ...], str]  # shape and dtype of a block of inputs
 
@@ -175,7 +175,7 @@ def _free(devices: tuple[Any, ...]) -> int:
     return free // 2 if devices[0].platform != "cpu" else free // (4 * len(devices))
 
 
-@keep_compiled
+@made_once
 def compiled(
     function: Callable[..., Any],
     kind: Kind,

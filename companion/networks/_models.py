@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from companion._core.checks import count, precise, random_key
-from companion._core.compile import double, immutable, is_immutable, precision
+from companion._core.compile import double, is_kept, keep_compiled, precision
 from companion._core.extras import missing
 from companion.networks._layers import outside_loops
 from companion.networks._modules import CNN, MLP, Norm, ResNet, SmallCNN
@@ -181,7 +181,7 @@ def evaluation(model: Model) -> Callable[..., Any]:
         with outside_loops():
             return _evaluated(model)(variables, x)
 
-    return immutable(apply_fn) if is_immutable(model.apply) else apply_fn
+    return keep_compiled(apply_fn) if is_kept(model.apply) else apply_fn
 
 
 @functools.lru_cache
@@ -253,7 +253,7 @@ def linearise_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
 
 def _ours(module: nn.Module, name: str) -> Model:
     model = from_flax(module, name=name)
-    immutable(model.apply)
+    keep_compiled(model.apply)
     return model
 
 

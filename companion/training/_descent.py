@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._core.checks import batch, count, number, same_inputs
-from companion._core.compile import double, keep_compiled, network
+from companion._core.compile import double, made_once, network
 from companion._core.interrupt import deferred, in_short_loops
 
 
@@ -104,7 +104,7 @@ def _trajectory(
     return np.stack(trajectory)
 
 
-@keep_compiled
+@made_once
 def _compiled(apply_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def loss(params: Any, x: Any, y: Any) -> Any:
         return 0.5 * jnp.sum((apply_fn(params, x) - y) ** 2)

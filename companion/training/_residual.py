@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number
-from companion._core.compile import double, keep_compiled, network
+from companion._core.compile import double, made_once, network
 from companion._core.interrupt import deferred, in_short_loops
 
 
@@ -60,8 +60,8 @@ def train_to_residual(
     gradient counts n / batch_size times, as an estimate of the full one.
 
     Args:
-        apply_fn: the network, `apply_fn(params, x) -> (n, k)`. An architecture's is kept compiled, any other
-            is compiled at every call.
+        apply_fn: the network, `apply_fn(params, x) -> (n, k)`. An architecture's is kept compiled, and
+            what `kernels.keep_compiled` marked; any other is compiled at every call.
         params: the initial parameters θ₀, float32 or float64.
         x: training inputs (n, ...).
         y: targets (n, k).
@@ -148,7 +148,7 @@ def _failure(residual: float, steps: int, level: float, rate: float) -> str:
     )
 
 
-@keep_compiled
+@made_once
 def _scaled(apply_fn: Any) -> Any:
     """The network times s. Trainings of one architecture from other weights share what is compiled."""
 
