@@ -138,7 +138,9 @@ def test_evaluation_has_the_kernel_of_the_parameters_alone(x64):
     kernel = empirical_ntk(networks.evaluation(model), (params, state), x, reduce="full")
     jacobian = jax.jacobian(lambda p: model.apply(p, state, x, False)[0])(params)
     rows = jnp.concatenate([leaf.reshape(3, 2, -1) for leaf in jax.tree.leaves(jacobian)], axis=-1)
-    np.testing.assert_allclose(kernel, jnp.einsum("iap,jbp->ijab", rows, rows), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        kernel, jnp.einsum("iap,jbp->iajb", rows, rows).reshape(6, 6), rtol=1e-8, atol=1e-8
+    )
 
 
 def test_initialization_is_the_module_s_own():

@@ -43,7 +43,8 @@ def empirical_ntk(
         x1: inputs (n1, ...), float32 or float64, finite. Float64 in params or inputs is computed as such.
         x2: inputs (n2, ...); None means x1: one triangle is computed and mirrored, exactly symmetric.
         reduce: "trace" for the mean over outputs, (1/k) Σ_a Θ̂_aa, which tends to the analytic kernel
-            as the width grows; "class" for Θ̂_aa of every output; "full" for all pairs of outputs.
+            as the width grows; "class" for Θ̂_aa of every output; "full" for all pairs of outputs, one
+            matrix with row i·k + a for output a of input i (`dynamics.per_output` takes it apart).
         implementation: in the terms of Novak et al. (2022), "jacobian" contraction, NTK-"vector_products" or
             "structured" derivatives (those of neural-tangents); "auto" by the rule of `empirical_ntk_fn`.
         batch_statistics: whether an example's outputs depend on the rest of the batch, as under batch
@@ -52,7 +53,7 @@ def empirical_ntk(
         progress: show a tqdm bar over pairs of blocks.
 
     Returns:
-        (n1, n2) for "trace"; (n1, n2, k) for "class"; (n1, n2, k, k) for "full"; in host memory.
+        (n1, n2) for "trace"; (n1, n2, k) for "class"; (n1·k, n2·k) for "full"; in host memory.
 
     Raises:
         TypeError: inputs or parameters that are not floating point.
@@ -102,7 +103,7 @@ def empirical_ntk_fn(
 
     >>> kernel_fn = empirical_ntk_fn(lambda w, x: x @ w, reduce="full")
     >>> kernel_fn(np.ones((3, 2), np.float32), np.eye(3, dtype=np.float32)).shape
-    (3, 3, 2, 2)
+    (6, 6)
     """
     one_of("reduce", reduce, ("trace", "class", "full"))
     one_of("implementation", implementation, ("auto", "jacobian", "vector_products", "structured"))
@@ -146,9 +147,10 @@ def empirical_ntk_fn(
                     ],
                 )
             k, planned = plans[key]
-            outputs = {"trace": (), "class": (k,), "full": (k, k)}[reduce]
             dtype = np.result_type(x1, other, *(leaf.dtype for leaf in jax.tree.leaves(params)))
-            out = np.zeros((len(x1), len(other), *outputs), dtype)
+            rows = k if reduce == "full" else 1
+            shape = (rows * len(x1), rows * len(other), *((k,) if reduce == "class" else ()))
+            out = np.zeros(shape, dtype)
             total = sum(pairs(plan) for _, plan in planned)
             with tqdm(total=total, desc="empirical NTK blocks", disable=not progress) as bar:
                 for chosen, plan in planned:

@@ -14,7 +14,6 @@ from companion._core.checks import count, finite, number
 from companion._core.compile import double_where, network
 from companion.empirical import empirical_ntk
 from companion.networks import Model, evaluation, linearise_at
-from companion.storage import flat
 
 
 @double_where("variables", "x")
@@ -131,7 +130,7 @@ def linear_features(
 
 def _full(apply_fn: Any, variables: Any, x: np.ndarray) -> np.ndarray:
     """The full kernel (n·k, n·k) in float64."""
-    return flat(empirical_ntk(apply_fn, variables, x, reduce="full").astype(float))
+    return empirical_ntk(apply_fn, variables, x, reduce="full").astype(float)
 
 
 def _combination(apply_fn: Any, variables: Any, x: np.ndarray, weights: np.ndarray) -> Any:

@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 
 from companion.empirical import Reduce, empirical_ntk_fn
 from companion.networks import Model, evaluation
-from companion.storage import flat
 from companion.training._step import attacked, right
 
 
@@ -52,8 +51,8 @@ class Probe:
 
     Attributes:
         x: inputs (m, ...), clean.
-        reduce: "full" keeps the (m·k, m·k) kernel of all outputs, row i·k + a for output a of input i;
-            "trace" the (m, m) mean over outputs.
+        reduce: as for `empirical_ntk`: "full" keeps the (m·k, m·k) kernel of all outputs, "trace" the (m, m)
+            mean over outputs.
         attack: None for kernels on clean inputs. An attack makes them on inputs attacked anew at every
             record, as the code of Tsilivis & Kempe (2022) does; a kernel then moves with its inputs too.
         labels: (m,), needed with an attack.
@@ -106,8 +105,7 @@ class Recorder:
             x = np.asarray(
                 attacked(variables, x, labels, traceable(self.probe.attack), self.key, model=self.model)
             )
-        kernel = self.kernel_fn(variables, x)
-        return kernel if self.probe.reduce == "trace" else flat(kernel)
+        return self.kernel_fn(variables, x)
 
 
 @functools.lru_cache(maxsize=32)
