@@ -8,6 +8,7 @@ import pytest
 
 from companion import data, dynamics, networks
 from companion.attacks import Threat, training_attack
+from companion.empirical import empirical_ntk
 from companion.experiments import dynamics as experiment
 from companion.experiments._shared import padded
 from companion.training import linear_solution, train
@@ -142,7 +143,10 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     images = data.load("mnist5k", n_train=100, n_test=50)
     model = networks.small_cnn(10, width=4)
     targets = data.targets(images.y_train[:10], 10)
-    solved = linear_solution(model, one.snapshots[2.0], images.x_train[:10], targets, ridge=1e-3)
+    kernel = empirical_ntk(networks.evaluation(model), one.snapshots[2.0], images.x_train[:10])
+    solved = linear_solution(
+        model, one.snapshots[2.0], images.x_train[:10], targets, ridge=1e-3 * np.diag(kernel).mean()
+    )
     outputs = networks.predict_fn(networks.linearised(model, centre=True), solved)(images.x_test[:30])
     clean = np.mean(np.asarray(outputs.argmax(axis=1)) == images.y_test[:30])
     assert found[0]["solved"][0, 1, experiment.PATHS.index("pgd"), 1, 0] == pytest.approx(clean, abs=1e-6)

@@ -464,14 +464,18 @@ def doubled():
 
 def test_the_linear_solution_is_kernel_regression(x64):
     variables, x, targets = doubled()
-    solved = linear_solution(MODEL, variables, x[:20], targets[:20], ridge=0.01)
+    solved = linear_solution(MODEL, variables, x[:20], targets[:20], ridge=0.3)
     rows = jax.jacobian(lambda p: MODEL.apply(p, {}, x, False)[0])(variables[0])
     rows = np.concatenate([np.asarray(leaf).reshape(180, -1) for leaf in jax.tree.leaves(rows)], axis=-1)
     kernel = rows @ rows.T
-    inner = kernel[:60, :60] + 0.01 * np.trace(kernel[:60, :60]) / 60 * np.eye(60)
+    inner = kernel[:60, :60] + 0.3 * np.eye(60)
     wanted = kernel[60:, :60] @ np.linalg.solve(inner, targets[:20].ravel())
     found = linearised(MODEL, centre=True).apply(*solved, x[20:], False)[0]
     np.testing.assert_allclose(found.ravel(), wanted, rtol=1e-7, atol=1e-9)
+    known = linear_solution(MODEL, variables, x[:20], targets[:20], ridge=0.3, k_train_train=kernel[:60, :60])
+    np.testing.assert_allclose(
+        linearised(MODEL, centre=True).apply(*known, x[20:], False)[0], found, rtol=1e-7, atol=1e-9
+    )
 
 
 def test_training_the_linearised_network_ends_at_the_solution(x64):
@@ -510,7 +514,11 @@ def test_wrong_targets_and_singular_kernels():
     variables = MODEL.init(jax.random.key(0), X[:1])
     with pytest.raises(ValueError, match=r"network's output shape \(4, 3\), got \(4, 1\)"):
         linear_solution(MODEL, variables, X[:4], np.ones((4, 1), np.float32))
-    with pytest.raises(ValueError, match="the kernel is singular to rounding: ridge must be more than 0"):
+    with pytest.raises(ValueError, match=r"k_train_train .* not positive definite .* add a ridge"):
         linear_solution(MODEL, variables, X[[0, 0, 0]], np.ones((3, 3), np.float32), ridge=0)
+    with pytest.raises(ValueError, match=r"targets must have shape \(12, k\), got \(9, 1\)"):
+        linear_solution(
+            MODEL, variables, X[:3], np.ones((3, 3), np.float32), k_train_train=np.eye(12, dtype=np.float32)
+        )
     with pytest.raises(ValueError, match="top must be at most 12, got 13"):
         linear_features(MODEL, variables, X[:4], np.ones((4, 3), np.float32), top=13)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
+from companion.empirical import empirical_ntk
 from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
 from companion.training import Probe, Run, linear_solution, train
@@ -311,8 +312,12 @@ def _frozen(
             )
             linear[i, j] = second.clean[-1], second.robust[-1]
         if case.n_solve:
+            some = images.x_train[: case.n_solve]
+            kernel = empirical_ntk(networks.evaluation(model), variables, some, reduce="full")
+            ridge = 1e-3 * np.trace(kernel, dtype=float) / len(kernel)
             f = networks.predict_fn(
-                frozen, linear_solution(model, variables, images.x_train[: case.n_solve], targets, ridge=1e-3)
+                frozen,
+                linear_solution(model, variables, some, targets, ridge=ridge, k_train_train=kernel),
             )
             x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
             attacked = pgd(f, x, y, threat, steps=10, early_stop=True, batch_size=512)
