@@ -73,7 +73,7 @@ def networks():
     rng = np.random.default_rng(1)
     for build in (fc, conv):
         net = build(2, width=6, n_outputs=3)
-        yield net.name, net.apply, lambda net=net: net.init(jax.random.key(1), X1.shape)
+        yield net.name, net.apply, lambda net=net: net.init(jax.random.key(1), X1)
     flax_net = FlaxNet()
     yield "Flax", flax_net.apply, lambda: flax_net.init(jax.random.key(1), jnp.asarray(X1))
     weights = rng.normal(size=(36, 3))
@@ -240,7 +240,7 @@ def test_batch_normalization_in_both_modes(train):
 def test_float32_is_symmetric_bit_for_bit_and_near_float64(implementation):
     net = conv(2, width=8, n_outputs=2)
     x = X1.astype(np.float32)
-    params = net.init(jax.random.key(0), x.shape)
+    params = net.init(jax.random.key(0), x)
     oracle = empirical_ntk(
         net.apply, jax.tree.map(lambda p: np.asarray(p, np.float64), params), X1, reduce="full"
     )
@@ -259,7 +259,7 @@ def test_a_wide_network_has_the_analytic_kernel():
     errors = []
     for width in (64, 4096):
         net = fc(1, width=width)
-        kernels = [empirical_ntk(net.apply, net.init(jax.random.key(s), FLAT.shape), FLAT) for s in range(4)]
+        kernels = [empirical_ntk(net.apply, net.init(jax.random.key(s), FLAT), FLAT) for s in range(4)]
         exact = np.asarray(net.kernel(FLAT))
         errors.append(np.mean([np.linalg.norm(k - exact) for k in kernels]) / np.linalg.norm(exact))
     assert errors[1] < 0.05
@@ -329,7 +329,7 @@ def test_free_memory_is_what_the_device_or_the_system_says():
 @pytest.mark.usefixtures("as_users_run")
 def test_wrong_arguments_are_named():
     net = fc(1, width=3)
-    params = net.init(jax.random.key(0), X1.shape)
+    params = net.init(jax.random.key(0), X1)
     assert_refused(
         [
             (

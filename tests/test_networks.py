@@ -248,7 +248,7 @@ def test_an_architecture_trains_as_its_own_gradient_descent_does():
     model, labels = networks.from_architecture(architecture), np.array([0, 1, 1, 0])
     assert networks.from_architecture(fc(1, width=8, n_outputs=2)) is model
     params, state = model.init(jax.random.key(3), x)
-    np.testing.assert_array_equal(params[0][0], architecture.init(jax.random.key(3), x.shape)[0][0])
+    np.testing.assert_array_equal(params[0][0], architecture.init(jax.random.key(3), x)[0][0])
     assert state == ()
 
     def loss(params):

@@ -61,7 +61,7 @@ def _of(model, x, of=lambda model: model):
 
 def _twice(a):
     made = empirical_ntk_fn(FC.apply)
-    return made(jax.tree.map(a, FC.init(KEY, X.shape)), a(X))
+    return made(jax.tree.map(a, FC.init(KEY, X)), a(X))
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ CASES = {
         rtol=1e-3,
     ),
 }
-_START = jax.tree.map(np.asarray, FC.init(KEY, X.shape))
+_START = jax.tree.map(np.asarray, FC.init(KEY, X))
 
 # Names of public modules that are in no case, and why.
 OTHERWISE = {

@@ -66,7 +66,7 @@ def test_a_wide_network_trains_like_its_kernel():
         expected = fitted.at(200 * rate).from_kernel(gram(net, z, x))
         runs = [
             gradient_descent(
-                net.apply, net.init(jax.random.key(s), x.shape), x, y, z, learning_rate=rate, record=[200]
+                net.apply, net.init(jax.random.key(s), x), x, y, z, learning_rate=rate, record=[200]
             )
             for s in range(3)
         ]
@@ -76,7 +76,7 @@ def test_a_wide_network_trains_like_its_kernel():
 
 def test_repeats_bit_for_bit_in_a_fresh_compilation():
     net = fc(1, width=16)
-    params = net.init(jax.random.key(0), X.shape)
+    params = net.init(jax.random.key(0), X)
     # A function that is not companion's own is compiled at every call.
     runs = [
         gradient_descent(
@@ -220,7 +220,7 @@ def test_a_smaller_scale_moves_the_parameters_farther():
     rng = np.random.default_rng(4)
     x, y = rng.uniform(size=(20, 6)).astype(np.float32), rng.choice([-1.0, 1.0], (20, 1)).astype(np.float32)
     net = fc(1, width=64)
-    start = net.init(jax.random.key(0), x.shape)
+    start = net.init(jax.random.key(0), x)
     top = float(np.linalg.eigvalsh(gram(fc(1), x)).max())
     moved = []
     for scale in (0.1, 1.0, 10.0, 100.0):

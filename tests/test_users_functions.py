@@ -301,7 +301,7 @@ KEYS = {
     "random_uniform": lambda key: attacks.random_uniform(X, THREAT, key=key),
     "sanity_checks": lambda key: attacks.sanity_checks(good, X, Y, Threat("linf", 0.4), key=key, steps=1),
     "local_linearity": lambda key: catastrophic.local_linearity(good, X, Y, THREAT, key=key),
-    "Architecture.init": lambda key: fc(1, width=2).init(key, X.shape),
+    "Architecture.init": lambda key: fc(1, width=2).init(key, X),
     "Model.init": lambda key: networks.mlp(1, depth=1, width=2).init(key, X),
 }
 
@@ -423,7 +423,7 @@ def test_images_too_small_are_told_what_would_do(name):
     make, side, message = SMALL[name]
     x = np.ones((2, side, side, 1), np.float32)
     with pytest.raises(ValueError, match=message):
-        make().init(KEY, x.shape if name == "myrtle" else x)
+        make().init(KEY, x)
     if name == "myrtle":
         with pytest.raises(ValueError, match=message):
             gram(make(), x)

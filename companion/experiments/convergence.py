@@ -88,7 +88,7 @@ def _at_initialization(config: Config, progress: bool) -> dict[str, np.ndarray]:
     for column, width in enumerate(tqdm(config.widths, desc="kernels", disable=not progress)):
         network = fc(config.depth, width=width)
         for seed in range(config.seeds):
-            kernel = empirical_ntk(network.apply, network.init(jax.random.key(seed), x.shape), x)
+            kernel = empirical_ntk(network.apply, network.init(jax.random.key(seed), x), x)
             errors[seed, column] = np.linalg.norm(kernel - exact) / np.linalg.norm(exact)
             if seed == 0:
                 examples.append(kernel)
@@ -114,7 +114,7 @@ def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
     for column, width in enumerate(tqdm(config.trained_widths, desc="training", disable=not progress)):
         network = fc(config.depth, width=width)
         for seed in range(config.trained_seeds):
-            start = network.init(jax.random.key(seed), x.shape)
+            start = network.init(jax.random.key(seed), x)
             outputs = gradient_descent(
                 network.apply, start, x, y, z, learning_rate=rate, record=config.record
             )

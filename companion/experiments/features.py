@@ -318,7 +318,7 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
     spec, _, width = name.partition(" at width ")
     if width:
         network = architecture(spec, width=int(width))
-        params = network.init(jax.random.key(seed), x.shape)
+        params = network.init(jax.random.key(seed), x)
         matrix = np.asarray(empirical_ntk(network.apply, params, x, reduce="trace"))
     else:
         matrix = gram(architecture(spec), x)
