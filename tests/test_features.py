@@ -17,7 +17,7 @@ from oracles import central_difference, kernels
 from refusals import assert_refused
 
 from companion import features as ft
-from companion import regression
+from companion import regression, statistics
 from companion.architectures import conv, fc
 from companion.attacks import Threat, fgsm, pgd, robust_accuracy
 from companion.features import _attack
@@ -704,7 +704,7 @@ def test_signs_of_eigenvectors_change_no_number(k):
         lambda f: np.array([ft.class_difference(f, POINTS, i) for i in range(5)]),
         lambda f: np.array([ft.class_difference(f, POINTS, i, label=0) for i in range(5)]),
         lambda f: ft.attack_shares(f, POINTS, POINTS[::-1], labels),
-        lambda f: ft.correlation(ft.outputs(f, POINTS), targets).value,
+        lambda f: ft.correlation(ft.outputs(f, POINTS), targets).r.value,
         lambda f: ft.usefulness(ft.correct(f, POINTS, labels), labels).p_value,
     ]
     for call in calls:
@@ -728,30 +728,6 @@ def test_signs_of_eigenvectors_change_no_number(k):
 # Usefulness
 
 
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
-@pytest.mark.parametrize("m", [1, 2, 30])
-def test_intervals_are_wilsons(m, level):
-    correct = np.arange(m)[:, None] < np.arange(m + 1)
-    found = ft.accuracies(correct, level=level)
-    for successes, (value, low, high) in enumerate(found):
-        interval = scipy.stats.binomtest(successes, m).proportion_ci(level, method="wilson")
-        assert value == successes / m
-        np.testing.assert_allclose((low, high), interval, atol=1e-12)
-    np.testing.assert_array_equal((found[0, 1], found[-1, 2]), (0, 1))
-    np.testing.assert_array_equal(ft.accuracies(correct), ft.accuracies(correct, level=0.95))
-
-
-@settings(max_examples=50)
-@given(
-    arrays(bool, st.tuples(st.integers(1, 40), st.integers(0, 5))),
-    st.floats(0.01, 0.999),
-)
-def test_accuracies_lie_in_their_intervals(correct, level):
-    value, low, high = ft.accuracies(correct, level=level).T
-    assert ((low >= 0) & (low <= value) & (value <= high) & (high <= 1)).all()
-    assert ((high > low) | (value == 0) | (value == 1)).all()
-
-
 @pytest.mark.parametrize("labels", [[0] * 12 + [1] * 8, [2] * 5 + [0] * 6 + [1] * 9, [1] * 20])
 def test_p_values_are_those_of_the_binomial_test(labels):
     labels = np.array(labels)
@@ -766,8 +742,10 @@ def test_p_values_are_those_of_the_binomial_test(labels):
     ]
     np.testing.assert_allclose(found.p_value, expected, rtol=1e-9)
     np.testing.assert_allclose(found.adjusted, slow_holm(found.p_value), rtol=1e-12)
-    np.testing.assert_array_equal(found.accuracy, ft.accuracies(correct, level=0.9))
-    np.testing.assert_array_equal(ft.usefulness(correct, labels).accuracy, ft.accuracies(correct, level=0.95))
+    np.testing.assert_array_equal(
+        found.accuracy.as_array(), statistics.proportion(correct, level=0.9).as_array()
+    )
+    assert ft.usefulness(correct, labels).accuracy.level == 0.95
 
 
 def test_features_that_guess_are_seldom_called_useful():
@@ -865,12 +843,13 @@ def test_with_one_output_it_is_pearsons(level):
     for i in range(5):
         one_sided = scipy.stats.pearsonr(f[:, i, 0], y[:, 0], alternative="greater")
         interval = scipy.stats.pearsonr(f[:, i, 0], y[:, 0]).confidence_interval(level)
-        np.testing.assert_allclose(found.value[i], [one_sided.statistic, *interval], rtol=1e-8, atol=1e-12)
+        wanted = [one_sided.statistic, *interval]
+        np.testing.assert_allclose(found.r[i].as_array(), wanted, rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(found.p_value[i], one_sided.pvalue, rtol=1e-8)
     np.testing.assert_allclose(found.adjusted, slow_holm(found.p_value), rtol=1e-12)
-    assert found.value[3, 0] > 0.3
-    assert found.value[2, 0] < -0.3
-    np.testing.assert_array_equal(ft.correlation(f, y).value, ft.correlation(f, y, level=0.95).value)
+    assert found.r[3].value > 0.3
+    assert found.r[2].value < -0.3
+    assert ft.correlation(f, y).r.level == 0.95
 
 
 def test_with_three_outputs_it_is_that_of_phi_and_the_projected_targets():
@@ -881,7 +860,7 @@ def test_with_three_outputs_it_is_that_of_phi_and_the_projected_targets():
     for i in range(12):
         phi = KERNELS["fc"][1](POINTS, FLAT) @ slow_modes("fc")[1][:, i]
         wanted = [sum(row * c[i]) for row in targets]
-        np.testing.assert_allclose(found.value[i, 0], np.corrcoef(phi, wanted)[0, 1], atol=1e-9)
+        np.testing.assert_allclose(found.r[i].value, np.corrcoef(phi, wanted)[0, 1], atol=1e-9)
         np.testing.assert_allclose(
             found.p_value[i], scipy.stats.pearsonr(phi, wanted, alternative="greater").pvalue, rtol=1e-7
         )
@@ -891,7 +870,7 @@ def test_with_three_outputs_it_is_that_of_phi_and_the_projected_targets():
         np.concatenate([outputs[:, :, :1], -outputs[:, :, :1]], axis=2),
         np.concatenate([targets[:, :1], -targets[:, :1]], axis=1),
     )
-    np.testing.assert_allclose(both.value, one.value, atol=1e-12)
+    np.testing.assert_allclose(both.r.as_array(), one.r.as_array(), atol=1e-12)
 
 
 def constant(value, m, k):
@@ -910,7 +889,7 @@ def test_what_does_not_vary_has_no_correlation(k, m):
         still = constant(number * np.array([0.9, -0.2, 0.4])[:k], m, k)
         for f, y in ((still, targets), (varying, still[:, 0]), (still, still[:, 0])):
             found = ft.correlation(f, y)
-            np.testing.assert_allclose(found.value, [[0, -np.tanh(z), np.tanh(z)]], rtol=1e-12)
+            np.testing.assert_allclose(found.r.as_array(), [[0, -np.tanh(z), np.tanh(z)]], rtol=1e-12)
             np.testing.assert_array_equal(found.p_value, [1])
             np.testing.assert_array_equal(found.adjusted, [1])
 
@@ -918,21 +897,21 @@ def test_what_does_not_vary_has_no_correlation(k, m):
 def test_what_agrees_or_disagrees_everywhere_has_a_correlation_of_one():
     y = np.array([[1.0], [-1.0], [1.0], [1.0], [-1.0]])
     found = ft.correlation(np.stack([2.0 * y, -3.0 * y, 0 * y], axis=1), y)
-    np.testing.assert_allclose(found.value[:2, 0], [1, -1], rtol=1e-12)
-    assert (np.abs(found.value) <= 1).all()
+    np.testing.assert_allclose(found.r[:2].value, [1, -1], rtol=1e-12)
+    assert (np.abs(found.r.as_array()) <= 1).all()
     assert found.p_value[0] < 1e-10
     assert found.p_value[1] > 1 - 1e-10
     assert found.p_value[2] == 1
     # Rounding takes none past one.
     y = np.random.default_rng(9).normal(size=(50, 1))
     found = ft.correlation(y[:, None] * np.linspace(-3, 3, 300)[:, None], y)
-    np.testing.assert_allclose(found.value[:, 0], np.repeat([-1, 1], 150), rtol=1e-12)
-    assert (np.abs(found.value) <= 1).all()
+    np.testing.assert_allclose(found.r.value, np.repeat([-1, 1], 150), rtol=1e-12)
+    assert (np.abs(found.r.as_array()) <= 1).all()
     np.testing.assert_allclose(found.p_value, np.repeat([1, 0], 150), atol=1e-12)
     exact = ft.correlation(
         np.array([1.0, -1.0, 1.0, -1.0])[:, None, None], np.array([1.0, -1, 1, -1])[:, None]
     )
-    np.testing.assert_array_equal(exact.value, [[1, 1, 1]])
+    np.testing.assert_array_equal(exact.r.as_array(), [[1, 1, 1]])
     np.testing.assert_array_equal(exact.p_value, [0])
 
 
@@ -1127,14 +1106,7 @@ def test_wrong_arguments_are_named():
                 lambda: ft.attack_shares(one(), POINTS, POINTS, LABELS[1], modes=13),
                 "modes must be at most 12",
             ),
-            (
-                lambda: ft.accuracies(np.ones(3, bool)),
-                r"correct must be \(m, q\) booleans .* got \(3,\) bool",
-            ),
-            (lambda: ft.accuracies(np.ones((3, 2))), r"correct must be \(m, q\) booleans .* float64"),
-            (lambda: ft.accuracies(np.ones((0, 2), bool)), r"with m ≥ 1, got \(0, 2\)"),
-            (lambda: ft.accuracies(RIGHT, level=1.0), r"level must lie in \(0, 1\), got 1\.0"),
-            (lambda: ft.accuracies(RIGHT, level=0), r"level must lie in \(0, 1\), got 0"),
+            (lambda: ft.usefulness(np.ones(3, bool), np.arange(3)), r"correct must be \(m, q\) booleans"),
             (lambda: ft.usefulness(RIGHT, np.arange(4)), r"labels must have shape \(5,\), got \(4,\)"),
             (lambda: ft.usefulness(RIGHT, np.ones(5)), "labels must be integers, got float64"),
             (lambda: ft.usefulness(RIGHT * 1, np.arange(5)), r"correct must be \(m, q\) booleans"),
