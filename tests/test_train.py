@@ -169,6 +169,11 @@ def test_records_are_what_they_say():
     assert list(run.snapshots) == [0, 3]
     assert same(run.snapshots[3], run.variables)
     outputs = MODEL.apply(*run.variables, X, False)[0]
+    np.testing.assert_allclose(run.predict(MODEL)(X), outputs, rtol=1e-6)
+    first = MODEL.apply(*run.snapshots[0], X, False)[0]
+    np.testing.assert_allclose(run.predict(MODEL, epoch=0)(X), first, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"epoch must be one of the snapshots \[0.*3.*\], got 2"):
+        run.predict(MODEL, epoch=2)
     assert run.clean[-1] == np.mean(np.asarray(outputs.argmax(axis=1)) == Y)
     assert run.robust[-1] <= run.clean[-1]
     for epoch, kernel in ((0, run.kernels[0]), (3, run.kernels[-1])):

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
 from companion.empirical import Reduce, empirical_ntk_fn
-from companion.networks import Model, evaluation
+from companion.networks import Model, evaluation, predict_fn
 from companion.training._step import attacked, right
 
 
@@ -43,6 +43,23 @@ class Run:
     kernels: Any
     snapshots: Mapping[float, tuple[Any, Any]]
     switched: float | None = None
+
+    def predict(self, model: Model, *, epoch: float | int | None = None) -> Partial:
+        """The trained network as a function of inputs, to evaluate and attack: see `networks.predict_fn`.
+
+        Args:
+            model: the one that was trained; a run is numbers alone, and does not keep it.
+            epoch: one of `snapshots`; None: the end.
+
+        Returns:
+            A function of x (n, ...) with outputs (n, k).
+
+        Raises:
+            ValueError: an epoch of which no snapshot was kept.
+        """
+        if epoch is not None and epoch not in self.snapshots:
+            raise ValueError(f"epoch must be one of the snapshots {sorted(self.snapshots)}, got {epoch}")
+        return predict_fn(model, self.variables if epoch is None else self.snapshots[epoch])
 
 
 @dataclass(frozen=True)

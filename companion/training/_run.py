@@ -110,6 +110,8 @@ def train(
     ...     batch_size=4, record=[0, 50], x_test=x, labels_test=labels)
     >>> run.epochs, float(run.clean[-1])
     (array([ 0., 50.]), 1.0)
+    >>> run.predict(mlp(2, width=16))(x).shape
+    (4, 2)
     """
     checks.kinds(model, optimizer)
     random_key("key", key)
