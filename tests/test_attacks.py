@@ -821,23 +821,7 @@ def test_wrong_arguments_are_named():
             (lambda: Threat("linf", np.inf), "eps must be finite"),
             (lambda: Threat("linf", np.nan), "eps must be at least 0.0, got nan"),
             (lambda: Threat("linf", "8/255"), "eps must be a number, got '8/255'"),
-            (lambda: Threat("linf", 0.1, (1, 0)), "bounds must be two increasing finite numbers"),
-            (lambda: Threat("linf", 0.1, (0, np.inf)), "bounds must be two increasing finite numbers"),
-            (lambda: Threat("linf", 0.1, (0, np.nan)), "bounds must be two increasing finite numbers"),
-            (lambda: Threat("linf", 0.1, (0, 1, 2)), r"bounds must be two numbers, got \(0, 1, 2\)"),
-            (lambda: Threat("linf", 0.1, 1), "bounds must be two numbers, got 1"),
             (lambda: pgd(3, HALF, ONES, LINF), r"predict must be a function of inputs \(m, ...\), got 3"),
-            (
-                lambda: pgd(first_pixel, 255 * HALF, ONES, LINF),
-                r"x must lie in the bounds \(0.0, 1.0\), got 127.5 to 127",
-            ),
-            (
-                lambda: fgsm(first_pixel, -HALF, ONES, LINF),
-                r"x must lie in the bounds \(0.0, 1.0\), got -0.5 to -0.5",
-            ),
-            (lambda: one_step(KERNEL, -HALF, ONES, LINF), "x must lie in the bounds"),
-            (lambda: random_sign(-HALF, LINF, key=KEY), "x must lie in the bounds"),
-            (lambda: random_uniform(2.5 * HALF, LINF, key=KEY), "x must lie in the bounds"),
             (lambda: random_uniform(HALF > 0, LINF, key=KEY), "x must be float32 or float64, got bool"),
             (lambda: random_sign(HALF[0], LINF, key=KEY), r"x must be a batch \(n, ...\)"),
             (lambda: pgd(first_pixel, HALF * np.nan, ONES, LINF), "x has 6 NaN or infinite entries"),
@@ -845,15 +829,6 @@ def test_wrong_arguments_are_named():
                 lambda: pgd(first_pixel, HALF.astype(int), ONES, LINF),
                 "x must be float32 or float64, got int64",
             ),
-            (lambda: pgd(first_pixel, HALF, ONES[:2], LINF), r"labels must have shape \(3,\), got \(2,\)"),
-            (
-                lambda: pgd(first_pixel, HALF, ONES[:, None], LINF),
-                r"labels must have shape \(3,\), got \(3, 1\)",
-            ),
-            (lambda: pgd(first_pixel, HALF, ONES / 1, LINF), "labels must be integers, got float64"),
-            (lambda: pgd(first_pixel, HALF, ONES > 0, LINF), "labels must be integers, got bool"),
-            (lambda: pgd(first_pixel, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\), got 2 to 2"),
-            (lambda: pgd(first_pixel, HALF, -ONES, LINF), r"labels must lie in \[0, 2\), got -1 to -1"),
             (lambda: pgd(lambda x: x[:, 0], HALF, ONES, LINF), r"predict must return outputs \(m, k\)"),
             (
                 lambda: pgd(lambda x: x.sum(), HALF, ONES, LINF),
@@ -899,7 +874,6 @@ def test_wrong_arguments_are_named():
                 lambda: one_step(len, HALF, ONES, LINF),
                 "f must come from regression.fit",
             ),
-            (lambda: one_step(KERNEL, HALF, 2 * ONES, LINF), r"labels must lie in \[0, 2\)"),
             (
                 lambda: one_step(KERNEL, HALF, ONES, LINF, batch_size=0),
                 "batch_size must be at least 1",
@@ -917,7 +891,6 @@ def test_wrong_arguments_are_named():
                 "queries must be at least 1, got 0",
             ),
             (lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, loss="hinge"), "loss must be one of"),
-            (lambda: square(first_pixel, 3 * GREY, ONES, LINF, key=KEY), "x must lie in the bounds"),
             (
                 lambda: attacks.robust_accuracy(first_pixel, [], ONES),
                 "attacked must hold at least one array, got none",
@@ -934,7 +907,6 @@ def test_wrong_arguments_are_named():
                 lambda: attacks.robust_accuracy(first_pixel, [HALF, HALF[:2]], ONES),
                 r"labels must have shape \(2,\), got \(3,\)",
             ),
-            (lambda: attacks.robust_accuracy(first_pixel, HALF, ONES / 1), "labels must be integers"),
             (
                 lambda: attacks.robust_accuracy(first_pixel, HALF.astype(int), ONES),
                 "x must be float32 or float64",

@@ -101,11 +101,8 @@ def test_estimates_print_their_interval():
 def test_wrong_arguments_are_named():
     assert_refused(
         [
-            (lambda: accuracy(ONES, np.array([0, 1, 2, 0])), r"labels must lie in \[0, 2\), got 0 to 2"),
-            (lambda: accuracy(ONES, np.array([0, 1])), r"labels must have shape \(4,\), got \(2,\)"),
             (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
             (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
-            (lambda: accuracy(ONES, np.array([0.5, 1.0, 0.0, 1.0])), "labels must be integers, got float64"),
             (lambda: proportion(np.ones((3, 2))), r"right must be .* booleans, n ≥ 1, got \(3, 2\) float64"),
             (lambda: proportion(np.ones((0, 2), bool)), r"n ≥ 1, got \(0, 2\)"),
             (lambda: proportion(np.ones((1, 1, 1), bool)), r"got \(1, 1, 1\)"),

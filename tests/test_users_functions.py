@@ -1,6 +1,5 @@
 """Functions, keys and labels of the user's are checked alike wherever they come in."""
 
-import re
 import subprocess
 import sys
 
@@ -12,17 +11,15 @@ import pytest
 import scipy.linalg
 from jax.tree_util import Partial
 
-from companion import attacks, catastrophic, features, networks, training
+from companion import attacks, catastrophic, networks, training
 from companion import regression as rg
 from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat
 from companion.catastrophic._one_step import _leading
-from companion.data import targets
 from companion.dynamics._measures import largest
 from companion.empirical import empirical_ntk
 from companion.kernels import gram, keep_compiled
 from companion.regression import from_coefficients
-from companion.statistics import accuracy
 
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
 IMAGES = np.random.default_rng(1).uniform(0.2, 0.8, (2, 4, 4, 1)).astype(np.float32)
@@ -316,58 +313,6 @@ def test_keys(name):
             KEYS[name](wrong)
     new, old = KEYS[name](KEY), KEYS[name](jax.random.PRNGKey(0))
     jax.tree.map(np.testing.assert_array_equal, new, old)
-
-
-LABELS = {
-    "pgd": lambda y: attacks.pgd(good, X, y, THREAT, steps=1),
-    "square": lambda y: attacks.square(lambda x: x.mean((1, 2)), X.reshape(4, 1, 2, 1), y, THREAT, key=KEY),
-    "one_step": lambda y: attacks.one_step(from_coefficients(fc(1), X, ALPHA), X, y, THREAT),
-    "robust_accuracy": lambda y: attacks.robust_accuracy(good, X, y),
-    "transfer": lambda y: attacks.transfer({"x": X}, {"f": good}, X, y),
-    "gradient_directions": lambda y: catastrophic.gradient_directions(good, X, y, rank=1),
-    "local_linearity": lambda y: catastrophic.local_linearity(good, X, y, THREAT, key=KEY),
-    "accuracy": lambda y: accuracy(good(X), y),
-    "correct": lambda y: features.correct(of(fc(1)), X, y),
-    "correct_under_attack": lambda y: features.correct_under_attack(of(fc(1)), X, y, THREAT),
-    "attack_shares": lambda y: features.attack_shares(of(fc(1)), X, X, y),
-    "targets": lambda y: targets(y, 2),
-    "usefulness": lambda y: features.usefulness(np.ones((4, 1), bool), y),
-}
-
-
-@pytest.mark.parametrize("name", LABELS)
-@pytest.mark.usefixtures("as_users_run")
-def test_labels(name):
-    with pytest.raises(TypeError, match="labels must be integers, got float64"):
-        LABELS[name](np.ones(4))
-    if name != "targets":
-        with pytest.raises(ValueError, match=r"labels must have shape \(4,\), got \(3,\)"):
-            LABELS[name](np.zeros(3, int))
-    if name != "usefulness":
-        for wrong in (np.full(4, 2), np.full(4, -1)):
-            with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), got "):
-                LABELS[name](wrong)
-
-
-BOUNDED = {
-    "pgd": lambda x: attacks.pgd(good, x, Y, THREAT),
-    "one_step": lambda x: attacks.one_step(from_coefficients(fc(1), X, ALPHA), x, Y, THREAT),
-    "random_sign": lambda x: attacks.random_sign(x, THREAT, key=KEY),
-    "correct_under_attack": lambda x: features.correct_under_attack(of(fc(1)), x, Y, THREAT),
-}
-
-
-@pytest.mark.parametrize(
-    ("value", "by"), [(1 + 2.0**-23, "1.19e-07"), (-(2.0**-25), "2.98e-08")], ids=["above", "below"]
-)
-@pytest.mark.parametrize("name", BOUNDED)
-def test_a_pixel_out_by_rounding_is_told_with_its_cure(name, value, by):
-    x = X.copy()
-    x[1, 1] = value
-    message = rf"{re.escape(repr(value))} is outside by {by}\. .*np\.clip\(x, 0, 1\) cures it"
-    with pytest.raises(ValueError, match=message):
-        BOUNDED[name](x)
-    assert np.isfinite(np.asarray(BOUNDED[name](np.clip(x, 0, 1)), float)).all()
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
