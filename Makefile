@@ -35,7 +35,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve lint test wheel matrix notebooks compat nt-suite measure address clean distclean
+.PHONY: help env js book serve lint test wheel matrix notebooks compat nt-suite measure clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
@@ -48,7 +48,6 @@ help:
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
 	@echo "make measure     both commands in fresh clones; writes README's times, disk and memory"
-	@echo "make address     put another repository's address everywhere (REPO=owner/name)"
 	@echo "make clean       remove what was built; make distclean: .venv and .cache too"
 	@echo "Another Python: make PYTHON=python3.13 book"
 
@@ -97,10 +96,6 @@ nt-suite: env
 
 measure: env
 	@$(RUN) tools/measure.py $(ARGS)
-
-address: env
-	@[ -n "$(REPO)" ] || { echo "make address REPO=owner/name"; exit 1; }
-	@$(RUN) tools/repository.py --write "$(REPO)"
 
 clean:
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info

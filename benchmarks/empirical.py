@@ -42,8 +42,7 @@ def toys():
     key = jax.random.key(0)
     for net, shape in ((fc(1, width=4, n_outputs=2), (3, 8)), (PaperCNN(2), (2, 4, 4, 3))):
         x = np.ones(shape, np.float32)
-        params = net.init(key, x[:1]) if isinstance(net, nn.Module) else net.init(key, shape)
-        yield f"toy of shape {shape}", net.apply, params, x, "trace", IMPLEMENTATIONS
+        yield f"toy of shape {shape}", net.apply, net.init(key, x[:1]), x, "trace", IMPLEMENTATIONS
 
 
 def cases():
@@ -54,11 +53,11 @@ def cases():
         net, x = fc(2, width=512, n_outputs=k), rng.uniform(size=(n, 784)).astype(np.float32)
         # The Jacobian of 250 images x 10 outputs would take 7 GB.
         names = IMPLEMENTATIONS if n == 20 else ("auto", "structured")
-        yield f"fc, {n} x {k}, {reduce}", net.apply, net.init(key, x.shape), x, reduce, names
+        yield f"fc, {n} x {k}, {reduce}", net.apply, net.init(key, x), x, reduce, names
     for n, k, reduce in ((20, 1, "trace"), (20, 10, "full"), (100, 10, "trace")):
         net, x = conv(2, width=32, n_outputs=k), rng.uniform(size=(n, 16, 16, 3)).astype(np.float32)
         names = IMPLEMENTATIONS if k == 1 else IMPLEMENTATIONS[:3]
-        yield f"small conv, {n} x {k}, {reduce}", net.apply, net.init(key, x.shape), x, reduce, names
+        yield f"small conv, {n} x {k}, {reduce}", net.apply, net.init(key, x), x, reduce, names
     for n, k, reduce in ((20, 1, "trace"), (20, 10, "full"), (60, 10, "trace"), (60, 10, "full")):
         net, x = PaperCNN(k), rng.uniform(size=(n, 32, 32, 3)).astype(np.float32)
         names = IMPLEMENTATIONS if k == 1 else IMPLEMENTATIONS[:3]

@@ -9,10 +9,11 @@ is its face, and says what is in it. Import the rooms you need: `from companion 
     kernels          Gram matrices in tiles, in memory or in a folder
     empirical        the tangent kernel of any finite network
     regression       fit(kernel, x, targets): the kernel predictor at any time, its gradients, its spectrum
+    classifier       that predictor as a scikit-learn classifier
     attacks          FGSM and PGD (_pgd), square attack, one-step formula, threats, losses, transfer, checks
     features         eigenfeatures: useful, robust, attacked one by one
     dynamics         how a kernel moves along training
-    training         train: standard, adversarial, linearised; gradient descent in the lazy regime
+    training         train: standard, adversarial, linearized; gradient descent in the lazy regime
     normalization    of inputs and of layers, with a say in whose statistics
     warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
     statistics       estimates with intervals

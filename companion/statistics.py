@@ -5,28 +5,36 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from companion._core.checks import class_labels, finite, predicted
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its confidence interval; formats as "0.912 [0.893, 0.928]".
+    """A number with its confidence interval, or several; one formats as "0.912 [0.893, 0.928]".
 
     Attributes:
-        value: the estimate.
-        low: lower end of the interval.
+        value: the estimate, or an array of them: `estimate[i]` is then one, `estimate[:5]` are five.
+        low: lower end of the interval, as many as there are values.
         high: upper end.
-        level: coverage of the interval, such as 0.95.
-        n: how many observations it rests on.
+        level: coverage of each interval, such as 0.95.
+        n: how many observations each rests on.
     """
 
-    value: float
-    low: float
-    high: float
+    value: float | Float[np.ndarray, " q"]
+    low: float | Float[np.ndarray, " q"]
+    high: float | Float[np.ndarray, " q"]
     level: float
     n: int
+
+    def __getitem__(self, index: Any) -> "Estimate":
+        """One or some of several."""
+        return Estimate(self.value[index], self.low[index], self.high[index], self.level, self.n)
+
+    def as_array(self) -> Float[np.ndarray, "... 3"]:
+        """Value, low and high along the last axis, as records keep them."""
+        return np.stack([self.value, self.low, self.high], axis=-1)
 
     def __format__(self, spec: str) -> str:
         """Value and interval, each in the given number format (three decimals by default)."""
@@ -64,13 +72,41 @@ def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float
     outputs = np.asarray(outputs)
     if outputs.ndim != 2 or not outputs.size:
         raise ValueError(f"outputs must be (n, k) with n ≥ 1, got {outputs.shape}")
-    n = len(outputs)
-    labels = class_labels("labels", labels, n, outputs.shape[1])
+    labels = class_labels("labels", labels, len(outputs), outputs.shape[1])
     finite("outputs", outputs)
+    return proportion(predicted(outputs) == labels, level=level)
+
+
+def proportion(right: Bool[Any, "..."], *, level: float = 0.95) -> Estimate:
+    """Share of observations that are so, with its Wilson interval; of each column where there are several.
+
+    Args:
+        right: (n,) booleans, or (n, q), such as `features.correct` and `features.correct_under_attack` give:
+            then usefulness or robustness of each of q features.
+        level: coverage of each interval, in (0, 1).
+
+    Returns:
+        The estimate, in [0, 1]; of q columns one with arrays (q,).
+
+    Raises:
+        ValueError: no booleans, another shape, n = 0, level outside (0, 1).
+
+    Source: Wilson (1927), Journal of the American Statistical Association 22.
+
+    >>> print(proportion(np.array([True, False, True, True])))
+    0.750 [0.301, 0.954]
+    """
+    right = np.asarray(right)
+    if right.ndim not in (1, 2) or right.dtype != bool or not len(right):
+        raise ValueError(f"right must be (n,) or (n, q) booleans, n ≥ 1, got {right.shape} {right.dtype}")
     _check_level(level)
-    correct = int((predicted(outputs) == labels).sum())
-    interval = scipy.stats.binomtest(correct, n).proportion_ci(level, method="wilson")
-    return Estimate(correct / n, float(interval.low), float(interval.high), level, n)
+    n, share, z = len(right), right.mean(axis=0), scipy.stats.norm.isf((1 - level) / 2)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = np.where(share == 0, 0.0, center - half), np.where(share == 1, 1.0, center + half)
+    if right.ndim == 1:
+        return Estimate(float(share), float(low), float(high), level, n)
+    return Estimate(share, low, high, level, n)
 
 
 def mean(values: Float[Any, " n"], *, level: float = 0.95) -> Estimate:

@@ -51,7 +51,7 @@ def test_fc_sees_images_as_flat_vectors():
     flat = images.reshape(3, -1)
     net = fc(2, width=8)
     np.testing.assert_array_equal(net.kernel(images), net.kernel(flat))
-    params = net.init(jax.random.key(0), images.shape)
+    params = net.init(jax.random.key(0), images)
     np.testing.assert_array_equal(net.apply(params, images), net.apply(params, flat))
 
 
@@ -114,7 +114,7 @@ def test_output_covariance_of_many_networks_is_the_nngp_kernel(build):
     expected = np.asarray(net.kernel(x, None, "nngp"))
     samples = []
     for seed in range(8):
-        outputs = net.apply(net.init(jax.random.key(seed), x.shape), x)
+        outputs = net.apply(net.init(jax.random.key(seed), x), x)
         samples.append(np.asarray(outputs) @ np.asarray(outputs).T / 1000)
     error = np.std(samples, axis=0, ddof=1) / np.sqrt(8)
     assert (np.abs(np.mean(samples, axis=0) - expected) < 5 * error + 1e-3).all()
@@ -122,8 +122,15 @@ def test_output_covariance_of_many_networks_is_the_nngp_kernel(build):
 
 def test_parameters_do_not_depend_on_the_batch_size():
     net = conv(1, width=3)
-    shapes = [jax.tree.map(jnp.shape, net.init(jax.random.key(0), (n, 4, 4, 1))) for n in (1, 50)]
+    shapes = [jax.tree.map(jnp.shape, net.init(jax.random.key(0), np.ones((n, 4, 4, 1)))) for n in (1, 50)]
     assert shapes[0] == shapes[1]
+
+
+def test_parameters_depend_on_the_shape_of_the_inputs_alone():
+    net, shape = fc(1, width=3), jax.ShapeDtypeStruct((4, 5), np.float32)
+    found = [net.init(jax.random.key(0), x) for x in (np.zeros((4, 5), np.float64), np.ones((4, 5)), shape)]
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, found[0])
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -141,16 +148,16 @@ def test_wrong_arguments_are_named():
             (lambda: fc(w_std=np.inf), ValueError, "w_std must be finite"),
             (lambda: conv(pool=1), TypeError, "pool must be True or False"),
             (
-                lambda: fc().init(jax.random.key(0), np.ones((2, 3))),
+                lambda: fc().init(jax.random.key(0), (2, 3)),
                 TypeError,
-                "shape must be the inputs' shape",
+                r"x must be a batch of inputs, got \(2, 3\)",
             ),
             (
-                lambda: fc().init(jax.random.key(0), (5,)),
+                lambda: fc().init(jax.random.key(0), np.ones(5)),
                 ValueError,
-                r"shape must be a batch .* got shape \(5,\)",
+                r"x must be a batch .* got shape \(5,\)",
             ),
-            (lambda: fc().init(0, (2, 3)), TypeError, "key must be a JAX random key"),
+            (lambda: fc().init(0, np.ones((2, 3))), TypeError, "key must be a JAX random key"),
             (
                 lambda: conv().kernel(np.ones((2, 9))),
                 ValueError,
@@ -203,7 +210,7 @@ def test_the_myrtle_kernel_in_float64_with_the_cure_of_its_refusal():
 def test_a_myrtle_network_has_its_shape_and_refuses_other_depths():
     net = myrtle(7, width=4, n_outputs=3)
     x = np.ones((2, 16, 16, 1), np.float32)
-    assert net.apply(net.init(jax.random.key(0), x.shape), x).shape == (2, 3)
+    assert net.apply(net.init(jax.random.key(0), x), x).shape == (2, 3)
     with pytest.raises(ValueError, match="depth must be one of"):
         myrtle(6)
 
@@ -241,7 +248,7 @@ def test_finite_networks_are_those_of_neural_tangents(name):
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
     x = x.reshape(3, -1) if name == "fc" else x
     (init, apply, _), key = stax_network(name), jax.random.key(1)
-    params, (_, expected) = FINITE[name].init(key, x.shape), init(key, (1, *x.shape[1:]))
+    params, (_, expected) = FINITE[name].init(key, x), init(key, (1, *x.shape[1:]))
     assert jax.tree.structure(params) == jax.tree.structure(expected)
     for mine, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -273,11 +280,11 @@ f = regression.fit(fc(1), x, 2.0 * y[:, None] - 1)
 threat = attacks.Threat("linf", 0.1)
 assert attacks.pgd(f, x, y, threat, steps=2).shape == x.shape
 net = fc(1, width=8)
-assert empirical_ntk(net.apply, net.init(jax.random.key(0), x.shape), x).shape == (8, 8)
+assert empirical_ntk(net.apply, net.init(jax.random.key(0), x), x).shape == (8, 8)
 model, sgd, key = networks.mlp(2, depth=1, width=4), optax.sgd(0.1), jax.random.key(0)
 train(model, x, y, epochs=1, batch_size=4, optimizer=sgd, key=key)
 for kernel in (conv(1, pool=True), myrtle(5)):
-    kernel.init(jax.random.key(0), x.shape)
+    kernel.init(jax.random.key(0), x)
     try:
         gram(kernel, x)
     except ImportError as error:

@@ -10,10 +10,10 @@ import pytest
 
 from companion import data
 from companion import regression as kr
-from companion._core.compile import immutable
 from companion.architectures import fc
 from companion.attacks import Threat, fgsm, one_step, pgd, training_attack, two_logits
-from companion.networks import predict_fn, small_cnn
+from companion.kernels import keep_compiled
+from companion.networks import small_cnn
 from companion.regression import from_coefficients
 from companion.statistics import accuracy
 from companion.training import train
@@ -39,7 +39,7 @@ def two_classes():
     return digits(fc(1).kernel, (4, 9))
 
 
-@immutable
+@keep_compiled
 def exponential(a, b, get):
     return jnp.exp(a.reshape(len(a), -1) @ b.reshape(len(b), -1).T / 100)
 
@@ -105,7 +105,7 @@ def test_an_adversarially_trained_network_resists_foolbox_as_it_resists_us():
     left = []
     for attack in (None, training_attack(threat, steps=3)):
         run = train(model, found.x_train, found.y_train, epochs=6, attack=attack, **options)
-        f = predict_fn(model, run.variables)
+        f = run.predict(model)
         theirs = fb.attacks.LinfPGD(steps=20, abs_stepsize=0.02, random_start=False)
         attacked, fooled = attacked_by_foolbox(theirs, f, x, labels, 0.1)
         ours = pgd(f, x, labels, threat, steps=20, step_size=0.02, loss="cross_entropy", best_iterate=False)

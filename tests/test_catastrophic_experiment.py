@@ -178,7 +178,7 @@ def test_the_switch_is_fgsm_until_the_alarm(found):
 
 
 def test_final_is_pgd_with_restarts_on_all_test_images(found, one, images):
-    f, threat = networks.predict_fn(experiment.model_of(TOY, 10), one.variables), Threat("linf", TOY.eps)
+    f, threat = one.predict(experiment.model_of(TOY, 10)), Threat("linf", TOY.eps)
     key = jax.random.key(1001)
     attacked = pgd(f, images.x_test, images.y_test, threat, steps=3, restarts=2, key=key, early_stop=True)
     for i, points in enumerate((images.x_test, attacked)):

@@ -330,8 +330,6 @@ WRONG = {
     "load('digits', n_test=10.0)": ("TypeError", "n_test", "10.0"),
     "load('digits', n_train=5, seed=-1)": ("ValueError", "seed must be at least 0", "-1"),
     "load('digits', n_train=5, seed='a')": ("TypeError", "seed", "'a'"),
-    "targets([0.0, 1.0])": ("TypeError", "labels must be integers", "float64"),
-    "targets([[0], [1]])": ("ValueError", "labels must have shape (n,)", "(2, 1)"),
     "targets([0, 3], 3)": ("ValueError", "labels must lie in [0, 3)", "0 to 3"),
     "targets([0, -1])": ("ValueError", "labels must lie in [0, 2)", "-1"),
     "targets([0, 0], 1)": ("ValueError", "n_classes must be at least 2", "1"),

@@ -12,7 +12,7 @@ FLOORS = (
     {"data", "results", "neural_tangents"},
     {"architectures", "kernels", "empirical"},
     {"regression", "networks", "dynamics"},
-    {"normalization"},
+    {"normalization", "classifier"},
     {"attacks"},
     {"training", "features"},
     {"warm_start", "catastrophic"},

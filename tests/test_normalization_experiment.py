@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from companion import data, networks
+from companion import data
 from companion.attacks import Threat, pgd
 from companion.experiments import normalization as experiment
 from companion.normalization import BatchNorm
@@ -144,7 +144,7 @@ def test_both_modes_are_one_where_both_take_the_batch_s_statistics():
 
 def test_the_end_is_attacked_in_pixels(found, normed):
     test = images()
-    f = networks.predict_fn(experiment.model_of(TOY, NORMED, 10), normed.variables)
+    f = normed.predict(experiment.model_of(TOY, NORMED, 10))
     attacked = pgd(
         f, test.x_test, test.y_test, Threat("linf", TOY.eps), steps=3, restarts=1, key=jax.random.key(1000)
     )
@@ -179,7 +179,7 @@ def test_activations_are_those_of_the_convolutions():
     # The dense layer on what follows them is the network.
     dense = raw.variables[0]["Dense_0"]
     outputs = pooled(second).reshape(5, -1) @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
-    f = networks.predict_fn(experiment.model_of(TOY, RAW, 10), raw.variables)
+    f = raw.predict(experiment.model_of(TOY, RAW, 10))
     np.testing.assert_allclose(f(x), outputs, rtol=1e-3, atol=1e-4)
 
 

@@ -61,7 +61,7 @@ def _of(model, x, of=lambda model: model):
 
 def _twice(a):
     made = empirical_ntk_fn(FC.apply)
-    return made(jax.tree.map(a, FC.init(KEY, X.shape)), a(X))
+    return made(jax.tree.map(a, FC.init(KEY, X)), a(X))
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,9 @@ CASES = {
     "features.correct_under_attack": Case(
         lambda a: features.correct_under_attack(_features(a), a(X), Y, THREAT) * 1.0, np.float64
     ),
-    "features.correlation": Case(lambda a: features.correlation(a(ALPHA)[:, None], a(ALPHA)).value, **NUMPY),
+    "features.correlation": Case(
+        lambda a: features.correlation(a(ALPHA)[:, None], a(ALPHA)).r.value, **NUMPY
+    ),
     "features.exciting": Case(
         lambda a: features.exciting(_features(a), 0, THREAT, a(X), steps=1), double_off=False
     ),
@@ -170,7 +172,7 @@ CASES = {
     "networks.resnet": Case(_of(networks.resnet(2, blocks=(1,), width=2), IMAGES)),
     "networks.evaluation": Case(lambda a: networks.evaluation(MLP)(MLP.init(KEY, a(X)), a(X))),
     "networks.predict_fn": Case(lambda a: networks.predict_fn(MLP, MLP.init(KEY, a(X)))(a(X))),
-    "networks.linearised": Case(_of(MLP, X, networks.linearised)),
+    "networks.linearized": Case(_of(MLP, X, networks.linearized)),
     "normalization.input_statistics": Case(
         lambda a: normalization.input_statistics(a(IMAGES), "standardized")[0], np.float32
     ),
@@ -236,14 +238,14 @@ CASES = {
         rtol=1e-3,
     ),
 }
-_START = jax.tree.map(np.asarray, FC.init(KEY, X.shape))
+_START = jax.tree.map(np.asarray, FC.init(KEY, X))
 
 # Names of public modules that are in no case, and why.
 OTHERWISE = {
     "no arrays": """attacks.AttackWarning attacks.Loss attacks.SanityChecks attacks.Threat attacks.Transfer
         attacks.free_training catastrophic.Detector catastrophic.Score catastrophic.alarmed
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
-        features.Correlation features.Usefulness kernels.Plan networks.Model
+        features.Correlation features.Usefulness kernels.Plan kernels.keep_compiled networks.Model
         networks.from_apply networks.from_architecture
         networks.from_flax normalization.BatchNorm normalization.Inputs normalization.Variance
         normalization.layer regression.KernelPredictor regression.PrecisionWarning statistics.Estimate
@@ -253,9 +255,9 @@ OTHERWISE = {
         catastrophic.fallen catastrophic.onset catastrophic.score dynamics.lazy_onset dynamics.remaining""",
     "only what `fit` made, in float64": """regression.condition_number regression.learned_fraction
         regression.rounding_error regression.target_energy""",
-    "labels or booleans": "data.targets features.accuracies features.usefulness",
+    "labels or booleans": "data.targets features.usefulness statistics.proportion",
     "networks of other sizes, or a part of a case above": """networks.cnn networks.resnet18
-        networks.linearise_at normalization.normalize_inputs normalization.training_mode""",
+        networks.linearize_at normalization.normalize_inputs normalization.training_mode""",
     "one expression of activations, inside a network": "normalization.batch_statistics",
     "refused in float64 on some processors: see below": "architectures.myrtle",
 }

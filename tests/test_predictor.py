@@ -12,9 +12,8 @@ from refusals import assert_refused
 
 from companion import attacks, data
 from companion import regression as kr
-from companion._core.compile import immutable
 from companion.architectures import conv, fc
-from companion.kernels import gram
+from companion.kernels import gram, keep_compiled
 from companion.neural_tangents import stax
 from companion.regression import from_coefficients
 
@@ -134,7 +133,7 @@ def test_gradients_are_finite_at_the_training_points_and_at_zero():
 def test_predictors_of_one_kernel_share_their_compiled_code():
     traces = []
 
-    @immutable
+    @keep_compiled
     def kernel(a, b, get):
         traces.append(a.shape)
         return a @ b.T

@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from refusals import assert_refused
 
-from companion.statistics import Estimate, accuracy, mean, power_law
+from companion.statistics import Estimate, accuracy, mean, power_law, proportion
 
 ONES = np.ones((4, 1))
 
 
 def wilson(k, n, z=1.959963984540054):
-    centre = (k + z**2 / 2) / (n + z**2)
+    center = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
-    return centre - half, centre + half
+    return center - half, center + half
 
 
 @pytest.mark.parametrize("correct", [0, 3, 10])
@@ -22,6 +25,30 @@ def test_the_interval_is_wilsons(correct):
     estimate = accuracy(np.ones((10, 1)), labels)
     np.testing.assert_allclose((estimate.low, estimate.high), wilson(correct, 10), atol=1e-12)
     assert (estimate.value, estimate.n) == (correct / 10, 10)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize("m", [1, 2, 30])
+def test_intervals_of_columns_are_wilsons(m, level):
+    right = np.arange(m)[:, None] < np.arange(m + 1)
+    found = proportion(right, level=level)
+    for successes in range(m + 1):
+        one = found[successes]
+        interval = scipy.stats.binomtest(successes, m).proportion_ci(level, method="wilson")
+        assert (one.value, one.level, one.n) == (successes / m, level, m)
+        np.testing.assert_allclose((one.low, one.high), interval, atol=1e-12)
+        assert proportion(right[:, successes], level=level) == one
+    assert (found.low[0], found.high[-1]) == (0, 1)
+    assert proportion(right).level == 0.95
+    np.testing.assert_array_equal(found.as_array()[1:, 2], found[1:].high)
+
+
+@settings(max_examples=50)
+@given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(0, 5))), st.floats(0.01, 0.999))
+def test_shares_lie_in_their_intervals(right, level):
+    value, low, high = proportion(right, level=level).as_array().T
+    assert ((low >= 0) & (low <= value) & (value <= high) & (high <= 1)).all()
+    assert ((high > low) | (value == 0) | (value == 1)).all()
 
 
 def test_columns_decide_between_sign_and_argmax():
@@ -74,11 +101,12 @@ def test_estimates_print_their_interval():
 def test_wrong_arguments_are_named():
     assert_refused(
         [
-            (lambda: accuracy(ONES, np.array([0, 1, 2, 0])), r"labels must lie in \[0, 2\), got 0 to 2"),
-            (lambda: accuracy(ONES, np.array([0, 1])), r"labels must have shape \(4,\), got \(2,\)"),
             (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
             (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
-            (lambda: accuracy(ONES, np.array([0.5, 1.0, 0.0, 1.0])), "labels must be integers, got float64"),
+            (lambda: proportion(np.ones((3, 2))), r"right must be .* booleans, n ≥ 1, got \(3, 2\) float64"),
+            (lambda: proportion(np.ones((0, 2), bool)), r"n ≥ 1, got \(0, 2\)"),
+            (lambda: proportion(np.ones((1, 1, 1), bool)), r"got \(1, 1, 1\)"),
+            (lambda: proportion(np.ones(3, bool), level=0), r"level must lie in \(0, 1\), got 0"),
             (lambda: power_law(np.array([1.0, 2.0]), np.ones((2, 2)), level=1.5), "level must lie in"),
             (
                 lambda: power_law(np.array([1.0, 2.0]), np.inf * np.ones((2, 2))),

@@ -15,7 +15,6 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import api_pages  # noqa: E402
 import build_book  # noqa: E402
-import chapter_times  # noqa: E402
 import check_site  # noqa: E402
 import companion_cache  # noqa: E402
 import export_notebooks  # noqa: E402
@@ -204,19 +203,6 @@ def test_cache_key_follows_the_companion_and_the_recorded_results(tmp_path):
     assert keys[-1] == companion_cache.digest(tmp_path)
 
 
-def test_times_are_listed_with_their_sum_and_failures():
-    metadata = {
-        "book/b": {"exec_data": {"runtime": 61.24, "succeeded": False, "method": "cache"}},
-        "book/a": {"exec_data": {"runtime": 1.5, "succeeded": True, "method": "cache"}},
-        "book/prose": {},
-    }
-    rows = chapter_times.collect(metadata)
-    assert [row["page"] for row in rows] == ["book/a", "book/b"]
-    lines = chapter_times.table(rows).splitlines()
-    assert lines[2].split() == ["book/b", "61.2", "failed"]
-    assert lines[3].split() == ["all", "62.7"]
-
-
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
@@ -299,22 +285,6 @@ def test_a_strange_address_is_found(mini, line):
 def test_another_configured_address_is_found(mini):
     (mini / "_config.yml").write_text("repository:\n  url: https://github.com/me/other\n", "utf8")
     assert len(repository.strangers(mini)) == 1
-
-
-def test_write_changes_every_place_and_nothing_else(mini):
-    repository.write("you/that.new", mini)
-    assert repository.address(mini) == "you/that.new"
-    assert repository.strangers(mini) == []
-    text = (mini / "README.md").read_text("utf8")
-    assert text.count("you/that.new") == 3
-    assert "someone/else" in text
-    assert "https://github.com/me/it-not" in text
-
-
-@pytest.mark.parametrize("bad", ["one", "a/b/c", "https://github.com/a/b", "a b/c", ""])
-def test_write_wants_owner_and_name(mini, bad):
-    with pytest.raises(ValueError, match="owner/name"):
-        repository.write(bad, mini)
 
 
 # --- reading MyST

@@ -7,9 +7,8 @@ import pytest
 from refusals import assert_refused
 
 from companion import regression
-from companion._core.compile import immutable
 from companion.architectures import fc
-from companion.kernels import gram
+from companion.kernels import gram, keep_compiled
 from companion.training import gradient_descent, train_to_residual
 
 rng = np.random.default_rng(0)
@@ -25,7 +24,7 @@ def test_a_linear_model_follows_the_discrete_closed_form():
     # w_s = Σ_{i<s} η (I − η XᵀX)ⁱ XᵀY for a linear model started at zero.
     rate, record = 0.02, [0, 1, 7, 40]
     outputs = gradient_descent(
-        linear, jnp.zeros((4, 2)), X, Y, Z, learning_rate=rate, record=record, centre=False
+        linear, jnp.zeros((4, 2)), X, Y, Z, learning_rate=rate, record=record, center=False
     )
     for s, output in zip(record, outputs, strict=True):
         w = sum((np.linalg.matrix_power(np.eye(4) - rate * X.T @ X, i) for i in range(s)), np.zeros((4, 4)))
@@ -33,7 +32,7 @@ def test_a_linear_model_follows_the_discrete_closed_form():
 
 
 @pytest.mark.usefixtures("x64")
-def test_centring_starts_at_zero_and_forgets_the_initial_function():
+def test_centering_starts_at_zero_and_forgets_the_initial_function():
     rng = np.random.default_rng(1)
     start = jnp.asarray(rng.normal(size=(4, 2)))
     options = {"learning_rate": 0.02, "record": [0, 5]}
@@ -67,7 +66,7 @@ def test_a_wide_network_trains_like_its_kernel():
         expected = fitted.at(200 * rate).from_kernel(gram(net, z, x))
         runs = [
             gradient_descent(
-                net.apply, net.init(jax.random.key(s), x.shape), x, y, z, learning_rate=rate, record=[200]
+                net.apply, net.init(jax.random.key(s), x), x, y, z, learning_rate=rate, record=[200]
             )
             for s in range(3)
         ]
@@ -77,7 +76,7 @@ def test_a_wide_network_trains_like_its_kernel():
 
 def test_repeats_bit_for_bit_in_a_fresh_compilation():
     net = fc(1, width=16)
-    params = net.init(jax.random.key(0), X.shape)
+    params = net.init(jax.random.key(0), X)
     # A function that is not companion's own is compiled at every call.
     runs = [
         gradient_descent(
@@ -153,17 +152,17 @@ def test_training_to_a_residual_is_nesterovs_descent(momentum, scale):
 
 
 @pytest.mark.usefixtures("x64")
-def test_centred_training_forgets_the_initial_function_and_the_other_keeps_it():
+def test_centered_training_forgets_the_initial_function_and_the_other_keeps_it():
     rng = np.random.default_rng(2)
     x, y, w = rng.normal(size=(5, 9)), rng.normal(size=(5, 1)), rng.normal(size=(9, 1))
     rate = 0.9 / np.linalg.eigvalsh(x @ x.T).max()
-    centred, plain = (
-        train_to_residual(linear, w, x, y, learning_rate=rate, residuals=(1e-8,), centre=centre)[0]
-        for centre in (True, False)
+    centered, plain = (
+        train_to_residual(linear, w, x, y, learning_rate=rate, residuals=(1e-8,), center=center)[0]
+        for center in (True, False)
     )
     z = rng.normal(size=(4, 9))
     least_norm = np.linalg.pinv(x)
-    np.testing.assert_allclose(centred.predict(z), z @ least_norm @ y, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(centered.predict(z), z @ least_norm @ y, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(plain.predict(z), z @ (w + least_norm @ (y - x @ w)), rtol=1e-5, atol=1e-7)
 
 
@@ -188,7 +187,7 @@ def test_trainings_of_one_network_share_compiled_code():
     x, y = np.eye(3, dtype=np.float32), np.ones((3, 1), np.float32)
     traced = []
 
-    @immutable
+    @keep_compiled
     def net(w, x):
         traced.append(x.shape)
         return jnp.tanh(x @ w)
@@ -221,7 +220,7 @@ def test_a_smaller_scale_moves_the_parameters_farther():
     rng = np.random.default_rng(4)
     x, y = rng.uniform(size=(20, 6)).astype(np.float32), rng.choice([-1.0, 1.0], (20, 1)).astype(np.float32)
     net = fc(1, width=64)
-    start = net.init(jax.random.key(0), x.shape)
+    start = net.init(jax.random.key(0), x)
     top = float(np.linalg.eigvalsh(gram(fc(1), x)).max())
     moved = []
     for scale in (0.1, 1.0, 10.0, 100.0):

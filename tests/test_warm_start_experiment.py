@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from companion import data, networks
+from companion import data
 from companion.attacks import Replay, Threat, pgd, training_attack
 from companion.experiments import warm_start as experiment
 from companion.training import Switch, train
@@ -160,7 +160,7 @@ def test_clean_first_is_training_by_hand_with_an_attack_that_looks_at_the_clock(
 
 def test_the_end_is_attacked_in_pixels(found):
     one, test = experiment.trained(TOY, "fgsm", "constant", 0), images()
-    f = networks.predict_fn(experiment.model_of(TOY, 10), one.variables)
+    f = one.predict(experiment.model_of(TOY, 10))
     x, y = test.x_test, test.y_test
     attacked = pgd(f, x, y, Threat("linf", TOY.eps), steps=3, restarts=1, key=jax.random.key(1000))
     assert np.abs(attacked - x).max() == pytest.approx(TOY.eps, abs=1e-6)

@@ -2,11 +2,9 @@
 
 Usage: python tools/repository.py               print the address
        python tools/repository.py --check       find any other address of ours; 1 when there is one
-       python tools/repository.py --write O/N   put owner O and name N in every place, notebooks included
 """
 
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -66,30 +64,8 @@ def strangers(root: Path = ROOT) -> list[str]:
     return found
 
 
-def write(repo: str, root: Path = ROOT) -> list[Path]:
-    """Replace the present address by another in every file, and return the files that changed.
-
-    Raises:
-        ValueError: `repo` is not of the form owner/name.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repo):
-        raise ValueError(f"the repository must be owner/name, got {repo!r}")
-    old, changed = address(root), []
-    whole = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w-]|\.(?!git)[\w-])")
-    for path in files(root):
-        text = path.read_text("utf8")
-        if whole.search(text):
-            path.write_text(whole.sub(repo, text), "utf8")
-            changed.append(path)
-    return changed
-
-
 def main(arguments: list[str]) -> int:
-    """Print, check or write the address."""
-    if arguments[:1] == ["--write"] and len(arguments) == 2:
-        for path in write(arguments[1]):
-            print(f"changed {path.relative_to(ROOT)}")
-        return subprocess.run([sys.executable, str(ROOT / "tools" / "export_notebooks.py")]).returncode
+    """Print or check the address."""
     if arguments == ["--check"]:
         found = strangers()
         print("\n".join(found) if found else f"every link of ours names {address()}")

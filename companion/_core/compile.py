@@ -1,5 +1,6 @@
 """Functions given by the user: checked, compiled, kept compiled where that is safe, in which precision."""
 
+import collections
 import contextlib
 import functools
 import inspect
@@ -19,19 +20,53 @@ from companion._core.types import Array, Kernel, KernelFunction
 Kind = Literal["ntk", "nngp"]
 
 
-def immutable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function of ours that will never compute anything else, so its compiled form can be kept."""
-    function.immutable = True
+def keep_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Promise that a function always computes the same, so that what is compiled of it is kept.
+
+    For a kernel or a network of your own: `gram`, `regression.fit`, `empirical_ntk` and the attacks compile
+    a function anew at every call, since it may read a variable that changed in between. One that was marked
+    is compiled once for each shape, and what it reads besides its arguments is *frozen* at its first use.
+    Architectures, networks of `companion.networks` and pytrees such as `Partial(apply, params)` need no mark.
+
+    Args:
+        function: a kernel(x1, x2, get), a network apply(params, x), or a function of inputs alone, of
+            differentiable JAX operations without side effects. Also as a decorator.
+
+    Returns:
+        The function itself, marked; a function that calls it where it takes no mark (a bound method).
+
+    Raises:
+        TypeError: no function, or one that has no hash.
+
+    >>> @keep_compiled
+    ... def kernel(x1, x2, get):
+    ...     return jnp.exp(x1 @ x2.T)
+    """
+    if not callable(function):
+        raise TypeError(f"function must be one, got {function!r}")
+    try:
+        hash(function)
+    except TypeError:
+        raise TypeError(f"function must have a hash, for its code to be found again: {function!r}") from None
+    try:
+        function.compiled_form_is_kept = True
+    except AttributeError:
+        return _marked(function)
     return function
 
 
-def is_immutable(function: Callable[..., Any]) -> bool:
-    """Whether a function was marked so."""
-    return getattr(function, "immutable", False)
+@functools.lru_cache
+def _marked(method: Callable[..., Any]) -> Callable[..., Any]:
+    return keep_compiled(functools.wraps(method)(lambda *arguments: method(*arguments)))
 
 
-def keep_compiled(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Call `make(function, ...)` once for each immutable function and precision, every time for any other.
+def is_kept(function: Any) -> bool:
+    """Whether a function was marked by `keep_compiled`."""
+    return getattr(function, "compiled_form_is_kept", False)
+
+
+def made_once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Call `make(function, ...)` once for each marked function and precision, every time for any other.
 
     A foreign function may read a variable that changes between two calls. The compiled form would not
     notice. Nor would it notice JAX's precision, which it depends on unseen.
@@ -43,7 +78,7 @@ def keep_compiled(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make)
     def compiled(function: Callable[..., Any], *options: Any) -> Any:
-        if is_immutable(function):
+        if is_kept(function):
             return kept(jax.config.jax_enable_x64, function, *options)
         return make(function, *options)
 
@@ -110,16 +145,22 @@ def kernel_entries(kernel: KernelFunction, x1: Array, x2: Array, kind: Kind) -> 
 
 
 def refuse_mixed_entries(kernel: Kernel, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:
-    """Ask a kernel of the user's once: an entry is of two inputs alone, in whatever tile it is computed."""
+    """Ask a kernel of the user's: an entry is of two inputs alone, in whatever tile it is computed."""
     function = kernel_function(kernel, kind)
-    library = (getattr(function, "__module__", None) or "").startswith("neural_tangents")
-    if is_immutable(function) or library or min(len(x1), len(x2)) < 2:
+    known = (getattr(function, "__module__", None) or "").startswith(("companion.", "neural_tangents"))
+    asked = (function, kind, *((x.shape[1:], x.dtype) for x in (x1, x2))) if is_kept(function) else None
+    if known or asked in _ASKED or min(len(x1), len(x2)) < 2:
         return
     with double(x1, x2):
         together, alone = (kernel_entries(function, x1[rows], x2[rows], kind) for rows in ([0, 1], [0, 0]))
     refuse_mixing(
         "kernel", together[0, 0], alone[0, 0], cure="An entry must depend on its own two inputs alone"
     )
+    if asked is not None:
+        _ASKED.append(asked)
+
+
+_ASKED: collections.deque[Any] = collections.deque(maxlen=256)
 
 
 def refuse_mixing(name: str, together: Any, alone: Any, *, cure: str) -> None:

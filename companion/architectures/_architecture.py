@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from companion._core.checks import precise, random_key, same_inputs
-from companion._core.compile import double, immutable, precision
+from companion._core.compile import double, keep_compiled, precision
 from companion._core.types import Array, KernelFunction, Key
 from companion.architectures._finite import Layer
 
@@ -28,7 +28,8 @@ class Architecture:
         n_outputs: outputs of the finite network.
         pixel_power: 0 where images are flattened, 1 where the kernel works on every pixel, 2 where it
             works on every pair of pixels: memory of a kernel entry is pixels to this power.
-        init: `init(key, x.shape) -> params`.
+        init: `init(key, x) -> params` for a batch x like those to come, of which only the shape counts (a
+            `jax.ShapeDtypeStruct` will do).
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
         kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
             "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
@@ -67,18 +68,18 @@ def build(
         precise(argument, x.dtype)
         return x.reshape(flat(argument, x.shape))
 
-    def init(key: Key, shape: tuple[int, ...]) -> PyTree:
-        if not isinstance(shape, (tuple, list)):
-            raise TypeError(f"shape must be the inputs' shape, as x.shape, got {type(shape).__name__}")
+    def init(key: Key, x: Array) -> PyTree:
+        if not hasattr(x, "shape"):
+            raise TypeError(f"x must be a batch of inputs, got {x!r}")
         # One example decides the shape of the parameters; the batch size does not.
-        return draw(random_key("key", key), (1, *flat("shape", shape)[1:]))
+        return draw(random_key("key", key), (1, *flat("x", x.shape)[1:]))
 
-    @immutable
+    @keep_compiled
     def apply(params: PyTree, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:
         with double(params, x):
             return network.apply(params, prepare("x", x))
 
-    @immutable
+    @keep_compiled
     def kernel(
         x1: Float[Any, "n1 ..."], x2: Float[Any, "n2 ..."] | None = None, get: str | Sequence[str] = "ntk"
     ) -> Array | tuple[Array, ...]:

@@ -44,8 +44,8 @@ def pgd(
         predict: any function of inputs (m, ...) with outputs (m, k) that JAX can differentiate, each output
             from its own input alone: a kernel predictor, one feature of it, a network. Compiled code is kept
             from call to call for pytrees, such as `regression.fit(...)` or `Partial(apply, params)` of
-            `jax.tree_util` (what such a function reads besides its arguments is frozen), and made anew for
-            any other.
+            `jax.tree_util`, and for what `kernels.keep_compiled` marked (what such a function reads besides
+            its arguments is frozen), and made anew for any other.
         x: clean inputs (m, ...), within the threat's bounds.
         labels: their classes (m,): 0 or 1 for one output, else in [0, k). Wanted classes if `targeted`.
         threat: norm, eps and bounds.
@@ -54,7 +54,7 @@ def pgd(
             ball (Madry et al. 2018). Falling sizes, `np.linspace(eps, eps / steps, steps)`, begin with FGSM
             where there is no key: never weaker than it, and soonest done with `early_stop`.
         loss: "margin", "cross_entropy", "squared", or a function of outputs (m, k) and labels, values (m,).
-        targeted: descend the loss towards the labels instead.
+        targeted: descend the loss toward the labels instead.
         key: a JAX random key: attempts start at random points of the ball. None: at x itself.
         restarts: attempts from different starts, the best of which counts; more than one needs a key.
         early_stop: leave an example alone once an attempt has succeeded. The same examples are fooled, by

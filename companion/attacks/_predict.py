@@ -11,22 +11,27 @@ from jax.tree_util import Partial
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, finite, within
-from companion._core.compile import double, refuse_mixing
+from companion._core.compile import double, is_kept, refuse_mixing
 from companion._core.interrupt import safe_point
 from companion._core.types import Array, LossFunction, Predict
 from companion.attacks._losses import loss_named
 
 
-def is_pytree(predict: Any) -> bool:
-    """Whether JAX sees into a function: a kernel predictor, a `Partial`, a module that is a pytree."""
-    return not jax.tree_util.all_leaves([predict])
+def has_kept_code(predict: Any) -> bool:
+    """Whether compiled code is kept for a function: it was marked so, or JAX sees into it.
+
+    That is a kernel predictor, a `Partial`, a module that is a pytree.
+    """
+    return is_kept(predict) or not jax.tree_util.all_leaves([predict])
 
 
 def as_partial(predict: Predict) -> Partial:
-    """A pytree function. Compiled code is kept for those that came as one, and made anew for others."""
+    """A pytree function, with compiled code of its own where none is to be kept."""
     if isinstance(predict, Partial):
         return predict
-    return Partial(_call, predict) if is_pytree(predict) else Partial(lambda x: predict(x))
+    if is_kept(predict):
+        return Partial(predict)
+    return Partial(_call, predict) if has_kept_code(predict) else Partial(lambda x: predict(x))
 
 
 def _call(predict: Predict, x: Array) -> Array:
@@ -70,7 +75,8 @@ def checked_inputs(
 
 def _refuse_mixing(name: str, predict: Predict, x: np.ndarray) -> None:
     """Ask a function once, of two inputs; one that JAX knows as the same is not asked again."""
-    known = (jax.tree.structure(predict), x.shape[1:], x.dtype) if is_pytree(predict) else None
+    kept = has_kept_code(predict)
+    known = (jax.tree.structure(as_partial(predict)), x.shape[1:], x.dtype) if kept else None
     if len(x) < 2 or known in _ASKED:
         return
     together, alone = (np.asarray(_outputs(predict, two)) for two in (x[:2], x[[0, 0]]))
@@ -99,7 +105,7 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def outputs_of(predict: Predict, x: Any, batch_size: int) -> np.ndarray:
-    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a pytree is compiled."""
+    """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a kept one is compiled."""
     x = examples("x", x)
     with double(x, predict), jax.default_matmul_precision("highest"):
         parts = [
@@ -118,7 +124,7 @@ def outputs_of(predict: Predict, x: Any, batch_size: int) -> np.ndarray:
 
 
 def _outputs(predict: Predict, x: np.ndarray) -> Array:
-    return _compiled(predict, x) if is_pytree(predict) else predict(x)
+    return _compiled(as_partial(predict), x) if has_kept_code(predict) else predict(x)
 
 
 @functools.partial(jax.jit, static_argnames="loss")

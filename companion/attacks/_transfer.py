@@ -15,7 +15,7 @@ from companion._core.compile import double
 from companion._core.types import Array, Predict
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, loss_gradient, outputs_of
-from companion.statistics import Estimate, accuracy
+from companion.statistics import Estimate, accuracy, proportion
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,8 @@ def _tiny(value: Array) -> np.floating:
 
 
 def _share(flipped: np.ndarray, right: np.ndarray) -> Estimate | None:
-    """The share flipped of those right, as the accuracy of a predictor that is right where it flips."""
-    if not right.any():
-        return None
-    return accuracy(np.where(flipped[right], 1.0, -1.0)[:, None], np.ones(right.sum(), int))
+    """The share flipped of those right; None where there are none."""
+    return proportion(flipped[right]) if right.any() else None
 
 
 def _jaccard(one: np.ndarray, two: np.ndarray) -> float:

@@ -80,7 +80,7 @@ def alignment(kernel: Float[Any, "n n"], targets: Float[Any, "m k"]) -> float:
 
 
 def per_output(kernel: Float[Any, "m m"], k: int) -> Float[np.ndarray, "k n n"]:
-    """Θ̂_aa for every output a: the diagonal blocks of the full kernel of k outputs, as a `Probe` keeps it.
+    """Θ̂_aa for every output a: the diagonal blocks of the full kernel of k outputs, `reduce="full"`.
 
     Args:
         kernel: (n·k, n·k), row i·k + a for output a of input i.

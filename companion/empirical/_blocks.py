@@ -124,7 +124,8 @@ def add_blocks(plan: Plan, parts: Any, side: Side, out: np.ndarray, bar: tqdm) -
             for i in rows:
                 arguments = (prepared[i],) if plan.alone else (prepared[i], column)
                 block = np.asarray(plan.contract(parts, *arguments))
-                _add(out, i, j, block, alike=plan.alike)
+                rows = len(block) // plan.sizes[0]  # of an example: its outputs, where all pairs are wanted
+                _add(out, rows * i, rows * j, block, alike=plan.alike)
                 bar.update()
                 safe_point()
 
@@ -139,20 +140,11 @@ def _add(out: np.ndarray, i: int, j: int, block: np.ndarray, *, alike: bool) -> 
     part = out[i : i + len(block), j : j + block.shape[1]]
     block = block[: part.shape[0], : part.shape[1]]
     if alike and i == j:
-        # Example by example too: the block of pairs (i, a), (j, b) is one symmetric matrix.
-        square = (
-            block.swapaxes(1, 2).reshape((block.shape[0] * block.shape[2],) * 2) if block.ndim == 4 else block
-        )
-        if block.ndim == 3:
-            upper = np.triu(np.moveaxis(square, -1, 0))
-            block = np.moveaxis(upper + np.triu(upper, 1).swapaxes(1, 2), 0, -1)
-        else:
-            square = np.triu(square) + np.triu(square, 1).T
-            k = block.shape[-1]
-            block = square if block.ndim == 2 else square.reshape(len(block), k, len(block), k).swapaxes(1, 2)
+        upper = np.tril(block.T)  # axes of outputs first
+        block = (upper + np.tril(upper, -1).swapaxes(-1, -2)).T
     elif alike:
         mirror = out[j : j + block.shape[1], i : i + len(block)]
-        mirror += block.transpose(1, 0, *range(block.ndim - 1, 1, -1))
+        mirror += block.swapaxes(0, 1)
     part += block
 
 

@@ -84,8 +84,7 @@ def _contract_rows(reduce: str, parts: Any, rows1: list[Any], rows2: list[Any]) 
         return sum(a.reshape(n1, -1) @ b.reshape(n2, -1).T for a, b in pairs) / k
     if reduce == "class":
         return jnp.stack([sum(a[:, c] @ b[:, c].T for a, b in pairs) for c in range(k)], axis=-1)
-    square = sum(a.reshape(n1 * k, -1) @ b.reshape(n2 * k, -1).T for a, b in pairs)
-    return square.reshape(n1, k, n2, k).swapaxes(1, 2)
+    return sum(a.reshape(n1 * k, -1) @ b.reshape(n2 * k, -1).T for a, b in pairs)
 
 
 def _products(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, side2: Any) -> Any:
@@ -100,7 +99,7 @@ def _products(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, si
 
     full = jax.vmap(jax.vmap(push))(_rows(apply, parts, side2)).transpose(2, 0, 3, 1)
     if reduce == "full":
-        return full
+        return _matrix(full)
     diagonal = jnp.diagonal(full, axis1=2, axis2=3)
     return diagonal if reduce == "class" else diagonal.mean(axis=-1)
 
@@ -117,4 +116,11 @@ def _structured(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, 
         vmap_axes=0,
         implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
     )
-    return kernel_fn(side1[0], None if side2 is side1 else side2[0], chosen)
+    found = kernel_fn(side1[0], None if side2 is side1 else side2[0], chosen)
+    return _matrix(found) if reduce == "full" else found
+
+
+def _matrix(full: Any) -> Any:
+    """(n1, n2, k, k) as one matrix (n1·k, n2·k)."""
+    n1, n2, k, _ = full.shape
+    return full.swapaxes(1, 2).reshape(n1 * k, n2 * k)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from companion._core.checks import batch, count, finite, one_of, same_inputs
-from companion._core.compile import double, free_memory, is_immutable, keep_compiled, network, refuse_mixing
+from companion._core.compile import double, free_memory, is_kept, made_once, network, refuse_mixing
 from companion._core.interrupt import deferred
 from companion.empirical._blocks import Plan, add_blocks, make_plan, pairs
 from companion.empirical._methods import choose, method
@@ -37,13 +37,14 @@ def empirical_ntk(
     Args:
         apply_fn: the network, `apply_fn(params, x) -> (n, k)`: a stax network, a Flax `module.apply`,
             or any plain function built from differentiable JAX operations. What companion made (an
-            architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled; any other
-            function is compiled at every call: see `empirical_ntk_fn`.
+            architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled, and what
+            `kernels.keep_compiled` marked; any other is compiled at every call: see `empirical_ntk_fn`.
         params: its parameters θ, a pytree of float32 or float64 arrays.
         x1: inputs (n1, ...), float32 or float64, finite. Float64 in params or inputs is computed as such.
         x2: inputs (n2, ...); None means x1: one triangle is computed and mirrored, exactly symmetric.
         reduce: "trace" for the mean over outputs, (1/k) Σ_a Θ̂_aa, which tends to the analytic kernel
-            as the width grows; "class" for Θ̂_aa of every output; "full" for all pairs of outputs.
+            as the width grows; "class" for Θ̂_aa of every output; "full" for all pairs of outputs, one
+            matrix with row i·k + a for output a of input i (`dynamics.per_output` takes it apart).
         implementation: in the terms of Novak et al. (2022), "jacobian" contraction, NTK-"vector_products" or
             "structured" derivatives (those of neural-tangents); "auto" by the rule of `empirical_ntk_fn`.
         batch_statistics: whether an example's outputs depend on the rest of the batch, as under batch
@@ -52,7 +53,7 @@ def empirical_ntk(
         progress: show a tqdm bar over pairs of blocks.
 
     Returns:
-        (n1, n2) for "trace"; (n1, n2, k) for "class"; (n1, n2, k, k) for "full"; in host memory.
+        (n1, n2) for "trace"; (n1, n2, k) for "class"; (n1·k, n2·k) for "full"; in host memory.
 
     Raises:
         TypeError: inputs or parameters that are not floating point.
@@ -102,7 +103,7 @@ def empirical_ntk_fn(
 
     >>> kernel_fn = empirical_ntk_fn(lambda w, x: x @ w, reduce="full")
     >>> kernel_fn(np.ones((3, 2), np.float32), np.eye(3, dtype=np.float32)).shape
-    (3, 3, 2, 2)
+    (6, 6)
     """
     one_of("reduce", reduce, ("trace", "class", "full"))
     one_of("implementation", implementation, ("auto", "jacobian", "vector_products", "structured"))
@@ -117,7 +118,7 @@ def empirical_ntk_fn(
     def first_outputs(params: Any, x: Any) -> tuple[Any, Any]:
         return apply_fn(params, x[:2])[0], apply_fn(params, x[:1])[0]
 
-    if is_immutable(apply_fn):  # faster the first time; of any other function op by op is, every later time
+    if is_kept(apply_fn):  # faster the first time; of any other function op by op is, every later time
         first_outputs = jax.jit(first_outputs)
 
     @deferred()
@@ -146,9 +147,10 @@ def empirical_ntk_fn(
                     ],
                 )
             k, planned = plans[key]
-            outputs = {"trace": (), "class": (k,), "full": (k, k)}[reduce]
             dtype = np.result_type(x1, other, *(leaf.dtype for leaf in jax.tree.leaves(params)))
-            out = np.zeros((len(x1), len(other), *outputs), dtype)
+            rows = k if reduce == "full" else 1
+            shape = (rows * len(x1), rows * len(other), *((k,) if reduce == "class" else ()))
+            out = np.zeros(shape, dtype)
             total = sum(pairs(plan) for _, plan in planned)
             with tqdm(total=total, desc="empirical NTK blocks", disable=not progress) as bar:
                 for chosen, plan in planned:
@@ -158,8 +160,8 @@ def empirical_ntk_fn(
     return kernel_fn
 
 
-# Kept for functions of ours, which never change.
-_kept = keep_compiled(
+# Kept for functions that never change.
+_kept = made_once(
     lambda apply_fn, *options: empirical_ntk_fn(apply_fn, **dict(zip(_OPTIONS, options, strict=True)))
 )
 _OPTIONS = ("reduce", "implementation", "batch_statistics", "memory", "progress")

@@ -291,7 +291,7 @@ def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
         network = architecture(name, width=width)
         return train_to_residual(
             network.apply,
-            network.init(jax.random.key(seed), images.x_train.shape),
+            network.init(jax.random.key(seed), images.x_train),
             images.x_train,
             data.targets(images.y_train, 2),
             learning_rate=step / top / scale**2,

@@ -293,7 +293,7 @@ def _one(case: Case, seed: int, attack: Any, penalty: Any, surface: bool) -> dic
     fgsm, linearity = np.array(pairs, float).T
     spectrum = catastrophic.spectrum_signals(one.kernels)
     values = np.array([np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels])
-    f = networks.predict_fn(model, one.variables)
+    f = one.predict(model)
     steps, restarts = case.final
     attacked = pgd(
         f, images.x_test, images.y_test, threat, steps=steps, restarts=restarts,

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
+from companion.empirical import empirical_ntk
 from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
 from companion.training import Probe, Run, linear_solution, train
@@ -282,7 +283,7 @@ def _frozen(
     All paths have one kernel at the start, which may be skipped.
     """
     model = model_of(case, len(images.classes))
-    frozen = networks.linearised(model, centre=True)
+    frozen = networks.linearized(model, center=True)
     threat = Threat("linf", case.eps)
     test = training_attack(threat, steps=2 * case.steps)
     targets = data.targets(images.y_train, len(images.classes))[: case.n_solve]
@@ -303,7 +304,7 @@ def _frozen(
                 key=jax.random.key(seed),
                 batch_size=case.batch_size,
                 attack=training_attack(threat, steps=case.steps) if j else None,
-                start=networks.linearise_at(variables),
+                start=networks.linearize_at(variables),
                 record=[case.linear_epochs],
                 x_test=images.x_test[: case.n_watch],
                 labels_test=images.y_test[: case.n_watch],
@@ -311,8 +312,12 @@ def _frozen(
             )
             linear[i, j] = second.clean[-1], second.robust[-1]
         if case.n_solve:
+            some = images.x_train[: case.n_solve]
+            kernel = empirical_ntk(networks.evaluation(model), variables, some, reduce="full")
+            ridge = 1e-3 * np.trace(kernel, dtype=float) / len(kernel)
             f = networks.predict_fn(
-                frozen, linear_solution(model, variables, images.x_train[: case.n_solve], targets, ridge=1e-3)
+                frozen,
+                linear_solution(model, variables, some, targets, ridge=ridge, k_train_train=kernel),
             )
             x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
             attacked = pgd(f, x, y, threat, steps=10, early_stop=True, batch_size=512)

@@ -23,6 +23,7 @@ from companion.empirical import empirical_ntk
 from companion.experiments import main
 from companion.experiments._shared import architecture, attack_batch, padded, sources, triple
 from companion.kernels import gram
+from companion.statistics import proportion
 
 EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 TOPS = (1, 2, 5, 10, 20, 50, 100)
@@ -255,19 +256,21 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
     }
     return {
         "eigenvalues": found.eigenvalues,
-        "accuracy": useful.accuracy,
+        "accuracy": useful.accuracy.as_array(),
         "p_accuracy": useful.p_value,
-        "correlation": together.value,
+        "correlation": together.r.as_array(),
         "p_correlation": together.p_value,
         "majority": np.array(useful.majority),
         "modes": modes.astype(float),
-        "before": features.accuracies(right[some][:, modes]),
-        "fgsm": features.accuracies(attack(modes=modes)),
-        "pgd": features.accuracies(attack(modes=first, steps=config.steps)),
+        "before": proportion(right[some][:, modes]).as_array(),
+        "fgsm": proportion(attack(modes=modes)).as_array(),
+        "pgd": proportion(attack(modes=first, steps=config.steps)).as_array(),
         "block_mean": np.array([[mean.mean(), mean.std() / np.sqrt(len(mean))] for mean in means]),
         "block_correlation": np.concatenate(
             [
-                features.correlation(outputs[:, block].sum(axis=1, keepdims=True), data.targets(y, k)).value
+                features.correlation(
+                    outputs[:, block].sum(axis=1, keepdims=True), data.targets(y, k)
+                ).r.as_array()
                 for block in blocks
             ]
         ),
@@ -318,7 +321,7 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
     spec, _, width = name.partition(" at width ")
     if width:
         network = architecture(spec, width=int(width))
-        params = network.init(jax.random.key(seed), x.shape)
+        params = network.init(jax.random.key(seed), x)
         matrix = np.asarray(empirical_ntk(network.apply, params, x, reduce="trace"))
     else:
         matrix = gram(architecture(spec), x)

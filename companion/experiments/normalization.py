@@ -26,7 +26,6 @@ from companion.experiments import main
 from companion.experiments._shared import kept, padded, sources, triple
 from companion.networks import Conv, average_pool
 from companion.normalization import BatchNorm
-from companion.storage import flat
 from companion.training import Run, train
 
 REGIMES = ("standard", "pgd")
@@ -265,11 +264,11 @@ def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.n
     modes = np.full(2, np.nan)
     still = normalization.BatchNorm(evaluation="batch")
     alone = variant.norm != still  # whether an image's outputs in evaluation mode are its own
-    evaluated = flat(_kernel(model, False, not alone)(one.variables, probe))
+    evaluated = _kernel(model, False, not alone)(one.variables, probe)
     if "batch_stats" in one.variables[1][2] and not variant.clean_too:
         for i, variables in enumerate((one.snapshots[0.0], one.variables)):
             kernels = [
-                flat(_kernel(model, training, training or not alone)(variables, probe))
+                _kernel(model, training, training or not alone)(variables, probe)
                 for training in (False, True)
             ]
             modes[i] = dynamics.distances(kernels)[0, 1]

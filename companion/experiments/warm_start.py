@@ -235,7 +235,7 @@ def trained(case: Case, method: str, rate: str, seed: int) -> Run:
 def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]:
     images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
     one = trained(case, method, rate, seed)
-    f = networks.predict_fn(model_of(case, len(images.classes)), one.variables)
+    f = one.predict(model_of(case, len(images.classes)))
     steps, restarts = case.final
     x, y = images.x_test, images.y_test
     attacked = pgd(

@@ -12,12 +12,11 @@ from companion.features._attack import correct_under_attack
 from companion.features._classifier import attack_shares, class_difference, classifier, exciting
 from companion.features._modes import correct, outputs
 from companion.features._overlap import match, principal_angles
-from companion.features._tests import Correlation, Usefulness, accuracies, correlation, holm, usefulness
+from companion.features._tests import Correlation, Usefulness, correlation, holm, usefulness
 
 __all__ = [
     "Correlation",
     "Usefulness",
-    "accuracies",
     "attack_shares",
     "class_difference",
     "classifier",

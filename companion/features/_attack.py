@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number, same_inputs, within
-from companion._core.compile import Kind, double, keep_compiled, kernel_entries, kernel_function, pixels
+from companion._core.compile import Kind, double, kernel_entries, kernel_function, made_once, pixels
 from companion._core.types import Array, KernelFunction, Scalar
 from companion.attacks import Threat
 from companion.features._modes import Modes, feature_indices, wanted_signs, weights
@@ -111,7 +111,7 @@ class _Ball(NamedTuple):
     eps: Scalar
 
 
-@keep_compiled
+@made_once
 def _compiled(kernel: KernelFunction, kind: Kind) -> tuple[Callable[..., Array | tuple[Array, Array]], ...]:
     """The first step, where all features share the input; the others, where each has its own; the verdict."""
 

@@ -1,4 +1,4 @@
-"""Is a feature useful? Accuracies with intervals, and tests against guessing for many features at once."""
+"""Is a feature useful? Tests against guessing for many features at once."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from companion._core.checks import class_labels, finite, number
+from companion.statistics import Estimate, proportion
 
 
 @dataclass(frozen=True)
@@ -15,14 +16,14 @@ class Usefulness:
     """What q features are worth as classifiers, one by one.
 
     Attributes:
-        accuracy: usefulness ρ_i with its Wilson interval, (q, 3): value, low, high.
+        accuracy: usefulness ρ_i with its Wilson interval, an `Estimate` of q values.
         majority: accuracy of always naming the most frequent class.
         p_value: of the exact one-sided binomial test of "ρ_i is at most the majority rate", (q,).
         adjusted: these p-values after Holm's correction for q tests: those ≤ α are the features of which all
             are useful, with a chance of at most α that any one is not.
     """
 
-    accuracy: Float[np.ndarray, "q 3"]
+    accuracy: Estimate
     majority: float
     p_value: Float[np.ndarray, " q"]
     adjusted: Float[np.ndarray, " q"]
@@ -33,40 +34,14 @@ class Correlation:
     """How features go together with the classes, in the sense of Ilyas et al. (2019), one by one.
 
     Attributes:
-        value: r_i with its interval (Fisher), (q, 3): value, low, high.
+        r: r_i with its interval (Fisher), an `Estimate` of q values.
         p_value: of the one-sided test of "r_i is at most 0" (Student), (q,).
         adjusted: after Holm's correction.
     """
 
-    value: Float[np.ndarray, "q 3"]
+    r: Estimate
     p_value: Float[np.ndarray, " q"]
     adjusted: Float[np.ndarray, " q"]
-
-
-def accuracies(correct: Bool[Any, "m q"], *, level: float = 0.95) -> Float[np.ndarray, "q 3"]:
-    """Shares of correct predictions with their Wilson intervals: usefulness, or robustness under attack.
-
-    Args:
-        correct: from `correct` or `correct_under_attack`.
-        level: coverage of each interval, in (0, 1).
-
-    Returns:
-        (q, 3): value, low, high.
-
-    Raises:
-        ValueError: an array that is not (m, q) of booleans with m ≥ 1, a level outside (0, 1).
-
-    Source: Wilson (1927), Journal of the American Statistical Association 22.
-
-    >>> accuracies(np.array([[True], [False], [True], [True]])).round(3)
-    array([[0.75 , 0.301, 0.954]])
-    """
-    correct, z = _booleans(correct), scipy.stats.norm.isf((1 - _level(level)) / 2)
-    m, share = len(correct), correct.mean(axis=0)
-    centre = (share + z**2 / (2 * m)) / (1 + z**2 / m)
-    half = z / (1 + z**2 / m) * np.sqrt(share * (1 - share) / m + (z / (2 * m)) ** 2)
-    low, high = np.where(share == 0, 0, centre - half), np.where(share == 1, 1, centre + half)
-    return np.stack([share, low, high], axis=1)
 
 
 def usefulness(correct: Bool[Any, "m q"], labels: Int[Any, " m"], *, level: float = 0.95) -> Usefulness:
@@ -94,7 +69,7 @@ def usefulness(correct: Bool[Any, "m q"], labels: Int[Any, " m"], *, level: floa
     labels = class_labels("labels", labels, len(correct))
     majority = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
     p = scipy.stats.binom.sf(correct.sum(axis=0) - 1, len(correct), majority)
-    return Usefulness(accuracies(correct, level=level), majority, p, holm(p))
+    return Usefulness(proportion(correct, level=level), majority, p, holm(p))
 
 
 def correlation(
@@ -107,7 +82,7 @@ def correlation(
 
     Args:
         outputs: f⁽ⁱ⁾(x), from `outputs`.
-        targets: y of the same inputs, as for regression (`data.targets`): ±1, or centred one-hot.
+        targets: y of the same inputs, as for regression (`data.targets`): ±1, or centered one-hot.
         level: coverage of the intervals.
 
     Returns:
@@ -119,8 +94,8 @@ def correlation(
     Source: Ilyas et al. (2019), arXiv 1905.02175, section 2: a feature is ρ-useful if E[y f(x)] ≥ ρ.
 
     >>> y = np.array([[1.0], [-1.0], [1.0], [-1.0], [1.0]])
-    >>> correlation(3 * y[:, None] + 7, y).value[0, 0].round(6)
-    np.float64(1.0)
+    >>> f"{correlation(3 * y[:, None] + 7, y).r[0].value:.6f}"
+    '1.000000'
     """
     f, y = finite("outputs", np.asarray(outputs, float)), finite("targets", np.asarray(targets, float))
     if f.ndim != 3 or y.shape != (f.shape[0], f.shape[2]) or len(f) < 4:
@@ -131,14 +106,14 @@ def correlation(
     length = np.linalg.norm(c, axis=1, keepdims=True)
     c = np.divide(c, length, out=np.zeros_like(c), where=length > 0)
     phi, wanted = np.einsum("mqk,qk->mq", f, c), y @ c.T
-    phi, wanted = _centred(phi), _centred(wanted)
+    phi, wanted = _centered(phi), _centered(wanted)
     scale = np.sqrt((phi**2).sum(axis=0) * (wanted**2).sum(axis=0))
     r = np.divide((phi * wanted).sum(axis=0), scale, out=np.zeros(len(c)), where=scale > 0).clip(-1, 1)
     m, z = len(f), scipy.stats.norm.isf((1 - _level(level)) / 2)
     with np.errstate(divide="ignore"):
         p = np.where(scale > 0, scipy.stats.t.sf(r * np.sqrt((m - 2) / (1 - r**2)), m - 2), 1.0)
         ends = np.tanh(np.arctanh(r) + z / np.sqrt(m - 3) * np.array([[-1], [1]]))
-    return Correlation(np.stack([r, *ends], axis=1), p, holm(p))
+    return Correlation(Estimate(r, *ends, level, m), p, holm(p))
 
 
 def holm(p: Float[Any, " q"]) -> Float[np.ndarray, " q"]:
@@ -168,11 +143,11 @@ def holm(p: Float[Any, " q"]) -> Float[np.ndarray, " q"]:
     return adjusted
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
+def _centered(values: np.ndarray) -> np.ndarray:
     """Columns less their means; exactly zero where they vary by rounding only."""
-    centred = values - values.mean(axis=0)
+    centered = values - values.mean(axis=0)
     rounding = 8 * np.finfo(float).eps * np.abs(values).max(axis=0)
-    return np.where(np.abs(centred).max(axis=0) > rounding, centred, 0.0)
+    return np.where(np.abs(centered).max(axis=0) > rounding, centered, 0.0)
 
 
 def _booleans(correct: Any) -> np.ndarray:

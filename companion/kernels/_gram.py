@@ -80,7 +80,7 @@ def gram(
 
     Args:
         kernel: an `Architecture`, or any neural-tangents `kernel_fn(x1, x2, get)`. A function of your own
-            is compiled at every call of `gram`; an architecture's is kept compiled.
+            is compiled at every call of `gram`, or once after `keep_compiled`; an architecture's is kept.
         x1: inputs (n1, ...), float32 or float64, finite. Pixels are expected in [0, 1], not required.
         x2: inputs (n2, ...) of the same shape after the first axis; None means x1.
         kind: "ntk" for the tangent kernel Θ, "nngp" for the output covariance at initialization 𝒦.
@@ -156,7 +156,7 @@ def plan(
     Raises:
         TypeError, ValueError: as `gram` does.
 
-    Costs a compilation, which `gram` then does not repeat for an `Architecture`.
+    Costs a compilation, which `gram` then does not repeat for a kernel that is kept compiled.
 
     >>> from companion.architectures import fc
     >>> plan(fc(1), np.eye(3, dtype=np.float32)).tiles

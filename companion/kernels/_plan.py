@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from companion._core.compile import Kind, cores, free_memory, keep_compiled, kernel_entries, pixels
+from companion._core.compile import Kind, cores, free_memory, kernel_entries, made_once, pixels
 from companion._core.types import Array, Kernel, KernelFunction
 
 
@@ -193,7 +193,7 @@ def _free(devices: Devices) -> int:
     return free // 2 if devices[0].platform != "cpu" else free // (4 * len(devices))
 
 
-@keep_compiled
+@made_once
 def compiled(
     function: KernelFunction,
     kind: Kind,

@@ -39,7 +39,7 @@ def from_architecture(architecture: Architecture) -> Model:
         raise TypeError(f"architecture must come from companion.architectures, got {architecture!r}")
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
-        return architecture.init(key, jnp.shape(x)), ()
+        return architecture.init(key, x), ()
 
     return from_apply(architecture.apply, init, name=architecture.name)
 

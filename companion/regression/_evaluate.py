@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from companion._core.checks import precise, same_inputs
-from companion._core.compile import Kind, keep_compiled, kernel_entries, pixels
+from companion._core.compile import Kind, kernel_entries, made_once, pixels
 
 
-@keep_compiled
+@made_once
 def compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     """The function of X and α in blocks and of inputs x; one for each kernel whose code is kept."""
 

@@ -39,9 +39,10 @@ def fit(
     Args:
         kernel: an `Architecture`, or a function kernel(x1, x2, get) such as neural-tangents' `kernel_fn`; or
             a Gram matrix Θ(X, X), (n, n), by itself: `fit(matrix, targets=y)`. An architecture's predictors
-            share their compiled code; a function of your own is compiled for every one.
+            share their compiled code; a function of your own is compiled for every one, or once for all after
+            `kernels.keep_compiled`.
         x: training inputs X, (n, ...), float32 or float64; None beside a matrix.
-        targets: Y, (n, k): ±1 for two classes, centred one-hot for k classes (`data.targets`).
+        targets: Y, (n, k): ±1 for two classes, centered one-hot for k classes (`data.targets`).
         ridge: ρ, added to the diagonal, ≥ 0, in the kernel's units. `with_ridge` changes it later.
         solver: "eigh" decomposes once, for every time and ridge, and for features; "cholesky" solves for
             t = ∞ and this ridge alone, some six times faster, in a third of the memory.

@@ -14,7 +14,6 @@ from companion.storage._fingerprint import fingerprint
 from companion.storage._kernel_path import (
     KernelPath,
     KernelSequence,
-    flat,
     kernel_at,
     length,
     matrix,
@@ -30,7 +29,6 @@ __all__ = [
     "damaged",
     "fingerprint",
     "finished",
-    "flat",
     "held",
     "kernel_at",
     "length",

@@ -102,12 +102,6 @@ def matrix(name: str, kernel: Any) -> np.ndarray:
     return kernel
 
 
-def flat(kernel: np.ndarray) -> np.ndarray:
-    """A full kernel (n, n, k, k) as one matrix (n·k, n·k), row i·k + a for output a of input i."""
-    n, _, k, _ = kernel.shape
-    return kernel.swapaxes(1, 2).reshape(n * k, n * k)
-
-
 def kernel_at(path: Any, index: int, n: int) -> np.ndarray:
     """One kernel of a path, of the size of the first."""
     kernel = matrix(f"path[{index}]", path[index])

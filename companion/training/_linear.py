@@ -1,6 +1,7 @@
-"""Linearised networks solved instead of trained: kernel regression on the kernel that a network has now."""
+"""Linearized networks solved instead of trained: kernel regression on the kernel that a network has now."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -9,13 +10,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, PyTree
 
+from companion import regression
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, number
 from companion._core.compile import double_where, network
 from companion._core.types import Apply, Array, Variables
 from companion.empirical import empirical_ntk
-from companion.networks import Model, evaluation, linearise_at
-from companion.storage import flat
+from companion.networks import Model, evaluation, linearize_at
 
 
 @double_where("variables", "x")
@@ -25,51 +26,58 @@ def linear_solution(
     x: Float[Any, "n ..."],
     targets: Float[Any, "n k"],
     *,
-    ridge: float | int = 1e-4,
+    ridge: float | int = 0.0,
+    k_train_train: Float[Any, "m m"] | None = None,
 ) -> Variables:
-    """Where training of the centred linearised network on the squared loss ends: δ = Jᵀ (Θ̂ + r I)⁻¹ Y.
+    """Where training of the centered linearized network on the squared loss ends: δ = Jᵀ (Θ̂ + ρI)⁻¹ Y.
 
     J = ∂_θ f(X; θ) is (n·k, p) and Θ̂ = J Jᵀ the full empirical kernel at θ, so that ⟨∂_θ f(x; θ), δ⟩ is
-    kernel regression, Θ̂(x, X) (Θ̂ + r I)⁻¹ Y, as a network: evaluated and attacked at the price of two
+    kernel regression, Θ̂(x, X) (Θ̂ + ρI)⁻¹ Y, as a network: evaluated and attacked at the price of two
     forward passes, whatever n is.
 
     Args:
         model: the network.
-        variables: its (params, state), where it is linearised.
+        variables: its (params, state), where it is linearized.
         x: training inputs (n, ...).
         targets: Y, (n, k), such as `data.targets`.
-        ridge: r ≥ 0, in units of the mean eigenvalue tr Θ̂ / (n·k). Kernels of trained networks are so
-            ill-conditioned that float32 wants some.
+        ridge: ρ ≥ 0, added to the diagonal, in the kernel's units as for `regression.fit`. Kernels of trained
+            networks are so ill-conditioned that float32 wants some: 1e-4 of the mean eigenvalue, say.
+        k_train_train: Θ̂ where it exists already, `empirical_ntk(..., reduce="full")`, (n·k, n·k).
 
     Returns:
-        Variables of `linearised(model, centre=True)`.
+        Variables of `linearized(model, center=True)`.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind, shape or range; a kernel that is singular.
 
-    Cost: one full empirical kernel and a Cholesky factorization of (n·k)² numbers in float64.
-    Source: Loo et al. (2022), arXiv 2210.12030, for the centred network; equation (2) of Lee et al. (2019).
+    Warns with a `regression.PrecisionWarning` where rounding in the kernel may spoil the solution.
 
-    >>> from companion.networks import linearised, mlp
+    Cost: one full empirical kernel and a Cholesky factorization of (n·k)² numbers in float64.
+    Source: Loo et al. (2022), arXiv 2210.12030, for the centered network; equation (2) of Lee et al. (2019).
+
+    >>> from companion.networks import linearized, mlp
     >>> model, x = mlp(2, width=64), np.eye(3, dtype=np.float32)
     >>> y = np.array([[1, -1], [-1, 1], [1, 1]], np.float32)
-    >>> solved = linear_solution(model, model.init(jax.random.key(0), x), x, y)
-    >>> np.allclose(linearised(model, centre=True).apply(*solved, x, False)[0], y, atol=0.01)
+    >>> solved = linear_solution(model, model.init(jax.random.key(0), x), x, y, ridge=1e-3)
+    >>> np.allclose(linearized(model, center=True).apply(*solved, x, False)[0], y, atol=0.01)
     True
     """
     x, targets = examples("x", x), finite("targets", np.asarray(targets))
-    ridge = number("ridge", ridge)
     apply_fn = evaluation(model)
     if (shape := network("model", apply_fn, variables, x)) != targets.shape:
         raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
-    kernel = _full(apply_fn, variables, x)
-    kernel[np.diag_indices(len(kernel))] += ridge * np.trace(kernel) / len(kernel)
-    try:
-        factor = scipy.linalg.cho_factor(kernel, lower=True, overwrite_a=True)
-    except np.linalg.LinAlgError:
-        raise ValueError(f"the kernel is singular to rounding: ridge must be more than {ridge:g}") from None
-    weights = scipy.linalg.cho_solve(factor, targets.ravel().astype(float)).reshape(targets.shape)
-    return _combination(apply_fn, variables, x, weights), linearise_at(variables)[1]
+    kernel = _full(apply_fn, variables, x) if k_train_train is None else np.asarray(k_train_train)
+    # Each entry is right to about ε.
+    resolution = 2 * np.finfo(kernel.dtype).eps * np.linalg.norm(kernel) / math.sqrt(len(kernel))
+    f = regression.fit(
+        kernel,
+        targets=targets.reshape(-1, 1),
+        ridge=number("ridge", ridge),
+        solver="cholesky",
+        resolution=float(resolution),
+    )
+    weights = f.coefficients.reshape(targets.shape)
+    return _combination(apply_fn, variables, x, weights), linearize_at(variables)[1]
 
 
 @double_where("variables", "x")
@@ -81,7 +89,7 @@ def linear_features(
     *,
     top: int,
 ) -> tuple[Float[np.ndarray, " top"], list[Variables]]:
-    """The first eigenfeatures of the kernel that a network has now, each as a linearised network.
+    """The first eigenfeatures of the kernel that a network has now, each as a linearized network.
 
     Θ̂ = Σ_i λ_i v_i v_iᵀ on all n·k outputs, and feature i is λ_i⁻¹ Θ̂(x, X) v_i v_iᵀ Y, with k outputs: all
     of them add up to `linear_solution` without a ridge.
@@ -94,7 +102,7 @@ def linear_features(
         top: how many features, largest eigenvalues first, 1 to n·k.
 
     Returns:
-        Eigenvalues (top,), descending, and for each feature variables of `linearised(model, centre=True)`.
+        Eigenvalues (top,), descending, and for each feature variables of `linearized(model, center=True)`.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind, shape or range; eigenvalues that are not positive.
@@ -115,14 +123,14 @@ def linear_features(
         raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
     if count("top", top) > targets.size:
         raise ValueError(f"top must be at most {targets.size}, got {top}")
-    kernel = _full(apply_fn, variables, x)
+    kernel = _full(apply_fn, variables, x).astype(float)
     size = len(kernel)
     values, vectors = scipy.linalg.eigh(kernel, subset_by_index=(size - top, size - 1))
     values, vectors = values[::-1], vectors[:, ::-1]
     if values[-1] <= 0:
         raise ValueError(f"top must leave out eigenvalues that are not positive, got {values[-1]:.3g}")
     scales = vectors.T @ targets.ravel().astype(float) / values
-    state = linearise_at(variables)[1]
+    state = linearize_at(variables)[1]
     features = [
         (_combination(apply_fn, variables, x, (scale * vector).reshape(targets.shape)), state)
         for scale, vector in zip(scales, vectors.T, strict=True)
@@ -131,8 +139,8 @@ def linear_features(
 
 
 def _full(apply_fn: Apply, variables: Variables, x: np.ndarray) -> np.ndarray:
-    """The full kernel (n·k, n·k) in float64."""
-    return flat(empirical_ntk(apply_fn, variables, x, reduce="full").astype(float))
+    """The full kernel (n·k, n·k)."""
+    return empirical_ntk(apply_fn, variables, x, reduce="full")
 
 
 def _combination(apply_fn: Apply, variables: Variables, x: np.ndarray, weights: np.ndarray) -> PyTree:

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 
 from companion._core.types import Apply, InLoop, Key, Variables
 from companion.empirical import Reduce, empirical_ntk_fn
-from companion.networks import Model, evaluation
-from companion.storage import KernelSequence, flat
+from companion.networks import Model, evaluation, predict_fn
+from companion.storage import KernelSequence
 from companion.training._step import attacked, right
 
 
@@ -46,6 +46,23 @@ class Run:
     snapshots: Mapping[float, Variables]
     switched: float | None = None
 
+    def predict(self, model: Model, *, epoch: float | int | None = None) -> Partial:
+        """The trained network as a function of inputs, to evaluate and attack: see `networks.predict_fn`.
+
+        Args:
+            model: the one that was trained; a run is numbers alone, and does not keep it.
+            epoch: one of `snapshots`; None: the end.
+
+        Returns:
+            A function of x (n, ...) with outputs (n, k).
+
+        Raises:
+            ValueError: an epoch of which no snapshot was kept.
+        """
+        if epoch is not None and epoch not in self.snapshots:
+            raise ValueError(f"epoch must be one of the snapshots {sorted(self.snapshots)}, got {epoch}")
+        return predict_fn(model, self.variables if epoch is None else self.snapshots[epoch])
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -53,8 +70,8 @@ class Probe:
 
     Attributes:
         x: inputs (m, ...), clean.
-        reduce: "full" keeps the (m·k, m·k) kernel of all outputs, row i·k + a for output a of input i;
-            "trace" the (m, m) mean over outputs.
+        reduce: as for `empirical_ntk`: "full" keeps the (m·k, m·k) kernel of all outputs, "trace" the (m, m)
+            mean over outputs.
         attack: None for kernels on clean inputs. An attack makes them on inputs attacked anew at every
             record, as the code of Tsilivis & Kempe (2022) does; a kernel then moves with its inputs too.
         labels: (m,), needed with an attack.
@@ -112,8 +129,7 @@ class Recorder:
             x = np.asarray(
                 attacked(variables, x, labels, traceable(self.probe.attack), self.key, model=self.model)
             )
-        kernel = self._kernel_fn(variables, x)
-        return kernel if self.probe.reduce == "trace" else flat(kernel)
+        return self._kernel_fn(variables, x)
 
 
 @functools.lru_cache(maxsize=32)

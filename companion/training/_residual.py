@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from companion._core.checks import batch as examples
 from companion._core.checks import count, number
-from companion._core.compile import double, keep_compiled, network
+from companion._core.compile import double, made_once, network
 from companion._core.interrupt import deferred, in_short_loops
 from companion._core.types import Apply, Array, Key, Scalar
 
@@ -26,7 +26,7 @@ class Trained:
 
     Attributes:
         predict: the trained function of inputs (m, ...), outputs (m, k), to evaluate, differentiate and
-            attack; without its values at initialization where training was centred.
+            attack; without its values at initialization where training was centered.
         params: its parameters.
         residual: ‖f(X) − Y‖_F / ‖Y‖_F on the training set.
         steps: gradient steps from the start.
@@ -51,7 +51,7 @@ def train_to_residual(
     max_steps: int = 100_000,
     batch_size: int | None = None,
     key: Key | None = None,
-    centre: bool = True,
+    center: bool = True,
     scale: float = 1.0,
     progress: bool = False,
 ) -> list[Trained]:
@@ -61,8 +61,8 @@ def train_to_residual(
     gradient counts n / batch_size times, as an estimate of the full one.
 
     Args:
-        apply_fn: the network, `apply_fn(params, x) -> (n, k)`. An architecture's is kept compiled, any other
-            is compiled at every call.
+        apply_fn: the network, `apply_fn(params, x) -> (n, k)`. An architecture's is kept compiled, and
+            what `kernels.keep_compiled` marked; any other is compiled at every call.
         params: the initial parameters θ₀, float32 or float64.
         x: training inputs (n, ...).
         y: targets (n, k).
@@ -73,7 +73,7 @@ def train_to_residual(
         max_steps: gradient steps after which training that has not reached a level is an error.
         batch_size: examples of a step, drawn without repetition within an epoch; None: all of them.
         key: a JAX random key for the minibatches; needed with `batch_size`.
-        centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
+        center: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
         scale: s, train s · f. Small s makes the same network learn features: it has to move far to fit.
             Large s keeps it lazy (Chizat et al. 2019).
         progress: show a tqdm bar over levels.
@@ -116,8 +116,8 @@ def train_to_residual(
         scaled = _scaled(apply_fn)
         function = Partial(scaled, scale)
         with jax.default_matmul_precision("highest"):  # as `_train`, of whose outputs it is taken off
-            offset = function(params, x) if centre else jnp.zeros_like(y)
-        start = Partial(scaled, scale, params) if centre else None
+            offset = function(params, x) if center else jnp.zeros_like(y)
+        start = Partial(scaled, scale, params) if center else None
         targets, momentum = y + offset, jnp.asarray(momentum, dtype)
         options = (function, x, targets, jnp.linalg.norm(y), rate, momentum, key if size < len(x) else None)
         state, found = _start(params, targets.dtype, full=size == len(x)), []
@@ -149,7 +149,7 @@ def _failure(residual: float, steps: int, level: float, rate: float) -> str:
     )
 
 
-@keep_compiled
+@made_once
 def _scaled(apply_fn: Apply) -> Apply:
     """The network times s. Trainings of one architecture from other weights share what is compiled."""
 

@@ -61,7 +61,7 @@ def train(
     continued, gives the same bits on a device that computes deterministically.
 
     Args:
-        model: the network: see `companion.networks`, also for training linearised ones.
+        model: the network: see `companion.networks`, also for training linearized ones.
         x: training inputs (n, ...).
         labels: classes (n,).
         epochs: passes over the data, ≥ 0. Each is n // batch_size minibatches in an order of its own; what is
@@ -111,6 +111,8 @@ def train(
     ...     batch_size=4, record=[0, 50], x_test=x, labels_test=labels)
     >>> run.epochs, float(run.clean[-1])
     (array([ 0., 50.]), 1.0)
+    >>> run.predict(mlp(2, width=16))(x).shape
+    (4, 2)
     """
     checks.kinds(model, optimizer)
     random_key("key", key)

@@ -1,0 +1,161 @@
+"""Labels and pixels are checked alike by every public function that takes them: one table for each."""
+
+import importlib
+import inspect
+import re
+
+import jax
+import numpy as np
+import pytest
+from refusals import assert_refused
+
+from companion import attacks, catastrophic, features, regression, statistics
+from companion.architectures import fc
+from companion.attacks import Threat
+from companion.data import targets
+
+X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
+Y, KEY, THREAT = np.array([0, 1, 0, 1]), jax.random.key(0), Threat("linf", 0.1)
+MODULES = "attacks catastrophic data dynamics empirical features kernels regression statistics training"
+
+
+def network(k):
+    return lambda x: x.reshape(len(x), -1)[:, [0] * k] - 0.5
+
+
+def fitted(k):
+    return regression.fit(fc(1), X, np.ones((4, k)), k_train_train=np.eye(4))
+
+
+# Each of labels (4,) and of the outputs, 1 (two classes) or 3.
+LABELS = {
+    "attacks.pgd": lambda y, k: attacks.pgd(network(k), X, y, THREAT),
+    "attacks.fgsm": lambda y, k: attacks.fgsm(network(k), X, y, THREAT),
+    "attacks.square": lambda y, k: attacks.square(network(k), X.reshape(4, 1, 2, 1), y, THREAT, key=KEY),
+    "attacks.one_step": lambda y, k: attacks.one_step(fitted(k), X, y, THREAT),
+    "attacks.robust_accuracy": lambda y, k: attacks.robust_accuracy(network(k), X, y),
+    "attacks.transfer": lambda y, k: attacks.transfer({"x": X}, {"f": network(k)}, X, y),
+    "attacks.gradient_cosine": lambda y, k: attacks.gradient_cosine(network(k), network(k), X, y),
+    "attacks.sanity_checks": lambda y, k: attacks.sanity_checks(network(k), X, y, THREAT, key=KEY),
+    "catastrophic.gradient_directions": lambda y, k: catastrophic.gradient_directions(
+        network(k), X, y, rank=1
+    ),
+    "catastrophic.local_linearity": lambda y, k: catastrophic.local_linearity(
+        network(k), X, y, THREAT, key=KEY
+    ),
+    "data.targets": lambda y, k: targets(y, max(2, k)),
+    "features.correct": lambda y, k: features.correct(fitted(k), X, y),
+    "features.correct_under_attack": lambda y, k: features.correct_under_attack(fitted(k), X, y, THREAT),
+    "features.attack_shares": lambda y, k: features.attack_shares(fitted(k), X, X, y),
+    "features.usefulness": lambda y, k: features.usefulness(np.ones((4, 1), bool), y),
+    "statistics.accuracy": lambda y, k: statistics.accuracy(network(k)(X), y),
+}
+NO_LABELS = {
+    "attacks.margin": "is traced",
+    "attacks.cross_entropy": "is traced",
+    "attacks.squared": "is traced",
+    "training.train": "in tests/test_train.py, by its own names",
+}
+# Each of inputs (4, 2).
+BOUNDED = {
+    "attacks.pgd": lambda x: attacks.pgd(network(1), x, Y, THREAT, steps=1),
+    "attacks.fgsm": lambda x: attacks.fgsm(network(1), x, Y, THREAT),
+    "attacks.square": lambda x: attacks.square(
+        network(1), x.reshape(4, 1, 2, 1), Y, THREAT, key=KEY, queries=2
+    ),
+    "attacks.one_step": lambda x: attacks.one_step(fitted(1), x, Y, THREAT),
+    "attacks.sanity_checks": lambda x: (
+        attacks.sanity_checks(network(1), x, Y, Threat("linf", 0.9), key=KEY, steps=1).clean.value
+    ),
+    "attacks.random_sign": lambda x: attacks.random_sign(x, THREAT, key=KEY),
+    "attacks.random_uniform": lambda x: attacks.random_uniform(x, THREAT, key=KEY),
+    "features.correct_under_attack": lambda x: features.correct_under_attack(fitted(1), x, Y, THREAT),
+    "features.exciting": lambda x: features.exciting(fitted(1), 0, THREAT, x, steps=1),
+}
+NO_BOUNDS = {
+    "attacks.training_attack": "clips, inside of training",
+    "attacks.free_training": "clips, inside of training",
+    "catastrophic.gradalign": "clips, inside of training",
+    "catastrophic.noisy_fgsm": "clips, inside of training",
+    "catastrophic.local_linearity": "asks for a gradient near x, wherever x is",
+}
+
+
+def taking(parameter):
+    """Public functions with a parameter of that name."""
+    found = set()
+    for module in MODULES.split():
+        face = importlib.import_module(f"companion.{module}")
+        for name in getattr(face, "__all__", vars(face)):
+            value = getattr(face, name)
+            ours = inspect.isfunction(value) and value.__module__.startswith(f"companion.{module}")
+            if ours and parameter in inspect.signature(value).parameters:
+                found.add(f"{module}.{name}")
+    return found
+
+
+def test_every_public_function_of_labels_or_bounds_is_here():
+    assert taking("labels") == LABELS.keys() | NO_LABELS.keys()
+    assert taking("threat") == BOUNDED.keys() | NO_BOUNDS.keys()
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.usefixtures("as_users_run")
+def test_labels(name):
+    cases = [
+        (Y * 1.0, 1, TypeError, "labels must be integers, got float64"),
+        (Y > 0, 1, TypeError, "labels must be integers, got bool"),
+        (Y[:, None], 1, ValueError, r"labels must have shape \((4,|n,)\), got \(4, 1\)"),
+    ]
+    if name != "data.targets":
+        cases.append((Y[:3], 1, ValueError, r"labels must have shape \(4,\), got \(3,\)"))
+    if name != "features.usefulness":  # has no outputs
+        cases += [
+            (Y + 1, 1, ValueError, r"labels must lie in \[0, 2\), got 1 to 2"),
+            (Y - 1, 1, ValueError, r"labels must lie in \[0, 2\), got -1 to 0"),
+            (Y + 2, 3, ValueError, r"labels must lie in \[0, 3\), got 2 to 3"),
+            (Y - 1, 3, ValueError, r"labels must lie in \[0, 3\), got -1 to 0"),
+        ]
+    assert_refused([((y, k), *wanted) for y, k, *wanted in cases], run=lambda case: LABELS[name](*case))
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.filterwarnings("ignore::companion.attacks.AttackWarning")
+@pytest.mark.usefixtures("as_users_run")
+def test_pixels_outside_the_bounds(name):
+    cases = [
+        (255 * X, r"x must lie in the bounds \(0\.0, 1\.0\), got [\d.]+ to [\d.]+"),
+        (X - 1, r"x must lie in the bounds \(0\.0, 1\.0\), got -0\.[\d.]+ to -0"),
+    ]
+    out_by_rounding = {1 + 2.0**-23: "1.19e-07", -(2.0**-25): "2.98e-08"}
+    for value, by in out_by_rounding.items():
+        x = X.copy()
+        x[1, 1] = value
+        message = rf"{re.escape(repr(value))} is outside by {by}\. .*np\.clip\(x, 0, 1\) cures it"
+        cases.append((x, message))
+        assert np.isfinite(np.asarray(BOUNDED[name](np.clip(x, 0, 1)), float)).all()
+    assert_refused(cases, ValueError, run=BOUNDED[name])
+
+
+def test_bounds_are_the_threats_own():
+    low = Threat("l2", 0.1, (0.0, 0.5))
+    with pytest.raises(ValueError, match=r"x must lie in the bounds \(0\.0, 0\.5\)"):
+        attacks.pgd(network(1), X, Y, low)
+    assert np.isfinite(attacks.pgd(network(1), X / 2, Y, low)).all()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ((1, 0), "bounds must be two increasing finite numbers"),
+        ((0, np.inf), "bounds must be two increasing finite numbers"),
+        ((0, np.nan), "bounds must be two increasing finite numbers"),
+        ((0, 1, 2), r"bounds must be two numbers, got \(0, 1, 2\)"),
+        (1, "bounds must be two numbers, got 1"),
+    ],
+    ids=["falling", "infinite", "nan", "three", "one"],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_bounds_themselves(bounds, message):
+    with pytest.raises(ValueError, match=message):
+        Threat("linf", 0.1, bounds)
