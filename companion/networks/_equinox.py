@@ -20,6 +20,8 @@ from companion.networks._trees import (
     next_random,
 )
 
+_CURE = "module, state = eqx.nn.make_with_state(Net)(...), then from_equinox(module, state)"
+
 
 def from_equinox(
     module: Any, state: Any = None, *, name: str | None = None, axis_name: str = "batch"
@@ -52,7 +54,10 @@ def from_equinox(
 
     if not (isinstance(module, eqx.Module) and callable(module)):
         raise TypeError(f"module must be an Equinox module that can be called, got {module!r}")
-    mode_names(module.__call__, known=("key",) if state is None else ("key", "state"))
+    if state is None:
+        mode_names(module.__call__, known=("key",), cure=_CURE)
+    else:
+        mode_names(module.__call__, known=("key", "state"))
     takes_key = "key" in inspect.signature(module.__call__).parameters
     params, static = eqx.partition(module, eqx.is_inexact_array)
     floating(params)

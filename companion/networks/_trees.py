@@ -20,7 +20,12 @@ MODES = {
 }
 
 
-def mode_names(call: Callable[..., Any], *, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+def mode_names(
+    call: Callable[..., Any],
+    *,
+    known: tuple[str, ...] = (),
+    cure: str = "give a module that needs nothing else",
+) -> tuple[str, ...]:
     """Which of `MODES` a network takes beside its inputs, or a TypeError where it wants more than those."""
     others = list(inspect.signature(call).parameters.values())[1:]
     wanted = [
@@ -33,7 +38,7 @@ def mode_names(call: Callable[..., Any], *, known: tuple[str, ...] = ()) -> tupl
     if wanted:
         raise TypeError(
             f"module must be called with inputs alone, or with one of {', '.join(MODES)} beside them; it "
-            f"wants {', '.join(wanted)} too: give a module that needs nothing else"
+            f"wants {', '.join(wanted)} too: {cure}"
         )
     return tuple(one.name for one in others if one.name in MODES)
 
