@@ -93,8 +93,8 @@ notebooks: env
 compat: env
 	@$(RUN) tools/compat.py $(ARGS)
 
-torch:
-	@"$(PYTHON)" tools/compat.py --torch $(ARGS)
+torch: env
+	@$(RUN) tools/torch_tests.py -n $(WORKERS) --dist worksteal $(ARGS)
 
 nt-suite: env
 	@$(RUN) tools/nt_suite.py $(ARGS)

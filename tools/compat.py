@@ -41,9 +41,6 @@ class Row:
     pins: str = ""
     # Flags for pytest that let a warning of somebody else's code pass on this row only; printed as notes.
     relaxed: tuple[str, ...] = ()
-    # Packages beside those that the tests need anyway; what they bring has no place in the lock.
-    more: tuple[str, ...] = ()
-    name: str = ""
 
 
 ROWS = (
@@ -57,9 +54,6 @@ ROWS = (
     Row("0.11.2", ((3, 12), (3, 13))),
     Row("0.12.0.1", ((3, 13), (3, 12))),
 )
-# Other frameworks. pip takes the CPU's build of PyTorch where its own settings offer one, else PyPI's.
-TORCH = Row(locked()["jax"], more=("equinox==0.13.8", "torch==2.13.0"), name="torch")
-TORCH_TESTS = ["tests/test_bring_your_own.py", "tests/test_equinox.py", "tests/test_torch.py"]
 
 
 def all_tests(root: Path = ROOT) -> list[str]:
@@ -93,8 +87,7 @@ def run_tests(executable: Path, row: Row, tests: list[str], quick: bool) -> tupl
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
     counts = {"passed": total - failed - skipped, "failed": failed, "skipped": skipped}
-    # With the frameworks installed nothing has a reason to skip itself.
-    green = done.returncode == 0 and counts["passed"] > 0 and not (row.more and skipped)
+    green = done.returncode == 0 and counts["passed"] > 0
     if not green:
         print(done.stdout)
     return counts, green
@@ -160,8 +153,7 @@ def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[
     started = time.time()
     print(f"jax {row.jax} on Python {dotted(version)}", flush=True)
     try:
-        name = row.name or row.jax
-        executable = environment(name, row.jax, row.pins, pythons[version], version, row.more)
+        executable = environment(row.jax, row.pins, pythons[version], version)
     except RuntimeError as error:
         print(error)
         return [row.jax, "failed: the environment could not be made"], "failed"
@@ -182,13 +174,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="default: all but LEFT_OUT")
     parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
-    parser.add_argument("--torch", action="store_true", help="only the tests that need other frameworks")
     parser.add_argument("--require", type=int, default=1, metavar="N", help="fail when fewer rows ran")
     parser.add_argument("--strict", action="store_true", help="fail when any asked row did not run")
     parser.add_argument("--run-notebook", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    usual = TORCH_TESTS if options.torch else list(QUICK) if options.quick else all_tests()
-    options.tests = options.tests or usual
+    options.tests = options.tests or (list(QUICK) if options.quick else all_tests())
     return options
 
 
@@ -203,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.exit(f"no such test file: {' '.join(missing)}")
     pythons = find_pythons()
     versions = options.versions or ([ROWS[0].jax] if options.notebooks else None)
-    rows = [TORCH] if options.torch else chosen_rows(versions, options.newest, pythons)
+    rows = chosen_rows(versions, options.newest, pythons)
     lines = [["jax", "numpy", "python", "ipywidgets", "passed", "failed", "skipped", "seconds", "notes"]]
     states = []
     for row in rows:

@@ -91,13 +91,11 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
     )
 
 
-def environment(
-    name: str, jax: str, pins: str, python: str, version: tuple[int, int], more: tuple[str, ...] = ()
-) -> Path:
+def environment(jax: str, pins: str, python: str, version: tuple[int, int]) -> Path:
     """Return the Python of a row's environment, made now unless its folder is complete and unchanged."""
-    folder = CACHE / f"{name}-py{version[0]}.{version[1]}"
+    folder = CACHE / f"{jax}-py{version[0]}.{version[1]}"
     executable, stamp = folder / "bin" / "python", folder / ".complete"
-    text, wanted = constraints(jax, pins), [*requirements(), *more]
+    text, wanted = constraints(jax, pins), requirements()
     key = hashlib.sha256("\n".join([text, *wanted, NEURAL_TANGENTS]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text("utf8") == key and python_at(str(executable)) == version:
         return executable
