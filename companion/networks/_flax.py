@@ -48,11 +48,8 @@ def of_linen(module: nn.Module) -> _Pair:
     def draw(key: Any, x: Any) -> tuple[Any, Any]:
         variables = dict(modules[False].init(key, x, **mode(names, False)))
         params, state = variables.pop("params", {}), variables
-        if names or fields:
-            try:
-                jax.eval_shape(lambda: run({"params": params, **state}, x, True, mutable=list(state)))
-            except InvalidRngError:
-                state[_RANDOM] = first_random(jax.random.fold_in(key, 1))
+        if (names or fields) and _draws(run, {"params": params, **state}, x):
+            state[_RANDOM] = first_random(jax.random.fold_in(key, 1))
         return params, state
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
@@ -78,6 +75,20 @@ def of_linen(module: nn.Module) -> _Pair:
             return outputs, {**changed, **after}
 
     return init, apply
+
+
+def _draws(run: Callable[..., Any], variables: Any, x: Any) -> bool:
+    """Whether a module asks for a random key in training; found without computing anything."""
+    mutable = [name for name in variables if name != "params"]
+    # So many that layers which split a batch into equal parts can.
+    batch = jax.ShapeDtypeStruct((24, *x.shape[1:]), x.dtype)
+    try:
+        jax.eval_shape(lambda v, x: run(v, x, True, mutable=mutable), variables, batch)
+    except InvalidRngError:
+        return True
+    except Exception:  # Whatever else is wrong in training is said there, in the module's own words.
+        return False
+    return False
 
 
 def of_nnx(module: Any) -> _Pair:
