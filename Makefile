@@ -35,7 +35,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve lint test wheel matrix notebooks compat nt-suite measure clean distclean
+.PHONY: help env js book serve lint test wheel matrix notebooks compat torch nt-suite measure clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
@@ -46,6 +46,7 @@ help:
 	@echo "make matrix      the variants of checks that make test leaves out (makes the book first)"
 	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
+	@echo "make torch       the tests that need PyTorch or Equinox, in an environment of their own"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
 	@echo "make measure     both commands in fresh clones; writes README's times, disk and memory"
 	@echo "make clean       remove what was built; make distclean: .venv and .cache too"
@@ -90,6 +91,9 @@ notebooks: env
 
 compat: env
 	@$(RUN) tools/compat.py $(ARGS)
+
+torch: env
+	@$(RUN) tools/torch_tests.py -n $(WORKERS) --dist worksteal $(ARGS)
 
 nt-suite: env
 	@$(RUN) tools/nt_suite.py $(ARGS)

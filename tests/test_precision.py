@@ -247,7 +247,8 @@ OTHERWISE = {
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
         features.Correlation features.Usefulness kernels.Plan kernels.keep_compiled networks.Model
         networks.from_apply networks.from_architecture
-        networks.from_flax normalization.BatchNorm normalization.Inputs normalization.Variance
+        networks.from_equinox networks.from_flax networks.from_torch
+        normalization.BatchNorm normalization.Inputs normalization.Variance
         normalization.layer regression.KernelPredictor regression.PrecisionWarning statistics.Estimate
         training.Probe attacks.Replay training.Run training.Switch training.Trained
         architectures.Architecture""",

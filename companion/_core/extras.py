@@ -1,13 +1,12 @@
 """Packages that only a part of companion needs."""
 
 
-def missing(package: str, extra: str) -> ImportError:
-    """The error of who imports a room whose extra is not installed; raise it from the original one.
+def missing(package: str, extra: str | None = None) -> ImportError:
+    """The error of who needs a package that is not installed; raise it from the original one.
 
     Args:
         package: what could not be imported.
-        extra: which extra of pyproject.toml brings it.
+        extra: which extra of pyproject.toml brings it; None: none does.
     """
-    return ImportError(
-        f"this needs {package}: pip install 'ntk-robustness[{extra}]', or pip install {package}"
-    )
+    whole = "" if extra is None else f"pip install 'ntk-robustness[{extra}]', or "
+    return ImportError(f"this needs {package}: {whole}pip install {package}")

@@ -2,12 +2,14 @@
 
 A `Model` is a pair of functions, `init` and `apply`, that keeps what is trained (`params`) apart from what
 is only carried along (`state`, such as running statistics of batch normalization). `linearized` turns any
-model into its first-order Taylor polynomial, which trains and is attacked as every other. Networks in the
-NTK parameterization, which have an infinite-width kernel, are in `companion.architectures`. Chapter 4 uses
-all.
+model into its first-order Taylor polynomial, which trains and is attacked as every other. Networks from
+elsewhere come in by `from_apply`, `from_flax`, `from_equinox`, `from_architecture`, and by `from_torch` as
+functions of inputs, to be attacked alone: see the page "Bring your own network". Networks in the NTK
+parameterization, which have an infinite-width kernel, are in `companion.architectures`. Chapter 4 uses all.
 """
 
 from companion.networks._adapters import from_apply, from_architecture
+from companion.networks._equinox import from_equinox
 from companion.networks._layers import Conv as Conv
 from companion.networks._layers import average_pool as average_pool
 from companion.networks._models import (
@@ -27,6 +29,7 @@ from companion.networks._norm import BatchNorm as BatchNorm
 from companion.networks._norm import Variance as Variance
 from companion.networks._norm import batch_statistics as batch_statistics
 from companion.networks._norm import layer as layer
+from companion.networks._torch import from_torch
 
 # What is imported and not listed here is for other rooms.
 __all__ = [
@@ -35,7 +38,9 @@ __all__ = [
     "evaluation",
     "from_apply",
     "from_architecture",
+    "from_equinox",
     "from_flax",
+    "from_torch",
     "linearize_at",
     "linearized",
     "mlp",

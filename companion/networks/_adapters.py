@@ -11,6 +11,7 @@ from companion._core.checks import precise, random_key
 from companion._core.compile import double
 from companion.architectures import Architecture
 from companion.networks._models import Model
+from companion.networks._trees import floating
 
 
 @functools.lru_cache
@@ -82,20 +83,3 @@ def from_apply(apply_fn: Callable[..., Any], start: Any, *, name: str | None = N
             return apply_fn(params, jnp.asarray(x)), state
 
     return Model(getattr(apply_fn, "__name__", "network") if name is None else name, init, apply)
-
-
-def floating(params: Any) -> Any:
-    """The parameters, or a TypeError where a leaf is no floating point array."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            got = type(leaf).__name__ if dtype is None else f"leaf of {dtype}"
-            raise TypeError(
-                f"params must hold floating point arrays alone, got a {got} at "
-                f"params{jax.tree_util.keystr(path)}. Split the others off. "
-                "Equinox: params, static = eqx.partition(net, eqx.is_inexact_array) and "
-                "apply_fn = lambda p, x: jax.vmap(eqx.combine(p, static))(x); "
-                "Flax NNX: graph, params, rest = nnx.split(net, nnx.Param, ...) and "
-                "apply_fn = lambda p, x: nnx.merge(graph, p, rest)(x)"
-            )
-    return params

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
 
-from companion._core.checks import count, precise, random_key
-from companion._core.compile import double, is_kept, keep_compiled, precision
+from companion._core.checks import count
+from companion._core.compile import double, is_kept, keep_compiled
 from companion._core.extras import missing
+from companion.networks import _flax
 from companion.networks._layers import outside_loops
 from companion.networks._modules import CNN, MLP, Norm, ResNet, SmallCNN
 from companion.networks._norm import BatchNorm, layer
@@ -40,49 +40,47 @@ class Model:
     apply: Callable[..., Any]
 
 
-@functools.lru_cache
-def from_flax(module: nn.Module, *, name: str | None = None) -> Model:
-    """A Flax Linen module as a `Model`.
+def from_flax(module: Any, *, name: str | None = None) -> Model:
+    """A Flax module, of Linen or of NNX, as a `Model`.
 
     Args:
-        module: called as `module(x)`, or as `module(x, training)` where it has a field `norm` that is not
-            None. Collections other than "params" are its state.
+        module: called as `module(x)`, and with its mode where it takes one: `train`, `training` or
+            `is_training`, or the opposite, `deterministic` or `use_running_average`. Fields and attributes
+            with these names are set too, in a copy.
+
+            Linen: collections other than "params" are its state.
+
+            NNX: `nnx.Param` is trained, and starts from the module's own values whatever the key; all other
+            variables are state. The module itself stays as it is: `nnx.update(module, params)` puts what was
+            trained into it.
         name: its label; None: the class's name.
 
     Returns:
-        The model; one and the same for equal modules, so that compiled code is shared. Parameters of float32
-        are drawn as such, and turned into float64 where x is.
+        The model; for Linen one and the same for equal modules, so that compiled code is shared. Parameters
+        of float32 are drawn as such, and turned into float64 where x is. Where layers such as Dropout draw
+        in training, a random key is carried in the state, as floating point numbers.
+
+    Raises:
+        TypeError: no Flax module; one that wants more than x and its mode.
 
     >>> model = from_flax(nn.Dense(2))
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
     >>> model.apply(params, state, jnp.ones((5, 3)), False)[0].shape, state
     ((5, 2), {})
     """
-    takes_mode = getattr(module, "norm", None) is not None
+    name = type(module).__name__ if name is None else name
+    if isinstance(module, nn.Module):
+        return _from_linen(module, name)
+    from flax import nnx  # which takes a second to import
 
-    @jax.jit  # op by op every random draw would be compiled alone, in twice the time
-    def draw(key: Any, x: Any) -> tuple[Any, Any]:
-        variables = dict(module.init(key, x, False) if takes_mode else module.init(key, x))
-        return variables.pop("params"), variables
+    if isinstance(module, nnx.Module):
+        return Model(name, *_flax.of_nnx(module))
+    raise TypeError(f"module must be a Flax module, of Linen or NNX, got {module!r}")
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
-        precise("x", x.dtype)
-        # The same numbers whatever JAX is set to, then in the precision of x.
-        with precision(np.float32(0)):
-            variables = draw(random_key("key", key), x[:1].astype(np.float32))
-        with double(x):
-            return jax.tree.map(lambda a: a.astype(x.dtype) if a.dtype == np.float32 else a, variables)
 
-    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
-        precise("x", x.dtype)
-        variables, mode = {"params": params, **state}, (training,) if takes_mode else ()
-        with double(params, x):
-            if training and state:
-                outputs, changed = module.apply(variables, jnp.asarray(x), *mode, mutable=list(state))
-                return outputs, dict(changed)
-            return module.apply(variables, jnp.asarray(x), *mode), state
-
-    return Model(type(module).__name__ if name is None else name, init, apply)
+@functools.lru_cache
+def _from_linen(module: nn.Module, name: str) -> Model:
+    return Model(name, *_flax.of_linen(module))
 
 
 def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:

@@ -1,0 +1,119 @@
+"""`init` and `apply` of a `Model` for modules of Flax: Linen's and NNX's."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from companion._core.checks import precise, random_key
+from companion._core.compile import double, precision
+from companion._core.extras import missing
+from companion.networks._trees import (
+    MODES,
+    as_precise,
+    decoded,
+    encoded,
+    first_random,
+    floating,
+    mode,
+    mode_names,
+    next_random,
+)
+
+try:
+    import flax.linen as nn
+    from flax.errors import InvalidRngError
+except ModuleNotFoundError as error:
+    raise missing("flax", "networks") from error
+
+# Where the random key of layers such as Dropout is in the state; no name that Flax gives a collection.
+_RANDOM = "random key"
+_Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def of_linen(module: nn.Module) -> _Pair:
+    """Flax Linen: collections other than "params" are state, and so is a random key where one is needed."""
+    names = mode_names(module.__call__)
+    # A module whose mode is one of its fields is another module in training.
+    fields = tuple(f.name for f in dataclasses.fields(module) if f.name in MODES and not names)
+    modules = {now: module.clone(**mode(fields, now)) if fields else module for now in (False, True)}
+
+    def run(variables: Any, x: Any, training: bool, **options: Any) -> Any:
+        return modules[training].apply(variables, x, **mode(names, training), **options)
+
+    @jax.jit  # op by op every random draw would be compiled alone, in twice the time
+    def draw(key: Any, x: Any) -> tuple[Any, Any]:
+        variables = dict(modules[False].init(key, x, **mode(names, False)))
+        params, state = variables.pop("params", {}), variables
+        if (names or fields) and _draws(run, {"params": params, **state}, x):
+            state[_RANDOM] = first_random(jax.random.fold_in(key, 1))
+        return params, state
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        precise("x", x.dtype)
+        # The same numbers whatever JAX is set to, then in the precision of x.
+        with precision(np.float32(0)):
+            variables = draw(random_key("key", key), x[:1].astype(np.float32))
+        return as_precise(variables, x)
+
+    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        precise("x", x.dtype)
+        collections = {name: value for name, value in state.items() if name != _RANDOM}
+        with double(params, x):
+            if not (training and state):
+                return run({"params": params, **collections}, jnp.asarray(x), training), state
+            options, after = {}, {}
+            if _RANDOM in state:
+                now, after[_RANDOM] = next_random(state[_RANDOM])
+                options["rngs"] = {"params": now}  # from which Flax takes every other name too
+            outputs, changed = run(
+                {"params": params, **collections}, jnp.asarray(x), True, mutable=list(collections), **options
+            )
+            return outputs, {**changed, **after}
+
+    return init, apply
+
+
+def _draws(run: Callable[..., Any], variables: Any, x: Any) -> bool:
+    """Whether a module asks for a random key in training; found without computing anything."""
+    mutable = [name for name in variables if name != "params"]
+    # So many that layers which split a batch into equal parts can.
+    batch = jax.ShapeDtypeStruct((24, *x.shape[1:]), x.dtype)
+    try:
+        jax.eval_shape(lambda v, x: run(v, x, True, mutable=mutable), variables, batch)
+    except InvalidRngError:
+        return True
+    except Exception:  # Whatever else is wrong in training is said there, in the module's own words.
+        return False
+    return False
+
+
+def of_nnx(module: Any) -> _Pair:
+    """Flax NNX: `nnx.Param` is trained, all other variables are state; starts from the module's own."""
+    from flax import nnx
+
+    names, graphs = mode_names(module.__call__), {}
+    for training in (True, False):
+        copy = nnx.clone(module)
+        # "train" is the name of a method.
+        attributes = mode(tuple(name for name in MODES if name != "train"), training)
+        copy.set_attributes(**attributes, raise_if_not_found=False)
+        graphs[training], params, rest = nnx.split(copy, nnx.Param, ...)
+    floating(params)
+
+    def init(key: Any, x: Any) -> tuple[Any, Any]:
+        precise("x", x.dtype)
+        random_key("key", key)
+        return as_precise((params, encoded(rest)), x)
+
+    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+        precise("x", x.dtype)
+        with double(params, x):
+            net = nnx.merge(graphs[training], params, decoded(state, rest))
+            outputs = net(jnp.asarray(x), **mode(names, training))
+            return outputs, encoded(nnx.split(net, nnx.Param, ...)[2]) if training else state
+
+    return init, apply
