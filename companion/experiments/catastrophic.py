@@ -8,21 +8,19 @@ After finding B3 of Li et al. (2023), arXiv 2312.02236.
 """
 
 import functools
-import itertools
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
-from companion import catastrophic, data, networks
-from companion.attacks import Threat, cross_entropy, pgd, robust_accuracy, training_attack
-from companion.experiments import main
-from companion.experiments._shared import kept, padded, sources, triple
+from companion import catastrophic, networks
+from companion.attacks import Threat, cross_entropy, training_attack
+from companion.experiments._experiment import LISTS, Arrays, Experiment, Job, filled
+from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.training import Probe, Run, Switch, train
 
 METHODS = (
@@ -79,7 +77,7 @@ class Case:
     rank: int = 5
     weight: float = 0.5
     final: tuple[int, int] = (20, 2)
-    skip: tuple[str, ...] = ()
+    skip: tuple[str, ...] = field(default=(), metadata=LISTS)
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,10 @@ class Config:
     Attributes:
         cases: data sets and networks.
         methods: which of `METHODS`; "fgsm" first; "pgd" is needed for calibration.
-        calibration: seeds on which detectors are calibrated, 0 for none; only "fgsm" and "pgd" are trained
-            there.
-        seeds: further seeds, on which they are scored and all methods are trained.
+        calibration: seeds on whose PGD runs detectors are calibrated, 0 for none.
+        seeds: further seeds, on which they are scored and switches are trained.
         switch: which signal triggers the switch to PGD.
+        at_most: methods that are trained on the first so many seeds alone.
     """
 
     cases: tuple[Case, ...] = (Case(),)
@@ -100,6 +98,7 @@ class Config:
     calibration: int = 0
     seeds: int = 1
     switch: str = "log trace"
+    at_most: tuple[tuple[str, int], ...] = ()
 
 
 _DIGITS = Case(n_test=1000, n_watch=150, epochs=25, final=(40, 2))
@@ -119,20 +118,98 @@ _PAPER = replace(
     n_watch=1000, eps=8 / 255, epochs=30, batch_size=128, ramp=0.0, steps=10, n_probe=100, noise=2.0,
     weight=0.2,
 )  # fmt: skip
+_SOME = tuple((method, 15 if method == "switch" else 10) for method in METHODS[1:])
 PROFILES = {
     "quick": Config(),
-    "full": Config((_DIGITS, _RESIDUAL), METHODS, calibration=2, seeds=3),
+    "full": Config((_DIGITS, _RESIDUAL), METHODS, calibration=5, seeds=15, at_most=_SOME),
     "paper": Config((_PAPER, replace(_PAPER, eps=16 / 255)), METHODS, calibration=2, seeds=3),
 }
 
 
-def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
+def jobs(config: Config) -> list[Job]:
+    """Every method on its seeds; a switch on those after the calibration, which it needs."""
+    found = []
+    for case in config.cases:
+
+        def job(method: str, seed: int, *rest: Any, needs: tuple[Job, ...] = (), case: Case = case) -> Job:
+            label = f"{case.dataset}, {model_of(case, 10).name}, ε = {case.eps:.3g}, {method}"
+            return Job((case, method, seed, *rest), label, seed, case.dataset, needs)
+
+        calm = tuple(job("pgd", seed) for seed in range(config.calibration))
+        found += [
+            job(method, seed, config.switch, needs=calm) if method == "switch" else job(method, seed)
+            for seed in range(config.calibration + config.seeds)
+            for method in config.methods
+            if method not in case.skip
+            and (method != "switch" or seed >= config.calibration)
+            and seed < dict(config.at_most).get(method, np.inf)
+        ]
+    return sorted(found, key=lambda one: one.seed)
+
+
+def compute(case: Case, method: str, seed: int, signal: str = "", *calm: Mapping[str, np.ndarray]) -> Arrays:
+    """One network, watched; a switch by a signal is calibrated on calm runs."""
+    if method != "switch":
+        return _watched(case, method, seed, attack_of(case, method))
+    detector = calibrated(calm)[SIGNALS.index(signal)]
+    rule = catastrophic.alarmed(detector, signal)
+    return _watched(case, method, seed, Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule))
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    seeds = config.calibration + config.seeds
+    rows, switched, surface, found = {}, {}, {}, {}
+    for job, arrays in made.items():
+        case, method, seed = job.config[:3]
+        c = config.cases.index(case)
+        rows[c, config.methods.index(method), seed] = {
+            name: array for name, array in arrays.items() if name not in ("switched", "surface")
+        }
+        if method == "switch":
+            switched[c, seed] = {"switched": arrays["switched"]}
+        if "surface" in arrays:
+            surface[(c,)] = {"surface": arrays["surface"]}
+    for c, case in enumerate(config.cases):
+        signals = {
+            (method, job.config[2]): arrays["signals"]
+            for method in METHODS[:2]
+            for job, arrays in made.items()
+            if job.config[:2] == (case, method)
+        }
+        epochs = np.linspace(0, case.epochs, case.epochs * case.record + 1)
+        found[(c,)] = {"epochs": epochs}
+        calm = [signals.get(("pgd", seed)) for seed in range(config.calibration)]
+        if calm and all(one is not None for one in calm):
+            detectors = calibrated([{"signals": one} for one in calm])
+            found[(c,)]["threshold"] = np.array([detector.threshold for detector in detectors])
+            found[(c,)]["alarm"] = alarms(detectors, signals, epochs, seeds)
+    c = len(config.cases)
+    return (
+        filled((c, len(config.methods), seeds), rows)
+        | filled((c,), found)
+        | filled((c,), surface)
+        | (filled((c, seeds), switched) or {"switched": np.full((c, seeds), np.nan, np.float32)})
+    )
+
+
+def alarms(
+    detectors: Sequence[Any], signals: Mapping[tuple[str, int], np.ndarray], epochs: np.ndarray, seeds: int
+) -> np.ndarray:
+    """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"; NaN where there is no run."""
+    found = np.full((len(detectors), 2, seeds), np.nan)
+    for (method, seed), values in signals.items():
+        for i, detector in enumerate(detectors):
+            found[i, METHODS.index(method), seed] = catastrophic.alarm(epochs, values[:, i], detector)
+    return found
+
+
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Train all methods, watch them, calibrate detectors, score them, switch by them.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
-        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays over cases c, methods m, seeds s (calibration first) and records r, NaN where nothing was
@@ -144,85 +221,13 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         `threshold` (c, 5), with calibration; `surface` (c, r, 21, 11): the mean loss of ten images of seed 0
         under "fgsm" along FGSM's direction and a random one of signs.
     """
-    found = [_case(config, case, progress, folder) for case in config.cases]
-    return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+    return EXPERIMENT.run(config, progress=progress)
 
 
-def _case(config: Config, case: Case, progress: bool, folder: Path | None) -> dict[str, np.ndarray]:
-    seeds = config.calibration + config.seeds
-    jobs = [
-        (method, seed)
-        for seed in range(seeds)
-        for method in config.methods
-        if method not in ("switch", *case.skip) and (method in METHODS[:2] or seed >= config.calibration)
-    ]
-    rows: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-
-    def add(method: str, seed: int, attack: Any, detector: Any = None) -> None:
-        rows[method, seed] = kept(
-            folder,
-            f"{case.dataset} {model_of(case, 10).name} {method} {seed}",
-            (case, method, seed, detector),
-            functools.partial(
-                _one, case, seed, attack, penalty_of(case, method), (method, seed) == ("fgsm", 0)
-            ),
-        )
-
-    for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
-        add(method, seed, attack_of(case, method))
-    detectors = calibrated(rows, config.calibration) if config.calibration else []
-    switched = np.full(seeds, np.nan)
-    if "switch" in config.methods:
-        detector = detectors[SIGNALS.index(config.switch)]
-        rule = catastrophic.alarmed(detector, config.switch)
-        attack = Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule)
-        held = range(config.calibration, seeds)
-        for seed in tqdm(held, desc=f"{case.dataset} switches", disable=not progress):
-            add("switch", seed, attack, detector)
-            switched[seed] = rows["switch", seed]["switched"]
-    epochs, surface = rows["fgsm", 0]["epochs"], rows["fgsm", 0]["surface"]
-    shape = len(config.methods), seeds
-    arrays = {
-        name: np.full((*shape, *value.shape), np.nan)
-        for name, value in rows["fgsm", 0].items()
-        if name not in ("epochs", "surface", "switched")
-    }
-    for (method, seed), name in itertools.product(rows, arrays):
-        arrays[name][config.methods.index(method), seed] = rows[method, seed][name]
-    arrays |= {"epochs": epochs, "surface": surface, "switched": switched}
-    if detectors:
-        arrays["threshold"] = np.array([detector.threshold for detector in detectors])
-        arrays["alarm"] = alarms(detectors, rows, epochs, seeds)
-    return arrays
-
-
-def alarms(
-    detectors: list[Any], watched: dict[tuple[str, int], dict[str, np.ndarray]], epochs: Any, seeds: int
-) -> np.ndarray:
-    """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"."""
-    return np.array(
-        [
-            [
-                [
-                    catastrophic.alarm(epochs, watched[method, seed]["signals"][:, i], detector)
-                    for seed in range(seeds)
-                ]
-                for method in METHODS[:2]
-            ]
-            for i, detector in enumerate(detectors)
-        ]
-    )
-
-
-def calibrated(watched: dict[tuple[str, int], dict[str, np.ndarray]], seeds: int) -> list[Any]:
-    """A detector for each of `SIGNALS`, silent on the PGD runs of the first seeds."""
+def calibrated(calm: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+    """A detector for each of `SIGNALS`, silent on these runs of PGD."""
     return [
-        catastrophic.calibrate(
-            [watched["pgd", seed]["signals"][:, i] for seed in range(seeds)],
-            side=side,
-            relative=True,
-            margin=0.1,
-        )
+        catastrophic.calibrate([one["signals"][:, i] for one in calm], side=side, relative=True, margin=0.1)
         for i, side in enumerate(SIDES)
     ]
 
@@ -234,10 +239,9 @@ def model_of(case: Case, n_outputs: int) -> networks.Model:
     return networks.small_cnn(n_outputs, width=case.width, norm=case.norm)
 
 
-@functools.lru_cache
 def optimizer_of(case: Case) -> optax.GradientTransformation:
     """SGD of constant rate with momentum."""
-    return optax.sgd(case.rate, momentum=0.9)
+    return sgd(case.rate, 0.9)
 
 
 def attack_of(case: Case, method: str) -> Any:
@@ -262,7 +266,7 @@ def penalty_of(case: Case, method: str) -> Any:
 
 def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress: bool = False) -> Run:
     """One network with its kernels, and itself at every record."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     model, key = model_of(case, len(images.classes)), jax.random.key(seed)
     return train(
         model,
@@ -284,39 +288,30 @@ def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress
     )
 
 
-def _one(case: Case, seed: int, attack: Any, penalty: Any, surface: bool) -> dict[str, np.ndarray]:
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
-    model, threat = model_of(case, len(images.classes)), Threat("linf", case.eps)
-    one = trained(case, seed, attack, penalty)
+def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
+    images = images_of(case)
+    model = model_of(case, len(images.classes))
+    one = trained(case, seed, attack, penalty_of(case, method))
     x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
     pairs = [_watch(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
     fgsm, linearity = np.array(pairs, float).T
     spectrum = catastrophic.spectrum_signals(one.kernels)
     values = np.array([np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels])
-    f = networks.predict_fn(model, one.variables)
-    steps, restarts = case.final
-    attacked = pgd(
-        f, images.x_test, images.y_test, threat, steps=steps, restarts=restarts,
-        key=jax.random.key(1000 + seed), early_stop=True, batch_size=512,
-    )  # fmt: skip
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
     found = {
-        "epochs": one.epochs,
         "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
         "loss": one.loss,
         "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
         "spectrum": np.pad(values, ((0, 0), (0, 20)), constant_values=np.nan)[:, :20],
-        "final": np.array(
-            [triple(robust_accuracy(f, points, images.y_test)) for points in (images.x_test, attacked)]
-        ),
+        "final": at_the_end(networks.predict_fn(model, one.variables), case, seed),
         "seconds": np.array(
             one.seconds[-1] + (one.probe_seconds[asked] if isinstance(attack, Switch) else 0.0)
         ),
         "switched": np.array(np.inf if one.switched is None else one.switched),
         "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=0.2)),
     }
-    if surface:
+    if (method, seed) == ("fgsm", 0):
         found["surface"] = surfaces(case, one)
     return found
 
@@ -341,7 +336,7 @@ def _watch(variables: Any, x: Any, y: Any, *, model: networks.Model, eps: Any) -
 
 def surfaces(case: Case, one: Run) -> np.ndarray:
     """Mean loss of ten test images along FGSM's direction (21) and a random one (11), at every record."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     model = model_of(case, len(images.classes))
     x, y = images.x_test[:10], images.y_test[:10]
     signs = np.random.default_rng(0).choice([-1, 1], x.shape).astype(np.float32)
@@ -367,12 +362,5 @@ def _surface(variables: Any, x: Any, y: Any, signs: Any, eps: Any, *, model: net
     return jax.lax.map(at, (steps.ravel(), sides.ravel())).reshape(steps.shape)
 
 
-if __name__ == "__main__":
-    main(
-        "catastrophic",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.calibration + config.seeds),
-        checkpoints=True,
-    )
+EXPERIMENT = Experiment("catastrophic", 1, PROFILES, jobs, compute, gather, measured=("seconds",))
+recorded = EXPERIMENT.recorded

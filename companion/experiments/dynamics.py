@@ -7,7 +7,7 @@ and on attacked ones. Tsilivis & Kempe (2022), arXiv 2210.05577, section 5; Loo 
 2210.12030.
 """
 
-import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
-from companion.experiments import main
-from companion.experiments._shared import kept, padded, sources, triple
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.training import Probe, Run, linear_solution, train
 
 REGIMES = ("standard", "again", "fgsm", "pgd", "standard decayed", "pgd decayed")
@@ -55,6 +54,7 @@ class Case:
         linear_epochs: of the second phase.
         n_solve: images of the kernel regression; 0 for none.
         final: steps and restarts of PGD on the networks at the end.
+        kernels: whether the run of seed 0 keeps the kernels themselves.
     """
 
     dataset: str = "mnist5k"
@@ -77,6 +77,7 @@ class Case:
     linear_epochs: int = 2
     n_solve: int = 0
     final: tuple[int, int] = (10, 2)
+    kernels: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,20 +88,18 @@ class Config:
         cases: data sets and networks.
         regimes: which of `REGIMES` are trained.
         seeds: initializations.
-        kernels: whether to return the kernels of seed 0 themselves.
     """
 
     cases: tuple[Case, ...] = (Case(),)
     regimes: tuple[str, ...] = REGIMES[:4]
     seeds: int = 3
-    kernels: bool = True
 
 
 _EPOCHS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 _FASHION = Case(
     "fashion_mnist", width=16, n_train=5000, n_test=1000, n_watch=500, eps=0.1, epochs=15, batch_size=100,
     ramp=2.0, steps=5, record=_EPOCHS, n_probe=50, linear=(0.0, 1.0, 4.0, 15.0), adversarial=(),
-    linear_epochs=2, n_solve=100, final=(40, 2),
+    linear_epochs=2, n_solve=100, final=(40, 2), kernels=False,
 )  # fmt: skip
 _CIFAR = replace(_FASHION, dataset="cifar10", width=32, eps=8 / 255, rate=0.02, ramp=0.0)
 _LONG = (*_EPOCHS[:10], *(float(e) for e in range(8, 201, 4)))
@@ -115,17 +114,45 @@ _RESNET = replace(
 )  # fmt: skip
 PROFILES = {
     "quick": Config(),
-    "full": Config((_CIFAR, _FASHION), REGIMES, kernels=False),
-    "paper": Config((_PAPER, _RESNET), REGIMES, kernels=False),
+    "full": Config((_CIFAR, _FASHION), REGIMES, seeds=10),
+    "paper": Config((_PAPER, _RESNET), REGIMES),
 }
 
 
-def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
+def jobs(config: Config) -> list[Job]:
+    """All regimes of a seed, whose kernels are compared, are one run."""
+    return [
+        Job(
+            (case, config.regimes, seed),
+            f"{case.dataset}, {case.model}, {case.epochs} epochs",
+            seed,
+            case.dataset,
+        )
+        for seed in range(config.seeds)
+        for case in config.cases
+    ]
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    rows, first = {}, {}
+    for job, arrays in made.items():
+        c, seed = config.cases.index(job.config[0]), job.config[2]
+        rows[c, seed] = {name: array for name, array in arrays.items() if name not in _FIRST}
+        if seed == 0:
+            first[(c,)] = {name: array for name, array in arrays.items() if name in _FIRST}
+    return filled((len(config.cases), config.seeds), rows) | filled((len(config.cases),), first)
+
+
+_FIRST = ("epochs", "kernels")
+
+
+def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> Arrays:
     """Train, follow the kernels, freeze them, train on them.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
+        progress: show a tqdm bar.
         folder: where to keep checkpoints, so that a stopped run goes on there; None: nowhere.
 
     Returns:
@@ -140,29 +167,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         regression. `seconds` (c, s, g) of training steps; `kernels` (c, g, r, m, m) of seed 0, averaged over
         outputs.
     """
-    found = []
-    for case in config.cases:
-        seeds = tqdm(range(config.seeds), desc=case.dataset, disable=not progress)
-        found.append(
-            [
-                kept(
-                    folder,
-                    f"{case.dataset} {case.model} {seed}",
-                    (case, config.regimes, seed),
-                    functools.partial(_seed, case, config.regimes, seed, progress, folder),
-                )
-                for seed in seeds
-            ]
-        )
-    arrays = {}
-    for name in found[0][0]:
-        if name == "kernels" and not config.kernels:
-            continue
-        rows = [np.stack([one[name] for one in case]) for case in found]
-        if name in ("epochs", "kernels"):
-            rows = [row[0] for row in rows]
-        arrays[name] = padded(rows).astype(np.float32)
-    return arrays
+    return EXPERIMENT.run(config, progress=progress, folder=folder)
 
 
 def model_of(case: Case, n_outputs: int) -> networks.Model:
@@ -171,13 +176,10 @@ def model_of(case: Case, n_outputs: int) -> networks.Model:
     return make[case.model](n_outputs, width=case.width)
 
 
-@functools.lru_cache
 def optimizer_of(case: Case, decayed: bool) -> optax.GradientTransformation:
     """SGD of constant rate, or of one that falls to a tenth after half and after three quarters."""
     steps = case.epochs * (case.n_train // case.batch_size)
-    falls = {steps // 2: 0.1, steps * 3 // 4: 0.1}
-    rate = optax.piecewise_constant_schedule(case.rate, falls) if decayed else case.rate
-    return optax.sgd(rate, momentum=case.momentum)
+    return sgd(case.rate, case.momentum, (steps // 2, steps * 3 // 4) if decayed else ())
 
 
 # Rates of SGD that suit a kernel differ by orders along training; Adam's does not.
@@ -186,7 +188,7 @@ _ADAM = optax.adam(1e-3)
 
 def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folder: Path | None = None) -> Run:
     """One network with its kernels, and itself at every record."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     threat, key = Threat("linf", case.eps), jax.random.key(seed)
     model = model_of(case, len(images.classes))
     attacks = {
@@ -214,26 +216,26 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
     )
 
 
-def _seed(
-    case: Case, regimes: tuple[str, ...], seed: int, progress: bool, folder: Path | None
-) -> dict[str, np.ndarray]:
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None = None) -> Arrays:
+    """All regimes from one start, their kernels, and what is trained on those that are frozen."""
+    images = images_of(case)
     k = len(images.classes)
-    runs = {regime: trained(case, regime, seed, progress=progress, folder=folder) for regime in regimes}
+    runs = {regime: trained(case, regime, seed, folder=folder) for regime in regimes}
     labels = data.targets(images.y_train[: case.n_probe], k)
     rows = [_followed(one, labels) for one in runs.values()]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     paths = [one.kernels for one in runs.values()]
     arrays["between"] = np.stack([dynamics.distances(kernels) for kernels in zip(*paths, strict=True)])
     arrays["epochs"] = runs[regimes[0]].epochs
-    arrays["final"] = np.stack([_final(case, images, one.variables, seed) for one in runs.values()])
+    arrays["final"] = np.stack([_final(case, one.variables, seed) for one in runs.values()])
     arrays["seconds"] = np.array([one.seconds[-1] for one in runs.values()])
-    arrays["kernels"] = np.stack([[dynamics.per_output(m, k).mean(0) for m in path] for path in paths])
+    if case.kernels and seed == 0:
+        arrays["kernels"] = np.stack([[dynamics.per_output(m, k).mean(0) for m in path] for path in paths])
     frozen = [_frozen(case, images, runs[path], seed, skip=path != PATHS[0]) for path in PATHS]
     arrays["linear"], arrays["solved"] = (np.stack(part) for part in zip(*frozen, strict=True))
     for name in ("linear", "solved"):
         arrays[name][1, case.linear.index(0)] = arrays[name][0, case.linear.index(0)]
-    return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    return arrays
 
 
 def _followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -264,14 +266,9 @@ def _followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _final(case: Case, images: data.Dataset, variables: Any, seed: int) -> np.ndarray:
-    steps, restarts = case.final
-    f = networks.predict_fn(model_of(case, len(images.classes)), variables)
-    x, y = images.x_test, images.y_test
-    key = jax.random.key(1000 + seed)
-    threat, options = Threat("linf", case.eps), {"key": key, "early_stop": True, "batch_size": 512}
-    attacked = pgd(f, x, y, threat, steps=steps, restarts=restarts, **options)
-    return np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)])
+def _final(case: Case, variables: Any, seed: int) -> np.ndarray:
+    model = model_of(case, len(images_of(case).classes))
+    return at_the_end(networks.predict_fn(model, variables), case, seed)
 
 
 def _frozen(
@@ -320,12 +317,7 @@ def _frozen(
     return linear, solved
 
 
-if __name__ == "__main__":
-    main(
-        "dynamics",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.seeds),
-        checkpoints=True,
-    )
+EXPERIMENT = Experiment(
+    "dynamics", 1, PROFILES, jobs, compute, gather, measured=("seconds",), checkpoints=True
+)
+recorded = EXPERIMENT.recorded

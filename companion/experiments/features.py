@@ -9,19 +9,19 @@ classifier.
 
 import functools
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 import scipy.stats
-from tqdm.auto import tqdm
 
 from companion import data, features, regression
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
-from companion.experiments import main
-from companion.experiments._shared import architecture, attack_batch, padded, sources, triple
+from companion.experiments._experiment import LISTS, Arrays, Experiment, Job, filled
+from companion.experiments._shared import architecture, attack_batch, triple
 from companion.kernels import gram
 
 EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -47,7 +47,7 @@ class Case:
     classes: tuple[str | int, ...] | None
     n_train: int
     n_test: int
-    architectures: tuple[str, ...]
+    architectures: tuple[str, ...] = field(metadata=LISTS)
     eps: float
     modes: int | None
     n_attacked: int
@@ -70,7 +70,7 @@ class Overlap:
     classes: tuple[str | int, ...] | None
     n_train: int
     kernels: tuple[str, ...]
-    seeds: int = 3
+    seeds: int = field(default=3, metadata=LISTS)
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ PROFILES = {
 }
 
 
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Measure every kernel's features, sums of them, and what the kernels have in common.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays, r rows as `rows(config)` names them, n the largest number of features; what a row does not
@@ -175,14 +175,44 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         Kernels, c of them: `angles` (seeds, c, c, tops), mean squared cosine of the principal angles between
         the first `TOPS` eigenvectors; `matched` (seeds, c, c, tops), mean cosine after a matching one by one.
     """
-    found = [
-        _measured(case, name, config, progress)
-        for case, name in tqdm(rows(config), desc="kernels", disable=not progress)
+    return EXPERIMENT.run(config, progress=progress)
+
+
+def jobs(config: Config) -> list[Job]:
+    """Every kernel, and the comparison of kernels of every seed."""
+    how = config.steps, config.pgd_modes, config.times
+    kernels = [
+        Job(
+            ("kernel", case, name, *how),
+            f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.eps:.3g}",
+            0,
+            case.dataset,
+        )
+        for case, name in rows(config)
     ]
-    arrays = {name: padded([one[name] for one in found]) for name in found[0]}
-    arrays |= {"times": _times(config)} | _compared(config.overlap, progress)
-    # Half the size in the repository; no number here has more than seven digits to lose.
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
+    some = config.overlap
+    label = f"{some.dataset}, {some.n_train:,} images, overlap"
+    return kernels + [Job(("overlap", some, seed), label, seed, some.dataset) for seed in range(some.seeds)]
+
+
+def compute(part: str, *sizes: Any) -> Arrays:
+    """The features of one kernel, or what kernels share with one seed."""
+    return {"kernel": _measured, "overlap": _compared}[part](*sizes)
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    kernels, overlap = {}, {}
+    for job, arrays in made.items():
+        if job.config[0] == "kernel":
+            kernels[(rows(config).index(job.config[1:3]),)] = arrays
+        else:
+            overlap[(job.seed,)] = arrays
+    return (
+        filled((len(rows(config)),), kernels)
+        | filled((config.overlap.seeds,), overlap)
+        | {"times": _times(config.times).astype(np.float32)}
+    )
 
 
 def rows(config: Config) -> list[tuple[Case, str]]:
@@ -207,8 +237,8 @@ def held_out(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     return images.x_train[: case.n_train], images.y_train[: case.n_train], x, y, len(images.classes)
 
 
-def _times(config: Config) -> np.ndarray:
-    return np.geomspace(1, 1e7, config.times)
+def _times(number: int) -> np.ndarray:
+    return np.geomspace(1, 1e7, number)
 
 
 def _spaced(n: int, number: int | None) -> np.ndarray:
@@ -220,38 +250,28 @@ def _spaced(n: int, number: int | None) -> np.ndarray:
     return unique[np.unique(np.linspace(0, len(unique) - 1, number).astype(int))]
 
 
-def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str, np.ndarray]:
+def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> Arrays:
     x_train, y_train, x, y, k = held_out(case)
     kernel, n, threat = architecture(name), len(x_train), Threat("linf", case.eps)
     found = regression.fit(kernel, x_train, data.targets(y_train, k))
     outputs, right = features.outputs(found, x), features.correct(found, x, y)
     useful, together = features.usefulness(right, y), features.correlation(outputs, data.targets(y, k))
     modes, some = _spaced(n, case.modes), slice(case.n_attacked)
-    attack = functools.partial(
-        features.correct_under_attack, found, x[some], y[some], threat, progress=progress
-    )
-    first = np.arange(min(config.pgd_modes, n))
-    both = functools.partial(
-        _both, x=x, y=y, threat=threat, steps=config.steps, batch_size=attack_batch(kernel)
-    )
+    attack = functools.partial(features.correct_under_attack, found, x[some], y[some], threat)
+    first = np.arange(min(pgd_modes, n))
+    both = functools.partial(_both, x=x, y=y, threat=threat, steps=steps, batch_size=attack_batch(kernel))
 
     edges = [edge for edge in EDGES if edge < n] + [n]
     blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
     means = [right[:, block].mean(axis=0) for block in blocks]
     whole = features.classifier(found)
-    attacked = _pgd(whole, x[some], y[some], threat, config.steps, attack_batch(kernel))
+    attacked = _pgd(whole, x[some], y[some], threat, steps, attack_batch(kernel))
     shares = features.attack_shares(found, x[some], attacked, y[some]).mean(axis=0)
-    bar = functools.partial(tqdm, leave=False, disable=not progress)
     sums = {
-        "block": [both(features.classifier(found, block)) for block in bar(blocks, desc="blocks")],
-        "top": [both(features.classifier(found, edge)) for edge in bar(edges[1:], desc="top")],
-        "without": [
-            both(features.classifier(found, range(edge, n))) for edge in bar(edges[:-1], desc="without top")
-        ],
-        "stopped": [
-            both(features.classifier(found.at(t / found.eigenvalues[0])))
-            for t in bar(_times(config), desc="times")
-        ],
+        "block": [both(features.classifier(found, block)) for block in blocks],
+        "top": [both(features.classifier(found, edge)) for edge in edges[1:]],
+        "without": [both(features.classifier(found, range(edge, n))) for edge in edges[:-1]],
+        "stopped": [both(features.classifier(found.at(t / found.eigenvalues[0]))) for t in _times(times)],
     }
     return {
         "eigenvalues": found.eigenvalues,
@@ -263,7 +283,7 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
         "modes": modes.astype(float),
         "before": features.accuracies(right[some][:, modes]),
         "fgsm": features.accuracies(attack(modes=modes)),
-        "pgd": features.accuracies(attack(modes=first, steps=config.steps)),
+        "pgd": features.accuracies(attack(modes=first, steps=steps)),
         "block_mean": np.array([[mean.mean(), mean.std() / np.sqrt(len(mean))] for mean in means]),
         "block_correlation": np.concatenate(
             [
@@ -295,19 +315,17 @@ def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, b
     return [triple(robust_accuracy(f, points, y, batch_size=batch_size)) for points in (x, attacked)]
 
 
-def _compared(config: Overlap, progress: bool) -> dict[str, np.ndarray]:
+def _compared(config: Overlap, seed: int) -> Arrays:
     images = data.load(config.dataset, classes=config.classes, n_train=config.n_train)
-    x, kernels = images.x_train, config.kernels
+    x = images.x_train
     tops = [top for top in TOPS if top <= len(x)]
-    shape = (config.seeds, len(kernels), len(kernels), len(tops))
+    bases = [_basis(name, x, seed) for name in config.kernels]
+    shape = (len(bases), len(bases), len(tops))
     angles, matched = np.zeros(shape), np.zeros(shape)
-    fixed = {name: _basis(name, x, 0) for name in kernels if " at width " not in name and name != "random"}
-    for seed in tqdm(range(config.seeds), desc="overlap", disable=not progress):
-        bases = [fixed[name] if name in fixed else _basis(name, x, seed) for name in kernels]
-        for i, j, k in np.ndindex(shape[1:]):
-            cosines = np.cos(features.principal_angles(bases[i], bases[j], top=tops[k]))
-            angles[seed, i, j, k] = (cosines**2).mean()
-            matched[seed, i, j, k] = features.match(bases[i], bases[j], top=tops[k])[1].mean()
+    for i, j, k in np.ndindex(shape):
+        cosines = np.cos(features.principal_angles(bases[i], bases[j], top=tops[k]))
+        angles[i, j, k] = (cosines**2).mean()
+        matched[i, j, k] = features.match(bases[i], bases[j], top=tops[k])[1].mean()
     return {"angles": angles, "matched": matched}
 
 
@@ -325,11 +343,5 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
     return regression.fit(matrix, targets=np.ones((len(x), 1))).eigenvectors
 
 
-if __name__ == "__main__":
-    main(
-        "features",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.overlap.seeds),
-    )
+EXPERIMENT = Experiment("features", 1, PROFILES, jobs, compute, gather)
+recorded = EXPERIMENT.recorded

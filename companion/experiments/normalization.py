@@ -7,9 +7,8 @@ size. After finding B1 of Li et al. (2023), arXiv 2312.02236.
 """
 
 import functools
-import itertools
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flax.linen as nn
@@ -17,13 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks, normalization
-from companion.attacks import Threat, pgd, robust_accuracy, training_attack
+from companion.attacks import Threat, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk_fn
-from companion.experiments import main
-from companion.experiments._shared import kept, padded, sources, triple
+from companion.experiments._experiment import LISTS, Arrays, Experiment, Job, filled
+from companion.experiments._shared import at_the_end, images_of, sgd, triple
 from companion.networks import Conv, average_pool
 from companion.normalization import BatchNorm
 from companion.storage import flat
@@ -122,7 +120,7 @@ class Case:
     sizes: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     draws: int = 3_000
     final: tuple[int, int] = (10, 1)
-    statistics: bool = True
+    statistics: bool = field(default=True, metadata=LISTS)
 
 
 @dataclass(frozen=True)
@@ -154,18 +152,49 @@ _PAPER = replace(
 _ALL = (*INPUTS, *LAYERS, *STATISTICS)
 PROFILES = {
     "quick": Config(),
-    "full": Config((_FASHION, _CIFAR), _ALL, REGIMES),
+    "full": Config((_FASHION, _CIFAR), _ALL, REGIMES, seeds=20),
     "paper": Config((_PAPER,), _ALL, REGIMES, seeds=5),
 }
 
 
-def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
+def jobs(config: Config) -> list[Job]:
+    """Every variant in every regime; those of `STATISTICS` under PGD only, and where the case wants them."""
+    return [
+        Job(
+            (case, variant, regime, seed),
+            f"{case.dataset}, ε = {case.eps:.3g}, {variant.name}, {regime}",
+            seed,
+            case.dataset,
+        )
+        for seed in range(config.seeds)
+        for case in config.cases
+        for variant in config.variants
+        for regime in config.regimes
+        if variant not in STATISTICS or (regime == "pgd" and case.statistics)
+    ]
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    rows, ratios_of = {}, {}
+    for job, arrays in made.items():
+        case, variant, regime, seed = job.config
+        c = config.cases.index(case)
+        place = c, config.variants.index(variant), config.regimes.index(regime), seed
+        rows[place] = {name: array for name, array in arrays.items() if name != "ratio"}
+        if "ratio" in arrays:
+            ratios_of[c, seed] = {"ratio": arrays["ratio"]}
+    c, s = len(config.cases), config.seeds
+    found = filled((c, len(config.variants), len(config.regimes), s), rows)
+    return found | filled((c, s), ratios_of)
+
+
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Train every variant, attack it, look at its kernels.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
-        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, 2) on a few images
@@ -178,33 +207,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         the second convolution, for each batch size and each of `ESTIMATORS`, as predicted and as measured, on
         the network without normalization trained by PGD.
     """
-    found = []
-    total = len(config.cases) * len(config.variants) * len(config.regimes) * config.seeds
-    with tqdm(total=total, desc="networks", disable=not progress) as bar:
-        for case in config.cases:
-            rows, ratios = {}, []
-            for index in np.ndindex(len(config.variants), len(config.regimes), config.seeds):
-                variant, regime, seed = config.variants[index[0]], config.regimes[index[1]], index[2]
-                if variant in STATISTICS and (regime == "standard" or not case.statistics):
-                    bar.update()
-                    continue
-                rows[index] = kept(
-                    folder,
-                    f"{case.dataset} {variant.name} {regime} {seed}".replace("/", " "),
-                    (case, variant, regime, seed),
-                    functools.partial(_one, case, variant, regime, seed),
-                )
-                if "ratio" in rows[index]:
-                    ratios.append(rows[index].pop("ratio"))
-                bar.update()
-            shape = len(config.variants), len(config.regimes), config.seeds
-            arrays = {name: np.full((*shape, *one.shape), np.nan) for name, one in rows[0, 0, 0].items()}
-            for index, name in itertools.product(rows, arrays):
-                arrays[name][index] = rows[index][name]
-            if ratios:
-                arrays["ratio"] = np.stack(ratios)
-            found.append(arrays)
-    return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+    return EXPERIMENT.run(config, progress=progress)
 
 
 def model_of(case: Case, variant: Variant, n_outputs: int) -> networks.Model:
@@ -214,15 +217,14 @@ def model_of(case: Case, variant: Variant, n_outputs: int) -> networks.Model:
     )
 
 
-@functools.lru_cache
 def optimizer_of(case: Case) -> optax.GradientTransformation:
     """SGD of constant rate with momentum."""
-    return optax.sgd(case.rate, momentum=0.9)
+    return sgd(case.rate, 0.9)
 
 
 def trained(case: Case, variant: Variant, regime: str, seed: int, *, progress: bool = False) -> Run:
     """One network; all variants of a seed start from the same weights where they have them."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     threat, k = Threat("linf", case.eps), len(images.classes)
     return train(
         model_of(case, variant, k),
@@ -257,8 +259,9 @@ def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> tup
     return normalization.normalize_inputs((params, state), statistics)
 
 
-def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.ndarray]:
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+def compute(case: Case, variant: Variant, regime: str, seed: int) -> Arrays:
+    """One network, its accuracies and what its kernels say."""
+    images = images_of(case)
     one = trained(case, variant, regime, seed)
     model, k = model_of(case, variant, len(images.classes)), len(images.classes)
     probe = images.x_train[: case.n_probe]
@@ -277,7 +280,7 @@ def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.n
     found = {
         "clean": one.clean,
         "robust": one.robust,
-        "final": _final(case, model, images, one.variables, seed, alone),
+        "final": _final(case, model, one.variables, seed, alone),
         "modes": modes,
         "specialization": np.array(dynamics.specialization(dynamics.per_output(evaluated, k), labels)[0]),
         "seconds": np.array(one.seconds[-1]),
@@ -293,20 +296,15 @@ def _kernel(model: networks.Model, training: bool, mixes: bool) -> Any:
     return empirical_ntk_fn(make(model), reduce="full", batch_statistics=mixes)
 
 
-def _final(
-    case: Case, model: networks.Model, images: data.Dataset, variables: Any, seed: int, alone: bool
-) -> np.ndarray:
-    steps, restarts = case.final
-    f, key = networks.predict_fn(model, variables), jax.random.key(1000 + seed)
-    x, y, threat = images.x_test, images.y_test, Threat("linf", case.eps)
+def _final(case: Case, model: networks.Model, variables: Any, seed: int, alone: bool) -> np.ndarray:
+    f, images = networks.predict_fn(model, variables), images_of(case)
+    x, y = images.x_test, images.y_test
     if alone:
-        attacked = pgd(
-            f, x, y, threat, steps=steps, restarts=restarts, key=key, early_stop=True, batch_size=len(x)
-        )
-    else:
-        # Where outputs depend on the batch, a point found in other company fools nobody: all images move
-        # together, and are classified together as they are in the end.
-        attacked = _together(f, x, y, training_attack(threat, steps=steps), key)
+        return at_the_end(f, case, seed, batch_size=len(x))
+    # Where outputs depend on the batch, a point found in other company fools nobody: all images move
+    # together, and are classified together as they are in the end.
+    attack = training_attack(Threat("linf", case.eps), steps=case.final[0])
+    attacked = _together(f, x, y, attack, jax.random.key(1000 + seed))
     return np.array(
         [triple(robust_accuracy(f, np.asarray(points), y, batch_size=len(x))) for points in (x, attacked)]
     )
@@ -329,7 +327,7 @@ def activations(variables: Any, x: np.ndarray) -> list[np.ndarray]:
 
 def _ratios(case: Case, variables: Any, seed: int) -> np.ndarray:
     """Predicted and measured ratios (layers, sizes, estimators, 2)."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     layers = activations(variables, images.x_train[:400])
     return np.stack([ratios(layer, case.sizes, case.draws, seed) for layer in layers])
 
@@ -359,12 +357,5 @@ def ratios(values: np.ndarray, sizes: tuple[int, ...], draws: int, seed: int) ->
     return found
 
 
-if __name__ == "__main__":
-    main(
-        "normalization",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.seeds),
-        checkpoints=True,
-    )
+EXPERIMENT = Experiment("normalization", 1, PROFILES, jobs, compute, gather, measured=("seconds",))
+recorded = EXPERIMENT.recorded
