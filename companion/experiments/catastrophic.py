@@ -19,12 +19,15 @@ import optax
 
 from companion import catastrophic, networks
 from companion.attacks import Threat, cross_entropy, training_attack
+from companion.empirical import empirical_ntk_fn
 from companion.experiments._experiment import LISTS, Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
+from companion.normalization import BatchNorm
 from companion.training import Probe, Run, Switch, train
 
 METHODS = (
     "fgsm", "pgd", "fgsm, random start", "isotropic noise", "gradient noise", "half ε", "gradalign", "switch",
+    "fgsm, decayed rate",
 )  # fmt: skip
 SIGNALS = ("top share", "effective rank", "log trace", "linearity", "pgd accuracy")
 SIDES = ("above", "below", "above", "below", "below")
@@ -214,7 +217,9 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
     Returns:
         Arrays over cases c, methods m, seeds s (calibration first) and records r, NaN where nothing was
         trained: `epochs` (c, r); `accuracy` (c, m, s, r, 3) over `WATCHED`, `loss` (c, m, s, r); `signals`
-        (c, m, s, r, 5) over `SIGNALS`; `spectrum` (c, m, s, r, 20), the largest eigenvalues; `final` (c, m,
+        (c, m, s, r, 5) over `SIGNALS`; `attacked_signals` (c, m, s, r, 3), the first three on the probe where
+        FGSM moves it to; `in_batches` (c, m, s, r, 2), clean and PGD accuracy with the batch's own
+        statistics, with batch norm; `spectrum` (c, m, s, r, 20), the largest eigenvalues; `final` (c, m,
         s, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals; `seconds` (c, m, s)
         of training, with the probe's where a switch needs it; `switched` (c, s); `onset` (c, m, s); `alarm`
         (c, 5, 2, s): when each signal's detector rings on "fgsm" and "pgd", infinity for never, and
@@ -239,9 +244,11 @@ def model_of(case: Case, n_outputs: int) -> networks.Model:
     return networks.small_cnn(n_outputs, width=case.width, norm=case.norm)
 
 
-def optimizer_of(case: Case) -> optax.GradientTransformation:
-    """SGD of constant rate with momentum."""
-    return sgd(case.rate, 0.9)
+def optimizer_of(case: Case, method: str = "fgsm") -> optax.GradientTransformation:
+    """SGD with momentum; of constant rate, or of one that falls to a tenth after half and three quarters."""
+    steps = case.epochs * (case.n_train // case.batch_size)
+    falls = (steps // 2, steps * 3 // 4) if method.endswith("decayed rate") else ()
+    return sgd(case.rate, 0.9, falls)
 
 
 def attack_of(case: Case, method: str) -> Any:
@@ -264,7 +271,9 @@ def penalty_of(case: Case, method: str) -> Any:
     return catastrophic.gradalign(Threat("linf", case.eps), weight=case.weight)
 
 
-def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress: bool = False) -> Run:
+def trained(
+    case: Case, seed: int, attack: Any, penalty: Any = None, *, method: str = "fgsm", progress: bool = False
+) -> Run:
     """One network with its kernels, and itself at every record."""
     images = images_of(case)
     model, key = model_of(case, len(images.classes)), jax.random.key(seed)
@@ -273,7 +282,7 @@ def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress
         images.x_train,
         images.y_train,
         epochs=case.epochs,
-        optimizer=optimizer_of(case),
+        optimizer=optimizer_of(case, method),
         key=key,
         batch_size=case.batch_size,
         attack=attack,
@@ -291,11 +300,15 @@ def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress
 def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
     images = images_of(case)
     model = model_of(case, len(images.classes))
-    one = trained(case, seed, attack, penalty_of(case, method))
+    one = trained(case, seed, attack, penalty_of(case, method), method=method)
     x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
     pairs = [_watch(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
     fgsm, linearity = np.array(pairs, float).T
     spectrum = catastrophic.spectrum_signals(one.kernels)
+    probe = images.x_test[-case.n_probe :], images.y_test[-case.n_probe :]
+    there = catastrophic.spectrum_signals(
+        [_there(one.snapshots[epoch], *probe, model=model, eps=case.eps) for epoch in one.epochs]
+    )
     values = np.array([np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels])
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
@@ -303,6 +316,7 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
         "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
         "loss": one.loss,
         "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
+        "attacked_signals": np.stack([there[name] for name in SIGNALS[:3]], axis=-1),
         "spectrum": np.pad(values, ((0, 0), (0, 20)), constant_values=np.nan)[:, :20],
         "final": at_the_end(networks.predict_fn(model, one.variables), case, seed),
         "seconds": np.array(
@@ -311,9 +325,42 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
         "switched": np.array(np.inf if one.switched is None else one.switched),
         "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=0.2)),
     }
+    if case.norm == "batch":
+        found["in_batches"] = np.array(
+            [_in_batches(one.snapshots[epoch], x, y, case=case) for epoch in one.epochs]
+        )
     if (method, seed) == ("fgsm", 0):
         found["surface"] = surfaces(case, one)
     return found
+
+
+@functools.lru_cache(maxsize=4)
+def _kernel(model: networks.Model) -> Any:
+    return empirical_ntk_fn(networks.evaluation(model), reduce="trace")
+
+
+def _there(variables: Any, x: Any, y: Any, *, model: networks.Model, eps: Any) -> np.ndarray:
+    """The kernel of the probe where FGSM moves it to."""
+    return np.asarray(_kernel(model)(variables, np.asarray(_fgsm(variables, x, y, eps, model=model))))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _fgsm(variables: Any, x: Any, y: Any, eps: Any, *, model: networks.Model) -> Any:
+    gradient = jax.grad(lambda z: cross_entropy(model.apply(*variables, z, False)[0], y).sum())(x)
+    return jnp.clip(x + eps * jnp.sign(gradient), 0, 1)
+
+
+@functools.partial(jax.jit, static_argnames="case")
+def _in_batches(variables: Any, x: Any, y: Any, *, case: Case) -> Any:
+    """Accuracy, clean and under PGD, of the same weights with the statistics of the test batch itself."""
+    model = model_of(replace(case, norm=BatchNorm(evaluation="batch")), 10)
+
+    def predict(z: Any) -> Any:
+        return model.apply(*variables, z, False)[0]
+
+    attack = training_attack(Threat("linf", case.eps), steps=2 * case.steps)
+    moved = attack(predict, x, y, jax.random.key(0), jnp.inf)
+    return jnp.array([(predict(z).argmax(axis=1) == y).mean() for z in (x, moved)])
 
 
 @functools.partial(jax.jit, static_argnames="model")
