@@ -41,7 +41,7 @@ class Job:
     needs: tuple["Job", ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Experiment:
     """What the engine has to know.
 

@@ -162,17 +162,16 @@ def compute(case: Case, method: str, seed: int, signal: str = "", *calm: Mapping
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
     seeds = config.calibration + config.seeds
-    rows, switched, surface, found = {}, {}, {}, {}
+    rows, switched, apart, found = {}, {}, {}, {}
     for job, arrays in made.items():
         case, method, seed = job.config[:3]
         c = config.cases.index(case)
         rows[c, config.methods.index(method), seed] = {
-            name: array for name, array in arrays.items() if name not in ("switched", "surface")
+            name: array for name, array in arrays.items() if name not in _APART
         }
         if method == "switch":
             switched[c, seed] = {"switched": arrays["switched"]}
-        if "surface" in arrays:
-            surface[(c,)] = {"surface": arrays["surface"]}
+        apart.setdefault((c,), {}).update({name: arrays[name] for name in _APART[:2] if name in arrays})
     for c, case in enumerate(config.cases):
         signals = {
             (method, job.config[2]): arrays["signals"]
@@ -180,20 +179,23 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
             for job, arrays in made.items()
             if job.config[:2] == (case, method)
         }
-        epochs = np.linspace(0, case.epochs, case.epochs * case.record + 1)
-        found[(c,)] = {"epochs": epochs}
         calm = [signals.get(("pgd", seed)) for seed in range(config.calibration)]
         if calm and all(one is not None for one in calm):
             detectors = calibrated([{"signals": one} for one in calm])
-            found[(c,)]["threshold"] = np.array([detector.threshold for detector in detectors])
-            found[(c,)]["alarm"] = alarms(detectors, signals, epochs, seeds)
+            found[(c,)] = {
+                "threshold": np.array([detector.threshold for detector in detectors]),
+                "alarm": alarms(detectors, signals, apart[(c,)]["epochs"], seeds),
+            }
     c = len(config.cases)
     return (
         filled((c, len(config.methods), seeds), rows)
         | filled((c,), found)
-        | filled((c,), surface)
+        | filled((c,), apart)
         | (filled((c, seeds), switched) or {"switched": np.full((c, seeds), np.nan, np.float32)})
     )
+
+
+_APART = ("epochs", "surface", "switched")
 
 
 def alarms(
@@ -313,6 +315,7 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
     found = {
+        "epochs": one.epochs,
         "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
         "loss": one.loss,
         "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
