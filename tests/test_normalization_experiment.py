@@ -110,26 +110,6 @@ def test_modes_are_distances_of_kernels_by_jacobians(found, normed):
         assert 1 - cosine > 1e-3
 
 
-def test_a_run_with_a_folder_goes_on_and_ends_the_same(tmp_path):
-    calls = []
-    config = replace(CONFIG, regimes=experiment.REGIMES)
-
-    def one(case, variant, regime, seed):
-        calls.append((variant.name, regime))
-        ratio = {"ratio": np.ones(1)} if variant == RAW and regime == "pgd" else {}
-        return {"final": np.full(2, len(variant.name) + (regime == "pgd"))} | ratio
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_one", one)
-        first = experiment.run(config, folder=tmp_path)
-        assert len(calls) == 4
-        sorted(tmp_path.glob("*.npz"))[0].unlink()
-        again = experiment.run(config, folder=tmp_path)
-    assert len(calls) == 5
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, again[name])
-
-
 def test_both_modes_are_one_where_both_take_the_batch_s_statistics():
     start = experiment._start(TOY, STILL, images(), 0)
     # No training and no attack: neither is what is asked.

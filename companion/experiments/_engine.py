@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from companion import results
 from companion.experiments._experiment import Arrays, Experiment, Job, computed, in_order, pixels, plain
 from companion.results import RecordedRun
+from companion.storage import held
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ def status(experiment: Experiment, jobs: Sequence[Job], folder: Path | None = No
     guess = _durations(experiment, every, records)
     times = [guess(job) for job in missing]
     left = None if None in times else float(sum(times))
-    return Status(len(made), len(missing), sum(one.origin["seconds"] for one in made), left)
+    return Status(len(made), len(missing), float(sum(one.origin["seconds"] for one in made)), left)
 
 
 def campaign(
     plan: Sequence[tuple[Experiment, Sequence[Job]]],
     *,
     folder: Path | None = None,
-    minutes: float | None = None,
+    minutes: float | int | None = None,
     executor: Executor | None = None,
     progress: bool = True,
 ) -> int:
@@ -106,6 +107,8 @@ class _Queue:
                 if experiment.key(job) not in records:
                     waiting.append(((turn, place, number), (experiment, job)))
         self.waiting = [one for _, one in sorted(waiting, key=lambda item: item[0])]
+        # Held as long as this lives: two campaigns on one folder would make the same runs.
+        self.holds = [held(results.place_of(name, folder)) for name in {one.name for one, _ in self.waiting}]
         for experiment, dataset in {(one, job.dataset) for one, job in self.waiting}:
             self._same_pixels(experiment, dataset)
 

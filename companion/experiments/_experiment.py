@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -102,19 +102,25 @@ class Experiment:
             folder: as for `results.record`.
 
         Returns:
-            The arrays of `gather`, NaN where a run is missing; and as provenance the profile's configuration,
-            the seeds, the sum of the seconds, how many of how many `runs`, and of the latest run the rest.
+            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which every
+            run is recorded; of others an array has NaN where a run is missing. As provenance the
+            configuration, with so many seeds; the seeds; the sum of the seconds; how many of how many `runs`;
+            the data sets; and commit, device, versions and date of the latest run.
 
         Raises:
-            FileNotFoundError: there is no run of this profile; the message gives the command that makes it.
+            FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
         """
         config = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
-        jobs = self.jobs(config)
-        found = {job: records[key] for job in jobs if (key := self.key(job)) in records}
+        wanted = self.jobs(config)
+        if hasattr(config, "seeds"):
+            there = [self.key(job) in records for job in wanted]
+            missing = [job.seed for job, done in zip(wanted, there, strict=True) if not done]
+            config = replace(config, seeds=min(missing, default=config.seeds))
+        found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
         if not found:
             raise FileNotFoundError(
-                f"no run of {self.name} is recorded for profile {profile!r}. Make them with: "
+                f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
                 f"python -m companion.experiments {self.name} --profile {profile}"
             )
         origins = [one.origin for one in found.values()]
@@ -126,7 +132,7 @@ class Experiment:
             "dataset": "; ".join(dict.fromkeys(one["source"] for one in origins)),
             "seeds": sorted({job.seed for job in found}),
             "seconds": sum(one["seconds"] for one in origins),
-            "runs": (len(found), len(jobs)),
+            "runs": (len(found), len(wanted)),
             **{name: latest[name] for name in ("commit", "device", "versions", "date")},
         }
         arrays = self.gather(config, {job: one.arrays for job, one in found.items()})

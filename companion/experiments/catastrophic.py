@@ -90,16 +90,17 @@ class Config:
     Attributes:
         cases: data sets and networks.
         methods: which of `METHODS`; "fgsm" first; "pgd" is needed for calibration.
-        calibration: seeds on whose PGD runs detectors are calibrated, 0 for none.
-        seeds: further seeds, on which they are scored and switches are trained.
+        seeds: how many.
+        calibration: the first of them, on whose PGD runs detectors are calibrated; 0 for none. On the others
+            they are scored, and switches are trained.
         switch: which signal triggers the switch to PGD.
         at_most: methods that are trained on the first so many seeds alone.
     """
 
     cases: tuple[Case, ...] = (Case(),)
     methods: tuple[str, ...] = (METHODS[0], METHODS[3])
-    calibration: int = 0
     seeds: int = 1
+    calibration: int = 0
     switch: str = "log trace"
     at_most: tuple[tuple[str, int], ...] = ()
 
@@ -124,8 +125,8 @@ _PAPER = replace(
 _SOME = tuple((method, 15 if method == "switch" else 10) for method in METHODS[1:])
 PROFILES = {
     "quick": Config(),
-    "full": Config((_DIGITS, _RESIDUAL), METHODS, calibration=5, seeds=15, at_most=_SOME),
-    "paper": Config((_PAPER, replace(_PAPER, eps=16 / 255)), METHODS, calibration=2, seeds=3),
+    "full": Config((_DIGITS, _RESIDUAL), METHODS, seeds=20, calibration=5, at_most=_SOME),
+    "paper": Config((_PAPER, replace(_PAPER, eps=16 / 255)), METHODS, seeds=5, calibration=2),
 }
 
 
@@ -141,7 +142,7 @@ def jobs(config: Config) -> list[Job]:
         calm = tuple(job("pgd", seed) for seed in range(config.calibration))
         found += [
             job(method, seed, config.switch, needs=calm) if method == "switch" else job(method, seed)
-            for seed in range(config.calibration + config.seeds)
+            for seed in range(config.seeds)
             for method in config.methods
             if method not in case.skip
             and (method != "switch" or seed >= config.calibration)
@@ -161,7 +162,7 @@ def compute(case: Case, method: str, seed: int, signal: str = "", *calm: Mapping
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
-    seeds = config.calibration + config.seeds
+    seeds = config.seeds
     rows, switched, apart, found = {}, {}, {}, {}
     for job, arrays in made.items():
         case, method, seed = job.config[:3]
