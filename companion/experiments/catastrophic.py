@@ -64,7 +64,7 @@ class Case:
     dataset: str = "mnist5k"
     blocks: tuple[int, ...] = ()
     width: int = 16
-    norm: str | None = "batch"
+    norm: str | BatchNorm | None = "batch"
     n_train: int = 2000
     n_test: int = 300
     n_watch: int = 100
