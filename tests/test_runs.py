@@ -151,6 +151,12 @@ def test_only_seeds_recorded_whole_count(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m companion\.experiments toy --profile full"):
         EXPERIMENT.recorded("full", folder=tmp_path)
     every = jobs(Config())
+    make(tmp_path, [job for job in every if job.seed < 2 and job.label == "size 2, normal"])
+    # What was never begun holds nothing up, and is not there.
+    found = EXPERIMENT.recorded("full", folder=tmp_path).arrays["draw"]
+    assert np.isfinite(found[0, 0]).all()
+    assert np.isnan(found).sum() == found.size - found[0, 0].size
+    assert found.shape == (2, 3, 2, 2)
     make(tmp_path, [job for job in every if job.seed < 2 or job.label == "size 2, normal"])
     found = EXPERIMENT.recorded("full", folder=tmp_path)
     assert found.arrays["draw"].shape == (2, 3, 2, 3)

@@ -102,10 +102,11 @@ class Experiment:
             folder: as for `results.record`.
 
         Returns:
-            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which every
-            run is recorded; of others an array has NaN where a run is missing. As provenance the
-            configuration, with so many seeds; the seeds; the sum of the seconds; how many of how many `runs`;
-            the data sets; and commit, device, versions and date of the latest run.
+            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which the runs
+            of every label that was begun are recorded; a label that was not, and a missing run of other
+            profiles, is NaN. As provenance the configuration, with so many seeds; the seeds; the sum of the
+            seconds; how many of how many `runs`; the data sets; and commit, device, versions and date of the
+            latest run.
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
@@ -114,8 +115,8 @@ class Experiment:
         records = results.read_runs(results.place_of(self.name, folder))
         wanted = self.jobs(config)
         if hasattr(config, "seeds"):
-            there = [self.key(job) in records for job in wanted]
-            missing = [job.seed for job, done in zip(wanted, there, strict=True) if not done]
+            begun = {job.label for job in wanted if self.key(job) in records}
+            missing = [job.seed for job in wanted if job.label in begun and self.key(job) not in records]
             config = replace(config, seeds=min(missing, default=config.seeds))
         found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
         if not found:
