@@ -298,6 +298,9 @@ def test_the_command_line_says_how_far_it_is_and_merges(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["no_such"])
     assert "there is no experiment no_such; there are attacks, " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["scale", "--profile", "huge"])
+    assert "there is no profile huge; there are full, paper, quick" in capsys.readouterr().err
 
 
 def test_seeds_of_the_command_line_may_go_beyond_the_profiles():

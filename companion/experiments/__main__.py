@@ -82,7 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the runs that are missing, say how far they are, or merge those of another machine."""
     parser = argparse.ArgumentParser(prog="python -m companion.experiments", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; none means all")
-    parser.add_argument("--profile", choices=("quick", "full", "paper"), default="full")
+    parser.add_argument(
+        "--profile", default="full", help='such as "quick", "full" or "paper" (default: full)'
+    )
     parser.add_argument("--seeds", type=seed_range, help="such as 0:20 (default: the profile's)")
     parser.add_argument("--minutes", type=float, help="after which no run is begun (default: no limit)")
     parser.add_argument(
@@ -99,6 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := sorted(set(options.names) - set(names())):
         parser.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(names())}")
     every = [find(name) for name in options.names or names()]
+    if not any(options.profile in one.profiles for one in every):
+        known = sorted({profile for one in every for profile in one.profiles})
+        parser.error(f"there is no profile {options.profile}; there are {', '.join(known)}")
     plan = [
         (one, chosen(one, options.profile, options.seeds)) for one in every if options.profile in one.profiles
     ]

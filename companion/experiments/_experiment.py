@@ -102,8 +102,8 @@ class Experiment:
             folder: as for `results.record`.
 
         Returns:
-            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which the runs
-            of every label that was begun are recorded; a label that was not, and a missing run of other
+            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which the
+            runs of every label that was begun are recorded; a label that was not, and a missing run of other
             profiles, is NaN. As provenance the configuration, with so many seeds; the seeds; the sum of the
             seconds; how many of how many `runs`; the data sets; and commit, device, versions and date of the
             latest run.

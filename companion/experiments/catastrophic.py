@@ -9,7 +9,7 @@ After finding B3 of Li et al. (2023), arXiv 2312.02236.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,116 +18,37 @@ import numpy as np
 import optax
 
 from companion import catastrophic, networks
-from companion.attacks import Threat, cross_entropy, training_attack
-from companion.empirical import empirical_ntk_fn
-from companion.experiments._experiment import LISTS, Arrays, Experiment, Job, filled
+from companion.attacks import Threat, training_attack
+from companion.experiments._catastrophic_cases import METHODS, PROFILES, SIDES, SIGNALS, WATCHED, Case, Config
+from companion.experiments._catastrophic_watch import surface_of, there, watched
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.normalization import BatchNorm
 from companion.training import Probe, Run, Switch, train
 
-METHODS = (
-    "fgsm", "pgd", "fgsm, random start", "isotropic noise", "gradient noise", "half ε", "gradalign", "switch",
-    "fgsm, decayed rate",
-)  # fmt: skip
-SIGNALS = ("top share", "effective rank", "log trace", "linearity", "pgd accuracy")
-SIDES = ("above", "below", "above", "below", "below")
-WATCHED = ("clean", "fgsm", "pgd")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One data set and network.
-
-    Attributes:
-        dataset: a name for `data.load`.
-        blocks: of a residual network; () for the small CNN.
-        width: of the network.
-        norm: as for `networks.small_cnn`.
-        n_train: training images.
-        n_test: test images.
-        n_watch: how many of them are attacked at every record.
-        eps: ε, L∞.
-        epochs: of training.
-        batch_size: images in a step.
-        rate: learning rate of SGD.
-        ramp: epochs over which ε grows in training.
-        steps: of PGD in training; twice as many in records.
-        record: records in an epoch.
-        n_probe: images of the kernel.
-        noise: κ of isotropic noise, and of gradient noise of equal length.
-        rank: of gradient noise.
-        weight: λ of GradAlign.
-        final: steps and restarts of PGD on the networks at the end.
-        skip: methods that are not trained.
-    """
-
-    dataset: str = "mnist5k"
-    blocks: tuple[int, ...] = ()
-    width: int = 16
-    norm: str | BatchNorm | None = "batch"
-    n_train: int = 2000
-    n_test: int = 300
-    n_watch: int = 100
-    eps: float = 0.28
-    epochs: int = 22
-    batch_size: int = 50
-    rate: float = 0.1
-    ramp: float = 8.0
-    steps: int = 4
-    record: int = 1
-    n_probe: int = 20
-    noise: float = 1.0
-    rank: int = 5
-    weight: float = 0.5
-    final: tuple[int, int] = (20, 2)
-    skip: tuple[str, ...] = field(default=(), metadata=LISTS)
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets and networks.
-        methods: which of `METHODS`; "fgsm" first; "pgd" is needed for calibration.
-        seeds: how many.
-        calibration: the first of them, on whose PGD runs detectors are calibrated; 0 for none. On the others
-            they are scored, and switches are trained.
-        switch: which signal triggers the switch to PGD.
-        at_most: methods that are trained on the first so many seeds alone.
-    """
-
-    cases: tuple[Case, ...] = (Case(),)
-    methods: tuple[str, ...] = (METHODS[0], METHODS[3])
-    seeds: int = 1
-    calibration: int = 0
-    switch: str = "log trace"
-    at_most: tuple[tuple[str, int], ...] = ()
-
-
-_DIGITS = Case(n_test=1000, n_watch=150, epochs=25, final=(40, 2))
-_RESIDUAL = replace(
-    _DIGITS,
-    blocks=(2, 2, 2),
-    width=4,
-    eps=0.15,
-    batch_size=25,
-    rate=0.05,
-    ramp=0.0,
-    epochs=12,
-    skip=("fgsm, random start", "half ε", "gradalign"),
-)
-_PAPER = replace(
-    _DIGITS, dataset="cifar10", blocks=(2, 2, 2, 2), width=64, n_train=50_000, n_test=10_000,
-    n_watch=1000, eps=8 / 255, epochs=30, batch_size=128, ramp=0.0, steps=10, n_probe=100, noise=2.0,
-    weight=0.2,
-)  # fmt: skip
-_SOME = tuple((method, 15 if method == "switch" else 10) for method in METHODS[1:])
-PROFILES = {
-    "quick": Config(),
-    "full": Config((_DIGITS, _RESIDUAL), METHODS, seeds=20, calibration=5, at_most=_SOME),
-    "paper": Config((_PAPER, replace(_PAPER, eps=16 / 255)), METHODS, seeds=5, calibration=2),
-}
+__all__ = [
+    "EXPERIMENT",
+    "METHODS",
+    "PROFILES",
+    "SIDES",
+    "SIGNALS",
+    "WATCHED",
+    "Case",
+    "Config",
+    "alarms",
+    "attack_of",
+    "calibrated",
+    "compute",
+    "gather",
+    "jobs",
+    "model_of",
+    "optimizer_of",
+    "penalty_of",
+    "recorded",
+    "run",
+    "surfaces",
+    "trained",
+]
 
 
 def jobs(config: Config) -> list[Job]:
@@ -305,12 +226,12 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
     model = model_of(case, len(images.classes))
     one = trained(case, seed, attack, penalty_of(case, method), method=method)
     x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
-    pairs = [_watch(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
+    pairs = [watched(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
     fgsm, linearity = np.array(pairs, float).T
     spectrum = catastrophic.spectrum_signals(one.kernels)
     probe = images.x_test[-case.n_probe :], images.y_test[-case.n_probe :]
-    there = catastrophic.spectrum_signals(
-        [_there(one.snapshots[epoch], *probe, model=model, eps=case.eps) for epoch in one.epochs]
+    moved = catastrophic.spectrum_signals(
+        [there(one.snapshots[epoch], *probe, model=model, eps=case.eps) for epoch in one.epochs]
     )
     values = np.array([np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels])
     last = len(one.epochs) - 1
@@ -320,7 +241,7 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
         "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
         "loss": one.loss,
         "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
-        "attacked_signals": np.stack([there[name] for name in SIGNALS[:3]], axis=-1),
+        "attacked_signals": np.stack([moved[name] for name in SIGNALS[:3]], axis=-1),
         "spectrum": np.pad(values, ((0, 0), (0, 20)), constant_values=np.nan)[:, :20],
         "final": at_the_end(networks.predict_fn(model, one.variables), case, seed),
         "seconds": np.array(
@@ -338,22 +259,6 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
     return found
 
 
-@functools.lru_cache(maxsize=4)
-def _kernel(model: networks.Model) -> Any:
-    return empirical_ntk_fn(networks.evaluation(model), reduce="trace")
-
-
-def _there(variables: Any, x: Any, y: Any, *, model: networks.Model, eps: Any) -> np.ndarray:
-    """The kernel of the probe where FGSM moves it to."""
-    return np.asarray(_kernel(model)(variables, np.asarray(_fgsm(variables, x, y, eps, model=model))))
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _fgsm(variables: Any, x: Any, y: Any, eps: Any, *, model: networks.Model) -> Any:
-    gradient = jax.grad(lambda z: cross_entropy(model.apply(*variables, z, False)[0], y).sum())(x)
-    return jnp.clip(x + eps * jnp.sign(gradient), 0, 1)
-
-
 @functools.partial(jax.jit, static_argnames="case")
 def _in_batches(variables: Any, x: Any, y: Any, *, case: Case) -> Any:
     """Accuracy, clean and under PGD, of the same weights with the statistics of the test batch itself."""
@@ -367,24 +272,6 @@ def _in_batches(variables: Any, x: Any, y: Any, *, case: Case) -> Any:
     return jnp.array([(predict(z).argmax(axis=1) == y).mean() for z in (x, moved)])
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _watch(variables: Any, x: Any, y: Any, *, model: networks.Model, eps: Any) -> tuple[Any, Any]:
-    """Accuracy under FGSM, and the mean cosine of `local_linearity`."""
-
-    def predict(z: Any) -> Any:
-        return model.apply(*variables, z, False)[0]
-
-    gradient = jax.grad(lambda z: cross_entropy(predict(z), y).sum())
-    here = gradient(x)
-    share = 2 * jax.random.uniform(jax.random.key(0), x.shape) - 1
-    there = gradient(jnp.clip(x + eps * share, 0, 1))
-    moved = jnp.clip(x + eps * jnp.sign(here), 0, 1)
-    one, two = (g.reshape(len(x), -1) for g in (here, there))
-    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
-    cosines = (one * two).sum(axis=1) / jnp.maximum(lengths, 1e-30)
-    return (predict(moved).argmax(axis=1) == y).mean(), cosines.mean()
-
-
 def surfaces(case: Case, one: Run) -> np.ndarray:
     """Mean loss of ten test images along FGSM's direction (21) and a random one (11), at every record."""
     images = images_of(case)
@@ -393,24 +280,10 @@ def surfaces(case: Case, one: Run) -> np.ndarray:
     signs = np.random.default_rng(0).choice([-1, 1], x.shape).astype(np.float32)
     return np.stack(
         [
-            np.asarray(_surface(one.snapshots[epoch], x, y, signs, case.eps, model=model))
+            np.asarray(surface_of(one.snapshots[epoch], x, y, signs, case.eps, model=model))
             for epoch in one.epochs
         ]
     )
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _surface(variables: Any, x: Any, y: Any, signs: Any, eps: Any, *, model: networks.Model) -> Any:
-    def loss(z: Any) -> Any:
-        return cross_entropy(model.apply(*variables, z, False)[0], y).mean()
-
-    ahead = jnp.sign(jax.grad(loss)(x))
-    steps, sides = jnp.meshgrid(jnp.linspace(0, 1, 21), jnp.linspace(-1, 1, 11), indexing="ij")
-
-    def at(point: tuple[Any, Any]) -> Any:
-        return loss(jnp.clip(x + eps * (point[0] * ahead + point[1] * signs), 0, 1))
-
-    return jax.lax.map(at, (steps.ravel(), sides.ravel())).reshape(steps.shape)
 
 
 EXPERIMENT = Experiment("catastrophic", 1, PROFILES, jobs, compute, gather, measured=("seconds",))

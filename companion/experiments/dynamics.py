@@ -7,116 +7,44 @@ and on attacked ones. Tsilivis & Kempe (2022), arXiv 2210.05577, section 5; Loo 
 2210.12030.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
 from companion import data, dynamics, networks
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
+from companion.empirical import empirical_ntk_fn
+from companion.experiments._dynamics_cases import PARTS, PATHS, PHASES, PROFILES, REGIMES, TOP, Case, Config
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
+from companion.storage import flat
 from companion.training import Probe, Run, linear_solution, train
 
-REGIMES = ("standard", "again", "fgsm", "pgd", "standard decayed", "pgd decayed")
-PATHS = ("standard", "pgd")
-PHASES = ("benign", "adversarial")
-PARTS = ("whole", "top", "rest")
-TOP = 20
-
-
-@dataclass(frozen=True)
-class Case:
-    """One data set and network.
-
-    Attributes:
-        dataset: a name for `data.load`.
-        model: "small CNN", "CNN" or "ResNet-18".
-        width: of the network.
-        n_train: training images.
-        n_test: test images.
-        n_watch: how many of them are classified at every record, and on frozen kernels.
-        eps: ε, L∞, in training and test.
-        epochs: of training.
-        batch_size: images in a step.
-        rate: learning rate of SGD.
-        momentum: of SGD.
-        ramp: epochs over which ε grows in training.
-        steps: of PGD in training and in records; twice as many on frozen kernels.
-        record: epochs at which the kernel is recorded.
-        n_probe: images of the kernel.
-        linear: epochs at which the kernel is frozen.
-        adversarial: at which of these the second phase is run on attacked inputs too.
-        linear_epochs: of the second phase.
-        n_solve: images of the kernel regression; 0 for none.
-        final: steps and restarts of PGD on the networks at the end.
-        kernels: whether the run of seed 0 keeps the kernels themselves.
-    """
-
-    dataset: str = "mnist5k"
-    model: str = "small CNN"
-    width: int = 8
-    n_train: int = 800
-    n_test: int = 300
-    n_watch: int = 100
-    eps: float = 0.2
-    epochs: int = 10
-    batch_size: int = 40
-    rate: float = 0.05
-    momentum: float = 0.9
-    ramp: float = 4.0
-    steps: int = 4
-    record: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
-    n_probe: int = 40
-    linear: tuple[float, ...] = (0.0, 1.0, 4.0, 10.0)
-    adversarial: tuple[float, ...] = (10.0,)
-    linear_epochs: int = 2
-    n_solve: int = 0
-    final: tuple[int, int] = (10, 2)
-    kernels: bool = True
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets and networks.
-        regimes: which of `REGIMES` are trained.
-        seeds: initializations.
-    """
-
-    cases: tuple[Case, ...] = (Case(),)
-    regimes: tuple[str, ...] = REGIMES[:4]
-    seeds: int = 3
-
-
-_EPOCHS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0)
-_FASHION = Case(
-    "fashion_mnist", width=16, n_train=5000, n_test=1000, n_watch=500, eps=0.1, epochs=15, batch_size=100,
-    ramp=2.0, steps=5, record=_EPOCHS, n_probe=50, linear=(0.0, 1.0, 4.0, 15.0), adversarial=(),
-    linear_epochs=2, n_solve=100, final=(40, 2), kernels=False,
-)  # fmt: skip
-_CIFAR = replace(_FASHION, dataset="cifar10", width=32, eps=8 / 255, rate=0.02, ramp=0.0)
-_LONG = (*_EPOCHS[:10], *(float(e) for e in range(8, 201, 4)))
-_PAPER = replace(
-    _CIFAR, model="CNN", n_train=50_000, n_test=10_000, n_watch=2000, epochs=200, batch_size=250, rate=0.01,
-    final=(40, 3), momentum=0.0, steps=20, record=_LONG, n_probe=250, linear=(0.0, 1.0, 8.0, 48.0, 200.0),
-    adversarial=(200.0,), linear_epochs=20, n_solve=0,
-)  # fmt: skip
-_RESNET = replace(
-    _PAPER, model="ResNet-18", width=64, eps=4 / 255, batch_size=128, rate=0.1, momentum=0.9, steps=10,
-    n_probe=50, linear_epochs=100,
-)  # fmt: skip
-PROFILES = {
-    "quick": Config(),
-    "full": Config((_CIFAR, _FASHION), REGIMES, seeds=10),
-    "paper": Config((_PAPER, _RESNET), REGIMES),
-}
+__all__ = [
+    "EXPERIMENT",
+    "PARTS",
+    "PATHS",
+    "PHASES",
+    "PROFILES",
+    "REGIMES",
+    "TOP",
+    "Case",
+    "Config",
+    "compute",
+    "gather",
+    "jobs",
+    "model_of",
+    "optimizer_of",
+    "recorded",
+    "run",
+    "trained",
+]
 
 
 def jobs(config: Config) -> list[Job]:
@@ -164,8 +92,10 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         restarts at the end, with the ends of 95 % intervals; `spectrum` (c, s, g, r, 40), the largest
         eigenvalues. Of l moments at which the kernels along `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2),
         over paths, moments, `PHASES`, and clean and robust accuracy; `solved` (c, s, 2, l, 2) for kernel
-        regression. `seconds` (c, s, g) of training steps; `kernels` (c, g, r, m, m) of seed 0, averaged over
-        outputs.
+        regression; `curve` (c, s, 2, 2, q, 2) of the second phase at the end, over paths, `PHASES` and its
+        records. `attacked_concentration`, `attacked_rank` (c, s, g, r) and `attacked_distances` (c, s, g, r,
+        r) on attacked images of the probe. `seconds` (c, s, g) of training steps; `kernels` (c, g, r, m, m)
+        of seed 0, averaged over outputs.
     """
     return EXPERIMENT.run(config, progress=progress, folder=folder)
 
@@ -194,6 +124,7 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
     attacks = {
         "fgsm": training_attack(threat, steps=1, random_start=False, ramp=case.ramp),
         "pgd": training_attack(threat, steps=case.steps, ramp=case.ramp),
+        "noise": Partial(_random_signs, case.eps, case.ramp),
     }
     return train(
         model,
@@ -210,10 +141,16 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
         labels_test=images.y_test[: case.n_watch],
         test_attack=training_attack(threat, steps=case.steps),
         probe=Probe(images.x_train[: case.n_probe]),
-        keep=case.linear,
+        keep=True if case.attacked else case.linear,
         folder=folder and folder / f"{case.dataset} {case.model} {regime} {seed}",
         progress=progress,
     )
+
+
+def _random_signs(eps: Any, ramp: Any, _: Any, x: Any, __: Any, key: Any, epoch: Any) -> Any:
+    """Noise ±ε of random signs, with ε that grows as the attacks' does: as large, and blind."""
+    grown = eps * jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-6)), 1)
+    return jnp.clip(x + grown * jax.random.rademacher(key, x.shape, x.dtype), 0, 1)
 
 
 def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None = None) -> Arrays:
@@ -231,6 +168,11 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
     arrays["seconds"] = np.array([one.seconds[-1] for one in runs.values()])
     if case.kernels and seed == 0:
         arrays["kernels"] = np.stack([[dynamics.per_output(m, k).mean(0) for m in path] for path in paths])
+    if case.attacked:
+        moved = [_attacked(case, one) for one in runs.values()]
+        arrays |= {f"attacked_{name}": np.stack([row[name] for row in moved]) for name in moved[0]}
+    if case.curve:
+        arrays["curve"] = np.stack([_curves(case, runs[path], seed) for path in PATHS])
     frozen = [_frozen(case, images, runs[path], seed, skip=path != PATHS[0]) for path in PATHS]
     arrays["linear"], arrays["solved"] = (np.stack(part) for part in zip(*frozen, strict=True))
     for name in ("linear", "solved"):
@@ -266,6 +208,56 @@ def _followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def _attacked(case: Case, one: Run) -> dict[str, np.ndarray]:
+    """The kernels on the probe where the attack of the records moves it to, anew at every record."""
+    images = images_of(case)
+    model, x = model_of(case, len(images.classes)), images.x_train[: case.n_probe]
+    attack = training_attack(Threat("linf", case.eps), steps=case.steps)
+    kernel = empirical_ntk_fn(networks.evaluation(model), reduce="full")
+    kernels = []
+    for variables in one.snapshots.values():
+        moved = _moved(networks.predict_fn(model, variables), x, images.y_train[: case.n_probe], attack)
+        kernels.append(flat(kernel(variables, np.asarray(moved))))
+    values = [np.linalg.eigvalsh(one.astype(float))[::-1] for one in kernels]
+    return {
+        "concentration": np.array([(v[:TOP] ** 2).sum() / (v**2).sum() for v in values]),
+        "rank": np.array([v.sum() ** 2 / (v**2).sum() for v in values]),
+        "distances": dynamics.distances(kernels),
+    }
+
+
+@jax.jit
+def _moved(f: Any, x: Any, y: Any, attack: Any) -> Any:
+    return attack(f, x, y, jax.random.key(0), jnp.inf)
+
+
+def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
+    """Clean and robust accuracy along the second phase at the end, (phases, records, 2)."""
+    variables = one.snapshots[max(one.snapshots)]
+    phases = [_second(case, variables, attacked, seed, case.curve) for attacked in (False, True)]
+    return np.array([np.stack([phase.clean, phase.robust], axis=-1) for phase in phases])
+
+
+def _second(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float]) -> Run:
+    """Training of the linearization at `variables` until the last of `record`."""
+    images, threat = images_of(case), Threat("linf", case.eps)
+    return train(
+        networks.linearised(model_of(case, len(images.classes)), centre=True),
+        images.x_train,
+        images.y_train,
+        epochs=int(record[-1]),
+        optimizer=_ADAM,
+        key=jax.random.key(seed),
+        batch_size=case.batch_size,
+        attack=training_attack(threat, steps=case.steps) if attacked else None,
+        start=networks.linearise_at(variables),
+        record=list(record),
+        x_test=images.x_test[: case.n_watch],
+        labels_test=images.y_test[: case.n_watch],
+        test_attack=training_attack(threat, steps=2 * case.steps),
+    )
+
+
 def _final(case: Case, variables: Any, seed: int) -> np.ndarray:
     model = model_of(case, len(images_of(case).classes))
     return at_the_end(networks.predict_fn(model, variables), case, seed)
@@ -281,7 +273,6 @@ def _frozen(
     model = model_of(case, len(images.classes))
     frozen = networks.linearised(model, centre=True)
     threat = Threat("linf", case.eps)
-    test = training_attack(threat, steps=2 * case.steps)
     targets = data.targets(images.y_train, len(images.classes))[: case.n_solve]
     linear, solved = np.full((len(case.linear), 2, 2), np.nan), np.full((len(case.linear), 2), np.nan)
     for i, epoch in enumerate(case.linear):
@@ -291,21 +282,7 @@ def _frozen(
         for j, phase in enumerate(PHASES):
             if phase == "adversarial" and epoch not in case.adversarial:
                 continue
-            second = train(
-                frozen,
-                images.x_train,
-                images.y_train,
-                epochs=case.linear_epochs,
-                optimizer=_ADAM,
-                key=jax.random.key(seed),
-                batch_size=case.batch_size,
-                attack=training_attack(threat, steps=case.steps) if j else None,
-                start=networks.linearise_at(variables),
-                record=[case.linear_epochs],
-                x_test=images.x_test[: case.n_watch],
-                labels_test=images.y_test[: case.n_watch],
-                test_attack=test,
-            )
+            second = _second(case, variables, bool(j), seed, [case.linear_epochs])
             linear[i, j] = second.clean[-1], second.robust[-1]
         if case.n_solve:
             f = networks.predict_fn(
