@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PORT ?= 8000
+MINUTES ?= 60
 ARGS ?=
 
 RUN := $(VENV)/bin/python
@@ -35,7 +36,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve lint test wheel matrix notebooks compat torch nt-suite measure clean distclean
+.PHONY: help env js book serve lint test wheel matrix notebooks campaign compat torch nt-suite measure clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
@@ -45,6 +46,7 @@ help:
 	@echo "make wheel       build the wheel and use it from an empty environment"
 	@echo "make matrix      the variants of checks that make test leaves out (makes the book first)"
 	@echo "make notebooks   write the notebooks that Colab opens, from the chapters"
+	@echo "make campaign    make runs of experiments that are not recorded, on one core (MINUTES=60)"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
 	@echo "make torch       the tests that need PyTorch or Equinox, in an environment of their own"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
@@ -88,6 +90,9 @@ matrix: book
 
 notebooks: env
 	@$(RUN) tools/export_notebooks.py
+
+campaign: env
+	@nice -n 19 $(RUN) -m companion.experiments --profile full --cores 1 --minutes $(MINUTES) $(ARGS)
 
 compat: env
 	@$(RUN) tools/compat.py $(ARGS)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from companion import data, regression, results, statistics
+from companion import data, regression, statistics
 from companion.architectures import fc
-from companion.experiments import attacks, convergence, main, scale
+from companion.experiments import attacks, convergence, scale
 from companion.kernels import gram
 
 TINY = convergence.Config(
@@ -68,32 +68,10 @@ def test_convergence_splits_the_distance_at_the_linearized_network(measured):
     assert (early["moved"][:, :, 1] < 0.01 * early["size"][1]).all()
 
 
-def test_the_command_line_records_a_result_that_loads(tmp_path, capsys):
-    arguments = ["--profile", "quick", "--folder", str(tmp_path)]
-    main(
-        "convergence",
-        {"quick": TINY},
-        lambda config, **_: {"seeds": np.arange(config.seeds)},
-        dataset="mnist5k",
-        seeds=lambda config: range(config.seeds),
-        arguments=arguments,
-    )
-    assert "recorded" in capsys.readouterr().out
-    loaded = results.load("convergence", "quick", folder=tmp_path)
-    np.testing.assert_array_equal(loaded.arrays["seeds"], [0, 1])
-    assert loaded.provenance["config"]["widths"] == [16, 256]
-
-
 def test_every_profile_has_three_seeds_or_more():
     for config in convergence.PROFILES.values():
         assert min(config.seeds, config.trained_seeds) >= 3
         assert dataclasses.asdict(config)["record"][0] == 0
-
-
-def test_an_unknown_profile_lists_the_known_ones(capsys):
-    with pytest.raises(SystemExit):
-        main("x", {"quick": TINY}, convergence.run, dataset="", seeds=range, arguments=["--profile", "huge"])
-    assert "quick" in capsys.readouterr().err
 
 
 def test_scale_times_every_stage_and_predicts():
@@ -119,18 +97,6 @@ def test_scale_predicts_what_regression_does():
 def test_scale_runs_at_any_size(profile):
     config = dataclasses.replace(scale.PROFILES[profile], dataset="mnist5k", n_train=50, n_test=20)
     assert scale.run(config)["accuracy"].shape == (3,)
-
-
-def test_a_dataset_may_depend_on_the_configuration(tmp_path):
-    main(
-        "toy",
-        {"quick": TINY},
-        lambda config, progress: {"x": np.ones(2)},
-        dataset=lambda config: f"{config.n_train} digits",
-        seeds=lambda config: range(2),
-        arguments=["--folder", str(tmp_path)],
-    )
-    assert results.load("toy", "quick", folder=tmp_path).provenance["dataset"] == "20 digits"
 
 
 def tiny_attacks(config):

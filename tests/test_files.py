@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 from companion import networks, results
 from companion.architectures import fc
 from companion.dynamics import KernelPath
-from companion.experiments._shared import kept
 from companion.kernels import gram
 from companion.storage._files import locked, read_array, read_arrays, write_atomically
 from companion.training import train
@@ -68,7 +66,7 @@ def test_a_file_is_no_folder(tmp_path):
         KernelPath,
         lambda folder: gram(fc(1), X, out=folder),
         lambda folder: train(MODEL, X, np.arange(8) % 2, folder=folder, **OPTIONS),
-        lambda folder: kept(folder, "a", 1, dict),
+        lambda folder: results.add_run(folder, "a", {}, {}),
     ):
         for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
             with pytest.raises(OSError, match=r"bytes wanted, [0-9,]+ bytes free: .*file"):
@@ -151,7 +149,7 @@ from companion.storage._kernel_path import KernelPath
 
 folder = Path(sys.argv[1])
 with ExitStack() as stack:
-    for name in ("run", "gram", "kept"):
+    for name in ("run", "gram", "results"):
         stack.enter_context(locked(folder / name))
     path = KernelPath(folder / "kernels")
     path.save(0, np.eye(2))
@@ -165,7 +163,7 @@ def test_a_folder_has_one_writer_until_that_is_killed(tmp_path):
         return (
             lambda: train(MODEL, X, np.arange(8) % 2, folder=tmp_path / "run", **OPTIONS),
             lambda: gram(fc(1), X, out=tmp_path / "gram"),
-            lambda: kept(tmp_path / "kept", "a", 1, lambda: {"b": np.ones(1)}),
+            lambda: results.add_run(tmp_path / "results", "a", {"b": 1}, {}),
             lambda: KernelPath(tmp_path / "kernels").save(1, np.eye(2)),
         )
 
@@ -200,9 +198,9 @@ def test_the_home_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
     gram(fc(1), X, out="~/gram")
     train(MODEL, X, np.arange(8) % 2, folder="~/run", **OPTIONS)
     KernelPath("~/kernels")
-    kept(Path("~/kept"), "a", 1, lambda: {"b": np.ones(1)})
+    results.add_run("~/runs", "a", {"b": 1}, {})
     results.record("a", "quick", values={}, config={}, dataset="d", seeds=[0], seconds=1, folder="~/results")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["gram", "kept", "kernels", "results", "run"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gram", "kernels", "results", "run", "runs"]
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])

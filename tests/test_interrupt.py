@@ -221,15 +221,16 @@ def test_an_interrupted_training_does_not_crash(tmp_path):
 
 EXPERIMENT = """
 import atexit, os, signal, time
-from companion.experiments import main
+from companion.experiments import __main__ as command
 
-def run(config, progress):
+def campaign(*_, **options):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 atexit.register(print, "Python's own end")
-main("a", {"quick": None}, run, dataset="", seeds=range, arguments=[])
+command.campaign = campaign
+command.main(["scale", "--profile", "quick"])
 """
 
 
@@ -238,7 +239,7 @@ def test_an_interrupted_experiment_ends_by_the_signal():
         [sys.executable, "-c", EXPERIMENT], capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == -signal.SIGINT
-    assert run.stderr.strip().startswith("KeyboardInterrupt: what is under --checkpoints stays")
+    assert run.stderr.strip().startswith("KeyboardInterrupt: what is recorded stays")
     assert run.stdout == ""
 
 

@@ -69,27 +69,24 @@ def test_shapes_are_as_the_docstring_says(found):
 
 def test_choices_of_statistics_are_trained_by_pgd_alone():
     config = replace(CONFIG, variants=(RAW, experiment.STATISTICS[0]), regimes=experiment.REGIMES)
-    with pytest.MonkeyPatch.context() as patch:
-        asked = []
 
-        def one(case, variant, regime, seed):
-            asked.append((variant.name, regime))
-            return {"final": np.ones(2)} | ({"ratio": np.zeros(1)} if variant == RAW else {})
+    def gathered(config):
+        jobs = experiment.jobs(config)
+        made = {
+            job: {"final": np.ones(2)} | ({"ratio": np.zeros(1)} if job.config[1:3] == (RAW, "pgd") else {})
+            for job in jobs
+        }
+        return [(job.config[1].name, job.config[2]) for job in jobs], experiment.gather(config, made)
 
-        patch.setattr(experiment, "_one", one)
-        found = experiment.run(config)
-        final = found["final"]
-        none = experiment.run(replace(config, cases=(replace(TOY, statistics=False),)))["final"]
-    assert asked == [
-        ("raw", "standard"),
-        ("raw", "pgd"),
-        ("unbiased", "pgd"),
-        ("raw", "standard"),
-        ("raw", "pgd"),
-    ]
+    asked, found = gathered(config)
+    final = found["final"]
+    without, none = gathered(replace(config, cases=(replace(TOY, statistics=False),)))
+    none = none["final"]
+    assert asked == [("raw", "standard"), ("raw", "pgd"), ("unbiased", "pgd")] * config.seeds
+    assert without == [("raw", "standard"), ("raw", "pgd")] * config.seeds
     assert np.isnan(final[0, 1, 0]).all()
     assert np.isfinite(final[0, 1, 1]).all()
-    assert found["ratio"].shape == (1, 2, 1)
+    assert found["ratio"].shape == (1, config.seeds, 1)
     # A case may leave them out.
     assert np.isnan(none[0, 1]).all()
     assert np.isfinite(none[0, 0]).all()
@@ -110,26 +107,6 @@ def test_modes_are_distances_of_kernels_by_jacobians(found, normed):
         assert 1 - cosine > 1e-3
 
 
-def test_a_run_with_a_folder_goes_on_and_ends_the_same(tmp_path):
-    calls = []
-    config = replace(CONFIG, regimes=experiment.REGIMES)
-
-    def one(case, variant, regime, seed):
-        calls.append((variant.name, regime))
-        ratio = {"ratio": np.ones(1)} if variant == RAW and regime == "pgd" else {}
-        return {"final": np.full(2, len(variant.name) + (regime == "pgd"))} | ratio
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_one", one)
-        first = experiment.run(config, folder=tmp_path)
-        assert len(calls) == 4
-        sorted(tmp_path.glob("*.npz"))[0].unlink()
-        again = experiment.run(config, folder=tmp_path)
-    assert len(calls) == 5
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, again[name])
-
-
 def test_both_modes_are_one_where_both_take_the_batch_s_statistics():
     start = experiment._start(TOY, STILL, images(), 0)
     # No training and no attack: neither is what is asked.
@@ -138,7 +115,7 @@ def test_both_modes_are_one_where_both_take_the_batch_s_statistics():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "trained", lambda *_: run)
         patch.setattr(experiment, "_final", lambda *_: none)
-        arrays = experiment._one(TOY, STILL, "pgd", 0)
+        arrays = experiment.compute(TOY, STILL, "pgd", 0)
     np.testing.assert_allclose(arrays["modes"], 0, atol=1e-5)
 
 

@@ -1,15 +1,17 @@
-"""What several experiments do alike: kernels by name, attacks in batches, intervals, padding, sources."""
+"""What several experiments do alike: kernels by name, SGD, the attack at the end, intervals."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 
 from companion import data
 from companion.architectures import Architecture, conv, fc, myrtle
+from companion.attacks import Threat, pgd, robust_accuracy
 from companion.statistics import Estimate
-from companion.storage import ALGORITHM, fingerprint, locked, place, read_arrays, write_atomically
 
 
 def architecture(name: str, **sizes: Any) -> Architecture:
@@ -28,38 +30,30 @@ def triple(estimate: Estimate) -> list[float]:
     return [estimate.value, estimate.low, estimate.high]
 
 
-def sources(cases: Iterable[Any]) -> str:
-    """The data sets of some cases, as captions name them."""
-    return "; ".join(dict.fromkeys(data.load(case.dataset, n_train=10, n_test=10).source for case in cases))
+@functools.lru_cache
+def sgd(rate: float, momentum: float, falls: tuple[int, ...] = ()) -> optax.GradientTransformation:
+    """SGD of a constant rate, or of one that falls to a tenth at each of `falls`, in steps."""
+    schedule = optax.piecewise_constant_schedule(rate, dict.fromkeys(falls, 0.1)) if falls else rate
+    return optax.sgd(schedule, momentum=momentum)
 
 
-def kept(folder: Path | None, name: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Arrays from the folder where a run of the same key has left them, else made and left there.
+@functools.lru_cache(maxsize=8)
+def images_of(case: Any) -> data.Dataset:
+    """The images of a case."""
+    return data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+
+
+def at_the_end(f: Callable[[Any], Any], case: Any, seed: int, **options: Any) -> np.ndarray:
+    """Clean accuracy and that under PGD with restarts, (2, 3) with the ends of 95 % intervals.
 
     Args:
-        folder: None for nowhere.
-        name: begins the file's name.
-        key: all that the arrays depend on.
-        make: makes them.
-
-    Raises:
-        ValueError: a file that is damaged; a folder that another process is writing.
-        OSError: the folder cannot be written.
+        f: outputs of a trained network.
+        case: has `eps`, and `final`: steps and restarts.
+        seed: of the run.
+        options: of `pgd`, other than early stopping on 512 images at once.
     """
-    if folder is None:
-        return make()
-    path = place(folder) / f"{name} {fingerprint((ALGORITHM, key))[:16]}.npz"
-    if not path.exists():
-        with locked(path.parent):
-            if not path.exists():
-                write_atomically(path, make())
-    return read_arrays(path)
-
-
-def padded(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays of several lengths as one, with NaN behind the shorter."""
-    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
-    result = np.full((len(arrays), *shape), np.nan)
-    for row, array in enumerate(arrays):
-        result[row, *(slice(length) for length in array.shape)] = array
-    return result
+    images, (steps, restarts) = images_of(case), case.final
+    options = {"early_stop": True, "batch_size": 512, "key": jax.random.key(1000 + seed)} | options
+    x, y = images.x_test, images.y_test
+    attacked = pgd(f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, **options)
+    return np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)])

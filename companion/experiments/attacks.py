@@ -7,13 +7,11 @@ themselves.
 """
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from companion import data, regression
 from companion.attacks import (
@@ -26,171 +24,34 @@ from companion.attacks import (
     square,
     transfer,
 )
-from companion.experiments import main
-from companion.experiments._shared import architecture, attack_batch, sources, triple
+from companion.experiments._attacks_cases import ATTACKS, PROFILES, SOURCES, Case, Config, Transfers
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._shared import architecture, attack_batch, triple
 from companion.training import train_to_residual
 
-ATTACKS = ("random", "fgsm", "pgd", "pgd_long")
-SOURCES = ("kernel", "white_box", "random")
+__all__ = [
+    "ATTACKS",
+    "EXPERIMENT",
+    "PROFILES",
+    "SOURCES",
+    "Case",
+    "Config",
+    "Transfers",
+    "compute",
+    "gather",
+    "jobs",
+    "recorded",
+    "rows",
+    "run",
+]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One data set and the kernels on it.
-
-    Attributes:
-        dataset: name for `data.load`.
-        classes: those kept; None for all.
-        n_train: training images.
-        n_test: test images that are attacked.
-        architectures: such as "FC-1" or "Conv-2".
-        eps: sizes of the perturbation, L∞, pixels in [0, 1].
-        main: the size at which time, geometry and the stronger attacks are looked at.
-    """
-
-    dataset: str
-    classes: tuple[str | int, ...] | None
-    n_train: int
-    n_test: int
-    architectures: tuple[str, ...]
-    eps: tuple[float, ...]
-    main: float
-
-
-@dataclass(frozen=True)
-class Transfers:
-    """Networks that are attacked with perturbations of their kernel.
-
-    Attributes:
-        dataset: name for `data.load`.
-        classes: a pair.
-        n_train: training images of kernel and networks.
-        n_test: test images.
-        eps: size of the perturbation, L∞.
-        depth: hidden layers.
-        widths: hidden units.
-        seeds: networks of each width.
-        residuals: levels of ‖f(X) − Y‖ / ‖Y‖ at which a network in training is attacked.
-        scales: s of networks s · f, attacked at the last level: the smaller, the more their features move;
-            none to leave them out.
-        scale_width: hidden units of these.
-        momentum: of the gradient descent.
-        step: learning rate in units of 1/λ_max of the kernel on the training set.
-        scaled_step: the same, times 1/s², of the networks s · f, whose kernels grow as they train.
-    """
-
-    dataset: str = "mnist5k"
-    classes: tuple[str | int, ...] = (4, 9)
-    n_train: int = 200
-    n_test: int = 200
-    eps: float = 0.1
-    depth: int = 1
-    widths: tuple[int, ...] = (32, 128, 512)
-    seeds: int = 3
-    residuals: tuple[float, ...] = (0.5, 0.2, 0.1)
-    scales: tuple[float, ...] = (0.03, 0.2, 1.0)
-    scale_width: int = 128
-    momentum: float = 0.98
-    step: float = 0.5
-    scaled_step: float = 0.02
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets with their kernels; every one with the same number of sizes `eps`.
-        transfers: networks to transfer to.
-        steps: of PGD, and of a longer PGD, both with steps that can cross the ball.
-        times: times between 1/λ_max and 10⁷/λ_max at which the main attack is repeated.
-        restarts: of the stronger PGD on pairs.
-        queries: of the square attack on pairs; 0 for none.
-        n_square: images for it.
-    """
-
-    cases: tuple[Case, ...]
-    transfers: Transfers = field(default_factory=Transfers)
-    steps: tuple[int, int] = (10, 40)
-    times: int = 8
-    restarts: int = 3
-    queries: int = 0
-    n_square: int = 100
-
-
-_PIXELS = tuple(k / 255 for k in (1, 2, 4, 8, 16))
-_INK = (0.02, 0.05, 0.1, 0.2, 0.3)
-_AIR = ("airplane", "automobile")
-_WEAR = ("pullover", "coat")
-_DEPTHS = ("FC-1", "FC-2", "FC-3", "FC-5")
-
-PROFILES = {
-    "quick": Config(
-        cases=(
-            Case("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), _INK, 0.1),
-            Case("mnist5k", None, 800, 256, ("FC-1",), _INK, 0.1),
-        ),
-    ),
-    "full": Config(
-        cases=(
-            Case("cifar10", _AIR, 2000, 1000, _DEPTHS, _PIXELS, 8 / 255),
-            Case("cifar10", None, 4000, 1000, ("FC-1",), _PIXELS, 8 / 255),
-            Case("cifar10", _AIR, 200, 100, ("FC-1", "Conv-1"), _PIXELS, 8 / 255),
-            Case("fashion_mnist", _WEAR, 2000, 1000, ("FC-1", "FC-5"), _INK, 0.1),
-        ),
-        transfers=Transfers(
-            dataset="cifar10",
-            classes=_AIR,
-            n_train=500,
-            n_test=1000,
-            eps=8 / 255,
-            widths=tuple(2**i for i in range(6, 13)),
-            residuals=(0.5, 0.2),
-            scales=(),
-        ),
-        restarts=5,
-        queries=500,
-        n_square=250,
-    ),
-    "paper": Config(
-        cases=(
-            *(
-                Case("cifar10", _AIR, n, 2000, ("FC-1", "FC-2", "FC-3", "FC-5", "FC-10"), _PIXELS, 8 / 255)
-                for n in (2000, 10_000)
-            ),
-            Case("cifar10", _AIR, 2000, 1000, ("Conv-2", "Conv-5"), _PIXELS, 8 / 255),
-            Case("cifar10", _AIR, 2000, 100, ("Myrtle-5",), _PIXELS, 8 / 255),
-            *(
-                Case("cifar10", None, n, 1000, ("FC-1", "FC-5"), _PIXELS, 8 / 255)
-                for n in (2000, 10_000, 50_000)
-            ),
-        ),
-        transfers=Transfers(
-            dataset="cifar10",
-            classes=_AIR,
-            n_train=2000,
-            n_test=2000,
-            eps=8 / 255,
-            widths=tuple(2**i for i in range(6, 15)),
-            seeds=5,
-            residuals=(0.7, 0.5, 0.3, 0.1),
-            scale_width=1024,
-            scaled_step=0.1,
-        ),
-        times=12,
-        restarts=5,
-        queries=5000,
-        n_square=1000,
-    ),
-}
-
-
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Attack every kernel, and every network with the perturbations of its kernel.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays, r rows as `rows(config)` names them; the last axis of length 3 is a value and the ends of its
@@ -204,12 +65,44 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         `net_clean` (s, w, l), their accuracy; and the same, `scaled_...`, with scales in place of widths at
         the last level.
     """
-    found = [
-        _attacked(case, name, config, progress)
-        for case, name in tqdm(rows(config), desc="kernels", disable=not progress)
+    return EXPERIMENT.run(config, progress=progress)
+
+
+def jobs(config: Config) -> list[Job]:
+    """Every kernel, and the networks of every seed."""
+    how = config.steps, config.times, config.restarts, config.queries, config.n_square
+    kernels = [
+        Job(
+            ("kernel", case, name, *how),
+            f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.main:.3g}",
+            0,
+            case.dataset,
+        )
+        for case, name in rows(config)
     ]
-    arrays = {name: np.array([one[name] for one in found]) for name in found[0]}
-    return arrays | {"times": _times(config)} | _transferred(config.transfers, progress)
+    to = config.transfers
+    label = f"{to.dataset}, {to.n_train:,} images, networks"
+    return kernels + [Job(("networks", to, seed), label, seed, to.dataset) for seed in range(to.seeds)]
+
+
+def compute(part: str, *sizes: Any) -> Arrays:
+    """One kernel, or the networks of one seed."""
+    return {"kernel": _attacked, "networks": _transferred}[part](*sizes)
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    kernels, networks = {}, {}
+    for job, arrays in made.items():
+        if job.config[0] == "kernel":
+            kernels[(rows(config).index(job.config[1:3]),)] = arrays
+        else:
+            networks[(job.seed,)] = arrays
+    return (
+        filled((len(rows(config)),), kernels)
+        | filled((config.transfers.seeds,), networks)
+        | {"times": _times(config.times)}
+    )
 
 
 def rows(config: Config) -> list[tuple[Case, str]]:
@@ -217,11 +110,13 @@ def rows(config: Config) -> list[tuple[Case, str]]:
     return [(case, name) for case in config.cases for name in case.architectures]
 
 
-def _times(config: Config) -> np.ndarray:
-    return np.geomspace(1, 1e7, config.times)
+def _times(number: int) -> np.ndarray:
+    return np.geomspace(1, 1e7, number)
 
 
-def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str, np.ndarray]:
+def _attacked(
+    case: Case, name: str, steps: tuple[int, int], times: int, restarts: int, queries: int, n_square: int
+) -> Arrays:
     images = data.load(case.dataset, classes=case.classes, n_train=case.n_train, n_test=case.n_test)
     kernel, x, y = architecture(name), images.x_test, images.y_test
     targets = data.targets(images.y_train, len(images.classes))
@@ -230,26 +125,26 @@ def _attacked(case: Case, name: str, config: Config, progress: bool) -> dict[str
     options = {"early_stop": True, "batch_size": attack_batch(kernel)}
     share = functools.partial(robust_accuracy, batch_size=attack_batch(kernel))
     accuracy, key = [], jax.random.key(0)
-    for eps in tqdm(case.eps, desc=f"{case.dataset} {name}", leave=False, disable=not progress):
+    for eps in case.eps:
         threat = Threat("linf", eps)
         attacked = (
             random_sign(x, threat, key=key),
             fgsm(f, x, y, threat, batch_size=options["batch_size"]),
-            *(pgd(f, x, y, threat, steps=steps, **options) for steps in config.steps),
+            *(pgd(f, x, y, threat, steps=some, **options) for some in steps),
         )
         accuracy.append([triple(share(f, z, y)) for z in attacked])
     threat, along = Threat("linf", case.main), []
-    for t in _times(config):
+    for t in _times(times):
         g = f.at(t / f.eigenvalues[0])
-        attacked = pgd(g, x, y, threat, steps=config.steps[0], **options)
+        attacked = pgd(g, x, y, threat, steps=steps[0], **options)
         along.append([triple(share(g, z, y)) for z in (x, attacked)])
     stronger, geometry = np.full((2, 3), np.nan), np.full(5, np.nan)
     if len(images.classes) == 2:
-        attacked = pgd(f, x, y, threat, steps=config.steps[1], restarts=config.restarts, key=key, **options)
+        attacked = pgd(f, x, y, threat, steps=steps[1], restarts=restarts, key=key, **options)
         stronger[0] = triple(share(f, attacked, y))
-        if config.queries and kernel.pixel_power == 0:
-            some = slice(config.n_square)
-            attacked = square(f, x[some], y[some], threat, key=key, queries=config.queries)
+        if queries and kernel.pixel_power == 0:
+            some = slice(n_square)
+            attacked = square(f, x[some], y[some], threat, key=key, queries=queries)
             stronger[1] = triple(robust_accuracy(f, attacked, y[some]))
         # The squared norm of f_∞ is αᵀΘα = αᵀY.
         squared_norm = float((f.coefficients * targets).sum())
@@ -277,7 +172,7 @@ def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch_size: i
     return [float(np.abs(outputs).mean()), float(gradients.mean()), float(survive.mean())]
 
 
-def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
+def _transferred(config: Transfers, seed: int) -> Arrays:
     images = data.load(config.dataset, classes=config.classes, n_train=config.n_train, n_test=config.n_test)
     name, x, y = f"FC-{config.depth}", images.x_test, images.y_test
     f = regression.fit(architecture(name), images.x_train, data.targets(images.y_train, 2))
@@ -287,7 +182,7 @@ def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
         "random": random_sign(x, threat, key=jax.random.key(0)),
     }
 
-    def networks(width: int, scale: float, step: float, residuals: Sequence[float], seed: int) -> list[Any]:
+    def networks(width: int, scale: float, step: float, residuals: Sequence[float]) -> list[Any]:
         network = architecture(name, width=width)
         return train_to_residual(
             network.apply,
@@ -316,21 +211,12 @@ def _transferred(config: Transfers, progress: bool) -> dict[str, np.ndarray]:
     scaled = [(config.scale_width, scale, config.scaled_step, last) for scale in config.scales]
     arrays = {}
     for prefix, settings in (("", wide), *([("scaled_", scaled)] if scaled else [])):
-        found = [
-            [[measured(net) for net in networks(*setting, seed)] for setting in settings]
-            for seed in tqdm(range(config.seeds), desc="networks", disable=not progress)
-        ]
+        found = [[measured(net) for net in networks(*setting)] for setting in settings]
         for measure in ("success", "right", "net_clean", "cosine"):
-            array = np.array([[[net[measure] for net in level] for level in seed] for seed in found])
-            arrays[prefix + measure] = array if not prefix else array[:, :, -1]
+            array = np.array([[net[measure] for net in level] for level in found])
+            arrays[prefix + measure] = array if not prefix else array[:, -1]
     return arrays
 
 
-if __name__ == "__main__":
-    main(
-        "attacks",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.transfers.seeds),
-    )
+EXPERIMENT = Experiment("attacks", 1, PROFILES, jobs, compute, gather)
+recorded = EXPERIMENT.recorded

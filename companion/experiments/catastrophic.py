@@ -8,221 +8,155 @@ After finding B3 of Li et al. (2023), arXiv 2312.02236.
 """
 
 import functools
-import itertools
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
-from companion import catastrophic, data, networks
-from companion.attacks import Threat, cross_entropy, pgd, robust_accuracy, training_attack
-from companion.experiments import main
-from companion.experiments._shared import kept, padded, sources, triple
+from companion import catastrophic, networks
+from companion.attacks import Threat, training_attack
+from companion.experiments._catastrophic_cases import METHODS, PROFILES, SIDES, SIGNALS, WATCHED, Case, Config
+from companion.experiments._catastrophic_watch import surface_of, there, watched
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._shared import at_the_end, images_of, sgd
+from companion.normalization import BatchNorm
 from companion.training import Probe, Run, Switch, train
 
-METHODS = (
-    "fgsm", "pgd", "fgsm, random start", "isotropic noise", "gradient noise", "half ε", "gradalign", "switch",
-)  # fmt: skip
-SIGNALS = ("top share", "effective rank", "log trace", "linearity", "pgd accuracy")
-SIDES = ("above", "below", "above", "below", "below")
-WATCHED = ("clean", "fgsm", "pgd")
+__all__ = [
+    "EXPERIMENT",
+    "METHODS",
+    "PROFILES",
+    "SIDES",
+    "SIGNALS",
+    "WATCHED",
+    "Case",
+    "Config",
+    "alarms",
+    "attack_of",
+    "calibrated",
+    "compute",
+    "gather",
+    "jobs",
+    "model_of",
+    "optimizer_of",
+    "penalty_of",
+    "recorded",
+    "run",
+    "surfaces",
+    "trained",
+]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One data set and network.
+def jobs(config: Config) -> list[Job]:
+    """Every method on its seeds; a switch on those after the calibration, which it needs."""
+    found = []
+    for case in config.cases:
 
-    Attributes:
-        dataset: a name for `data.load`.
-        blocks: of a residual network; () for the small CNN.
-        width: of the network.
-        norm: as for `networks.small_cnn`.
-        n_train: training images.
-        n_test: test images.
-        n_watch: how many of them are attacked at every record.
-        eps: ε, L∞.
-        epochs: of training.
-        batch_size: images in a step.
-        rate: learning rate of SGD.
-        ramp: epochs over which ε grows in training.
-        steps: of PGD in training; twice as many in records.
-        record: records in an epoch.
-        n_probe: images of the kernel.
-        noise: κ of isotropic noise, and of gradient noise of equal length.
-        rank: of gradient noise.
-        weight: λ of GradAlign.
-        final: steps and restarts of PGD on the networks at the end.
-        skip: methods that are not trained.
-    """
+        def job(method: str, seed: int, *rest: Any, needs: tuple[Job, ...] = (), case: Case = case) -> Job:
+            label = f"{case.dataset}, {model_of(case, 10).name}, ε = {case.eps:.3g}, {method}"
+            return Job((case, method, seed, *rest), label, seed, case.dataset, needs)
 
-    dataset: str = "mnist5k"
-    blocks: tuple[int, ...] = ()
-    width: int = 16
-    norm: str | None = "batch"
-    n_train: int = 2000
-    n_test: int = 300
-    n_watch: int = 100
-    eps: float = 0.28
-    epochs: int = 22
-    batch_size: int = 50
-    rate: float = 0.1
-    ramp: float = 8.0
-    steps: int = 4
-    record: int = 1
-    n_probe: int = 20
-    noise: float = 1.0
-    rank: int = 5
-    weight: float = 0.5
-    final: tuple[int, int] = (20, 2)
-    skip: tuple[str, ...] = ()
+        calm = tuple(job("pgd", seed) for seed in range(config.calibration))
+        found += [
+            job(method, seed, config.switch, needs=calm) if method == "switch" else job(method, seed)
+            for seed in range(config.seeds)
+            for method in config.methods
+            if method not in case.skip
+            and (method != "switch" or seed >= config.calibration)
+            and seed < dict(config.at_most).get(method, np.inf)
+        ]
+    return sorted(found, key=lambda one: one.seed)
 
 
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets and networks.
-        methods: which of `METHODS`; "fgsm" first; "pgd" is needed for calibration.
-        calibration: seeds on which detectors are calibrated, 0 for none; only "fgsm" and "pgd" are trained
-            there.
-        seeds: further seeds, on which they are scored and all methods are trained.
-        switch: which signal triggers the switch to PGD.
-    """
-
-    cases: tuple[Case, ...] = (Case(),)
-    methods: tuple[str, ...] = (METHODS[0], METHODS[3])
-    calibration: int = 0
-    seeds: int = 1
-    switch: str = "log trace"
+def compute(case: Case, method: str, seed: int, signal: str = "", *calm: Mapping[str, np.ndarray]) -> Arrays:
+    """One network, watched; a switch by a signal is calibrated on calm runs."""
+    if method != "switch":
+        return _watched(case, method, seed, attack_of(case, method))
+    detector = calibrated(calm)[SIGNALS.index(signal)]
+    rule = catastrophic.alarmed(detector, signal)
+    return _watched(case, method, seed, Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule))
 
 
-_DIGITS = Case(n_test=1000, n_watch=150, epochs=25, final=(40, 2))
-_RESIDUAL = replace(
-    _DIGITS,
-    blocks=(2, 2, 2),
-    width=4,
-    eps=0.15,
-    batch_size=25,
-    rate=0.05,
-    ramp=0.0,
-    epochs=12,
-    skip=("fgsm, random start", "half ε", "gradalign"),
-)
-_PAPER = replace(
-    _DIGITS, dataset="cifar10", blocks=(2, 2, 2, 2), width=64, n_train=50_000, n_test=10_000,
-    n_watch=1000, eps=8 / 255, epochs=30, batch_size=128, ramp=0.0, steps=10, n_probe=100, noise=2.0,
-    weight=0.2,
-)  # fmt: skip
-PROFILES = {
-    "quick": Config(),
-    "full": Config((_DIGITS, _RESIDUAL), METHODS, calibration=2, seeds=3),
-    "paper": Config((_PAPER, replace(_PAPER, eps=16 / 255)), METHODS, calibration=2, seeds=3),
-}
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    seeds = config.seeds
+    rows, switched, apart, found = {}, {}, {}, {}
+    for job, arrays in made.items():
+        case, method, seed = job.config[:3]
+        c = config.cases.index(case)
+        rows[c, config.methods.index(method), seed] = {
+            name: array for name, array in arrays.items() if name not in _APART
+        }
+        if method == "switch":
+            switched[c, seed] = {"switched": arrays["switched"]}
+        apart.setdefault((c,), {}).update({name: arrays[name] for name in _APART[:2] if name in arrays})
+    for c, case in enumerate(config.cases):
+        signals = {
+            (method, job.config[2]): arrays["signals"]
+            for method in METHODS[:2]
+            for job, arrays in made.items()
+            if job.config[:2] == (case, method)
+        }
+        calm = [signals.get(("pgd", seed)) for seed in range(config.calibration)]
+        if calm and all(one is not None for one in calm):
+            detectors = calibrated([{"signals": one} for one in calm])
+            found[(c,)] = {
+                "threshold": np.array([detector.threshold for detector in detectors]),
+                "alarm": alarms(detectors, signals, apart[(c,)]["epochs"], seeds),
+            }
+    c = len(config.cases)
+    return (
+        filled((c, len(config.methods), seeds), rows)
+        | filled((c,), found)
+        | filled((c,), apart)
+        | (filled((c, seeds), switched) or {"switched": np.full((c, seeds), np.nan, np.float32)})
+    )
 
 
-def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
+_APART = ("epochs", "surface", "switched")
+
+
+def alarms(
+    detectors: Sequence[Any], signals: Mapping[tuple[str, int], np.ndarray], epochs: np.ndarray, seeds: int
+) -> np.ndarray:
+    """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"; NaN where there is no run."""
+    found = np.full((len(detectors), 2, seeds), np.nan)
+    for (method, seed), values in signals.items():
+        for i, detector in enumerate(detectors):
+            found[i, METHODS.index(method), seed] = catastrophic.alarm(epochs, values[:, i], detector)
+    return found
+
+
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Train all methods, watch them, calibrate detectors, score them, switch by them.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
-        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays over cases c, methods m, seeds s (calibration first) and records r, NaN where nothing was
         trained: `epochs` (c, r); `accuracy` (c, m, s, r, 3) over `WATCHED`, `loss` (c, m, s, r); `signals`
-        (c, m, s, r, 5) over `SIGNALS`; `spectrum` (c, m, s, r, 20), the largest eigenvalues; `final` (c, m,
+        (c, m, s, r, 5) over `SIGNALS`; `attacked_signals` (c, m, s, r, 3), the first three on the probe where
+        FGSM moves it to; `in_batches` (c, m, s, r, 2), clean and PGD accuracy with the batch's own
+        statistics, with batch norm; `spectrum` (c, m, s, r, 20), the largest eigenvalues; `final` (c, m,
         s, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals; `seconds` (c, m, s)
         of training, with the probe's where a switch needs it; `switched` (c, s); `onset` (c, m, s); `alarm`
         (c, 5, 2, s): when each signal's detector rings on "fgsm" and "pgd", infinity for never, and
         `threshold` (c, 5), with calibration; `surface` (c, r, 21, 11): the mean loss of ten images of seed 0
         under "fgsm" along FGSM's direction and a random one of signs.
     """
-    found = [_case(config, case, progress, folder) for case in config.cases]
-    return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+    return EXPERIMENT.run(config, progress=progress)
 
 
-def _case(config: Config, case: Case, progress: bool, folder: Path | None) -> dict[str, np.ndarray]:
-    seeds = config.calibration + config.seeds
-    jobs = [
-        (method, seed)
-        for seed in range(seeds)
-        for method in config.methods
-        if method not in ("switch", *case.skip) and (method in METHODS[:2] or seed >= config.calibration)
-    ]
-    rows: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-
-    def add(method: str, seed: int, attack: Any, detector: Any = None) -> None:
-        rows[method, seed] = kept(
-            folder,
-            f"{case.dataset} {model_of(case, 10).name} {method} {seed}",
-            (case, method, seed, detector),
-            functools.partial(
-                _one, case, seed, attack, penalty_of(case, method), (method, seed) == ("fgsm", 0)
-            ),
-        )
-
-    for method, seed in tqdm(jobs, desc=f"{case.dataset} networks", disable=not progress):
-        add(method, seed, attack_of(case, method))
-    detectors = calibrated(rows, config.calibration) if config.calibration else []
-    switched = np.full(seeds, np.nan)
-    if "switch" in config.methods:
-        detector = detectors[SIGNALS.index(config.switch)]
-        rule = catastrophic.alarmed(detector, config.switch)
-        attack = Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule)
-        held = range(config.calibration, seeds)
-        for seed in tqdm(held, desc=f"{case.dataset} switches", disable=not progress):
-            add("switch", seed, attack, detector)
-            switched[seed] = rows["switch", seed]["switched"]
-    epochs, surface = rows["fgsm", 0]["epochs"], rows["fgsm", 0]["surface"]
-    shape = len(config.methods), seeds
-    arrays = {
-        name: np.full((*shape, *value.shape), np.nan)
-        for name, value in rows["fgsm", 0].items()
-        if name not in ("epochs", "surface", "switched")
-    }
-    for (method, seed), name in itertools.product(rows, arrays):
-        arrays[name][config.methods.index(method), seed] = rows[method, seed][name]
-    arrays |= {"epochs": epochs, "surface": surface, "switched": switched}
-    if detectors:
-        arrays["threshold"] = np.array([detector.threshold for detector in detectors])
-        arrays["alarm"] = alarms(detectors, rows, epochs, seeds)
-    return arrays
-
-
-def alarms(
-    detectors: list[Any], watched: dict[tuple[str, int], dict[str, np.ndarray]], epochs: Any, seeds: int
-) -> np.ndarray:
-    """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"."""
-    return np.array(
-        [
-            [
-                [
-                    catastrophic.alarm(epochs, watched[method, seed]["signals"][:, i], detector)
-                    for seed in range(seeds)
-                ]
-                for method in METHODS[:2]
-            ]
-            for i, detector in enumerate(detectors)
-        ]
-    )
-
-
-def calibrated(watched: dict[tuple[str, int], dict[str, np.ndarray]], seeds: int) -> list[Any]:
-    """A detector for each of `SIGNALS`, silent on the PGD runs of the first seeds."""
+def calibrated(calm: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+    """A detector for each of `SIGNALS`, silent on these runs of PGD."""
     return [
-        catastrophic.calibrate(
-            [watched["pgd", seed]["signals"][:, i] for seed in range(seeds)],
-            side=side,
-            relative=True,
-            margin=0.1,
-        )
+        catastrophic.calibrate([one["signals"][:, i] for one in calm], side=side, relative=True, margin=0.1)
         for i, side in enumerate(SIDES)
     ]
 
@@ -234,10 +168,11 @@ def model_of(case: Case, n_outputs: int) -> networks.Model:
     return networks.small_cnn(n_outputs, width=case.width, norm=case.norm)
 
 
-@functools.lru_cache
-def optimizer_of(case: Case) -> optax.GradientTransformation:
-    """SGD of constant rate with momentum."""
-    return optax.sgd(case.rate, momentum=0.9)
+def optimizer_of(case: Case, method: str = "fgsm") -> optax.GradientTransformation:
+    """SGD with momentum; of constant rate, or of one that falls to a tenth after half and three quarters."""
+    steps = case.epochs * (case.n_train // case.batch_size)
+    falls = (steps // 2, steps * 3 // 4) if method.endswith("decayed rate") else ()
+    return sgd(case.rate, 0.9, falls)
 
 
 def attack_of(case: Case, method: str) -> Any:
@@ -260,16 +195,18 @@ def penalty_of(case: Case, method: str) -> Any:
     return catastrophic.gradalign(Threat("linf", case.eps), weight=case.weight)
 
 
-def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress: bool = False) -> Run:
+def trained(
+    case: Case, seed: int, attack: Any, penalty: Any = None, *, method: str = "fgsm", progress: bool = False
+) -> Run:
     """One network with its kernels, and itself at every record."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     model, key = model_of(case, len(images.classes)), jax.random.key(seed)
     return train(
         model,
         images.x_train,
         images.y_train,
         epochs=case.epochs,
-        optimizer=optimizer_of(case),
+        optimizer=optimizer_of(case, method),
         key=key,
         batch_size=case.batch_size,
         attack=attack,
@@ -284,21 +221,19 @@ def trained(case: Case, seed: int, attack: Any, penalty: Any = None, *, progress
     )
 
 
-def _one(case: Case, seed: int, attack: Any, penalty: Any, surface: bool) -> dict[str, np.ndarray]:
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
-    model, threat = model_of(case, len(images.classes)), Threat("linf", case.eps)
-    one = trained(case, seed, attack, penalty)
+def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
+    images = images_of(case)
+    model = model_of(case, len(images.classes))
+    one = trained(case, seed, attack, penalty_of(case, method), method=method)
     x, y = images.x_test[: case.n_watch], images.y_test[: case.n_watch]
-    pairs = [_watch(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
+    pairs = [watched(one.snapshots[epoch], x, y, model=model, eps=case.eps) for epoch in one.epochs]
     fgsm, linearity = np.array(pairs, float).T
     spectrum = catastrophic.spectrum_signals(one.kernels)
+    probe = images.x_test[-case.n_probe :], images.y_test[-case.n_probe :]
+    moved = catastrophic.spectrum_signals(
+        [there(one.snapshots[epoch], *probe, model=model, eps=case.eps) for epoch in one.epochs]
+    )
     values = np.array([np.linalg.eigvalsh(kernel.astype(float))[::-1] for kernel in one.kernels])
-    f = one.predict(model)
-    steps, restarts = case.final
-    attacked = pgd(
-        f, images.x_test, images.y_test, threat, steps=steps, restarts=restarts,
-        key=jax.random.key(1000 + seed), early_stop=True, batch_size=512,
-    )  # fmt: skip
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
     found = {
@@ -306,73 +241,50 @@ def _one(case: Case, seed: int, attack: Any, penalty: Any, surface: bool) -> dic
         "accuracy": np.stack([one.clean, fgsm, one.robust], axis=-1),
         "loss": one.loss,
         "signals": np.stack([*(spectrum[name] for name in SIGNALS[:3]), linearity, one.robust], axis=-1),
+        "attacked_signals": np.stack([moved[name] for name in SIGNALS[:3]], axis=-1),
         "spectrum": np.pad(values, ((0, 0), (0, 20)), constant_values=np.nan)[:, :20],
-        "final": np.array(
-            [triple(robust_accuracy(f, points, images.y_test)) for points in (images.x_test, attacked)]
-        ),
+        "final": at_the_end(networks.predict_fn(model, one.variables), case, seed),
         "seconds": np.array(
             one.seconds[-1] + (one.probe_seconds[asked] if isinstance(attack, Switch) else 0.0)
         ),
         "switched": np.array(np.inf if one.switched is None else one.switched),
         "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=0.2)),
     }
-    if surface:
+    if case.norm == "batch":
+        found["in_batches"] = np.array(
+            [_in_batches(one.snapshots[epoch], x, y, case=case) for epoch in one.epochs]
+        )
+    if (method, seed) == ("fgsm", 0):
         found["surface"] = surfaces(case, one)
     return found
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _watch(variables: Any, x: Any, y: Any, *, model: networks.Model, eps: Any) -> tuple[Any, Any]:
-    """Accuracy under FGSM, and the mean cosine of `local_linearity`."""
+@functools.partial(jax.jit, static_argnames="case")
+def _in_batches(variables: Any, x: Any, y: Any, *, case: Case) -> Any:
+    """Accuracy, clean and under PGD, of the same weights with the statistics of the test batch itself."""
+    model = model_of(replace(case, norm=BatchNorm(evaluation="batch")), 10)
 
     def predict(z: Any) -> Any:
         return model.apply(*variables, z, False)[0]
 
-    gradient = jax.grad(lambda z: cross_entropy(predict(z), y).sum())
-    here = gradient(x)
-    share = 2 * jax.random.uniform(jax.random.key(0), x.shape) - 1
-    there = gradient(jnp.clip(x + eps * share, 0, 1))
-    moved = jnp.clip(x + eps * jnp.sign(here), 0, 1)
-    one, two = (g.reshape(len(x), -1) for g in (here, there))
-    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
-    cosines = (one * two).sum(axis=1) / jnp.maximum(lengths, 1e-30)
-    return (predict(moved).argmax(axis=1) == y).mean(), cosines.mean()
+    attack = training_attack(Threat("linf", case.eps), steps=2 * case.steps)
+    moved = attack(predict, x, y, jax.random.key(0), jnp.inf)
+    return jnp.array([(predict(z).argmax(axis=1) == y).mean() for z in (x, moved)])
 
 
 def surfaces(case: Case, one: Run) -> np.ndarray:
     """Mean loss of ten test images along FGSM's direction (21) and a random one (11), at every record."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     model = model_of(case, len(images.classes))
     x, y = images.x_test[:10], images.y_test[:10]
     signs = np.random.default_rng(0).choice([-1, 1], x.shape).astype(np.float32)
     return np.stack(
         [
-            np.asarray(_surface(one.snapshots[epoch], x, y, signs, case.eps, model=model))
+            np.asarray(surface_of(one.snapshots[epoch], x, y, signs, case.eps, model=model))
             for epoch in one.epochs
         ]
     )
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _surface(variables: Any, x: Any, y: Any, signs: Any, eps: Any, *, model: networks.Model) -> Any:
-    def loss(z: Any) -> Any:
-        return cross_entropy(model.apply(*variables, z, False)[0], y).mean()
-
-    ahead = jnp.sign(jax.grad(loss)(x))
-    steps, sides = jnp.meshgrid(jnp.linspace(0, 1, 21), jnp.linspace(-1, 1, 11), indexing="ij")
-
-    def at(point: tuple[Any, Any]) -> Any:
-        return loss(jnp.clip(x + eps * (point[0] * ahead + point[1] * signs), 0, 1))
-
-    return jax.lax.map(at, (steps.ravel(), sides.ravel())).reshape(steps.shape)
-
-
-if __name__ == "__main__":
-    main(
-        "catastrophic",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.calibration + config.seeds),
-        checkpoints=True,
-    )
+EXPERIMENT = Experiment("catastrophic", 1, PROFILES, jobs, compute, gather, measured=("seconds",))
+recorded = EXPERIMENT.recorded

@@ -7,16 +7,17 @@ kernel moves. Theory expects each to fall as width^(−1/2): Jacot et al. (2018)
 (2019), arXiv 1902.06720.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from companion import data, regression
 from companion.architectures import fc
 from companion.empirical import empirical_ntk
-from companion.experiments import main
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.kernels import gram
 from companion.training import gradient_descent
 
@@ -61,12 +62,12 @@ PROFILES = {
 }
 
 
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Measure both distances for every width and seed.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays: `widths` (w,), `kernel_error` (seeds, w), relative in Frobenius norm; `kernel` (n, n), the
@@ -75,63 +76,89 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         digits, `deviation` (seeds, v, r) from trained networks to f_t, `frozen` from their linearizations
         to f_t, `moved` from trained networks to their linearizations, and `size` (r,) of f_t itself.
     """
-    return _at_initialization(config, progress) | _trained(config, progress)
+    return EXPERIMENT.run(config, progress=progress)
 
 
-def _at_initialization(config: Config, progress: bool) -> dict[str, np.ndarray]:
-    digits = data.load("mnist5k", n_train=config.n_images)
+def jobs(config: Config) -> list[Job]:
+    """Kernels at initialization of every seed, and trained networks of every seed."""
+    at_start = config.depth, config.widths, config.n_images
+    trained = config.depth, config.trained_widths, config.n_train, config.n_test, config.record, config.step
+    found = [
+        Job(("kernel", at_start, seed), f"kernels, {config.depth} layers", seed, "mnist5k")
+        for seed in range(config.seeds)
+    ] + [
+        Job(("training", trained, seed), f"training, {config.depth} layers", seed, "mnist5k")
+        for seed in range(config.trained_seeds)
+    ]
+    return sorted(found, key=lambda one: one.seed)
+
+
+def compute(part: str, sizes: tuple[Any, ...], seed: int) -> Arrays:
+    """Networks of one seed and every width, at initialization or trained."""
+    return {"kernel": _at_initialization, "training": _trained}[part](*sizes, seed)
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    rows, once = {"kernel": {}, "training": {}}, {}
+    for job, arrays in made.items():
+        part, _, seed = job.config
+        rows[part][(seed,)] = {name: arrays[name] for name in _BY_SEED if name in arrays}
+        once |= {name: array for name, array in arrays.items() if name not in _BY_SEED}
+    return (
+        filled((config.seeds,), rows["kernel"])
+        | filled((config.trained_seeds,), rows["training"])
+        | {name: array.astype(int) if name == "labels" else array for name, array in once.items()}
+        | {"widths": np.array(config.widths), "trained_widths": np.array(config.trained_widths)}
+    )
+
+
+_BY_SEED = ("kernel_error", "deviation", "frozen", "moved")
+
+
+def _at_initialization(depth: int, widths: tuple[int, ...], n_images: int, seed: int) -> Arrays:
+    digits = data.load("mnist5k", n_train=n_images)
     order = np.argsort(digits.y_train, kind="stable")
     x = digits.x_train[order]
-    exact = gram(fc(config.depth), x)
-    errors = np.empty((config.seeds, len(config.widths)))
-    examples = []
-    for column, width in enumerate(tqdm(config.widths, desc="kernels", disable=not progress)):
-        network = fc(config.depth, width=width)
-        for seed in range(config.seeds):
-            kernel = empirical_ntk(network.apply, network.init(jax.random.key(seed), x), x)
-            errors[seed, column] = np.linalg.norm(kernel - exact) / np.linalg.norm(exact)
-            if seed == 0:
-                examples.append(kernel)
-    return {
-        "widths": np.array(config.widths),
-        "kernel_error": errors,
-        "kernel": exact,
-        "kernels": np.stack(examples),
-        "labels": digits.y_train[order],
+    exact = gram(fc(depth), x)
+    networks = [fc(depth, width=width) for width in widths]
+    kernels = [empirical_ntk(one.apply, one.init(jax.random.key(seed), x), x) for one in networks]
+    found = {
+        "kernel_error": np.array([np.linalg.norm(one - exact) / np.linalg.norm(exact) for one in kernels])
     }
+    if seed == 0:
+        found |= {"kernel": exact, "kernels": np.stack(kernels), "labels": digits.y_train[order]}
+    return found
 
 
-def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
-    digits = data.load("mnist5k", classes=(4, 9), n_train=config.n_train, n_test=config.n_test)
+def _trained(
+    depth: int,
+    widths: tuple[int, ...],
+    n_train: int,
+    n_test: int,
+    record: tuple[int, ...],
+    step: float,
+    seed: int,
+) -> Arrays:
+    digits = data.load("mnist5k", classes=(4, 9), n_train=n_train, n_test=n_test)
     x, z, y = digits.x_train, digits.x_test, data.targets(digits.y_train, 2).astype(np.float32)
-    fitted = regression.fit(gram(fc(config.depth), x), targets=y)
-    rate = config.step / float(fitted.eigenvalues[0])
-    times = rate * np.array(config.record)
-    cross = gram(fc(config.depth), z, x)
+    fitted = regression.fit(gram(fc(depth), x), targets=y)
+    rate = step / float(fitted.eigenvalues[0])
+    times = rate * np.array(record)
+    cross = gram(fc(depth), z, x)
     expected = np.stack([fitted.at(t).from_kernel(cross) for t in times])
-    shape = (config.trained_seeds, len(config.trained_widths), len(times))
-    deviation, frozen, moved = np.empty(shape), np.empty(shape), np.empty(shape)
-    for column, width in enumerate(tqdm(config.trained_widths, desc="training", disable=not progress)):
-        network = fc(config.depth, width=width)
-        for seed in range(config.trained_seeds):
-            start = network.init(jax.random.key(seed), x)
-            outputs = gradient_descent(
-                network.apply, start, x, y, z, learning_rate=rate, record=config.record
-            )
-            own = regression.fit(empirical_ntk(network.apply, start, x), targets=y)
-            own_cross = empirical_ntk(network.apply, start, z, x)
-            linearized = np.stack([own.at(t).from_kernel(own_cross) for t in times])
-            deviation[seed, column] = _rms(outputs - expected)
-            frozen[seed, column] = _rms(linearized - expected)
-            moved[seed, column] = _rms(outputs - linearized)
-    return {
-        "trained_widths": np.array(config.trained_widths),
-        "times": times,
-        "deviation": deviation,
-        "frozen": frozen,
-        "moved": moved,
-        "size": _rms(expected),
-    }
+    found = {"deviation": [], "frozen": [], "moved": []}
+    for width in widths:
+        network = fc(depth, width=width)
+        start = network.init(jax.random.key(seed), x)
+        outputs = gradient_descent(network.apply, start, x, y, z, learning_rate=rate, record=record)
+        own = regression.fit(empirical_ntk(network.apply, start, x), targets=y)
+        own_cross = empirical_ntk(network.apply, start, z, x)
+        linearized = np.stack([own.at(t).from_kernel(own_cross) for t in times])
+        found["deviation"].append(_rms(outputs - expected))
+        found["frozen"].append(_rms(linearized - expected))
+        found["moved"].append(_rms(outputs - linearized))
+    return {name: np.stack(rows) for name, rows in found.items()} | {"times": times, "size": _rms(expected)}
 
 
 def _rms(outputs: np.ndarray) -> np.ndarray:
@@ -139,11 +166,5 @@ def _rms(outputs: np.ndarray) -> np.ndarray:
     return np.sqrt((outputs**2).mean(axis=(1, 2)))
 
 
-if __name__ == "__main__":
-    main(
-        "convergence",
-        PROFILES,
-        run,
-        dataset="mnist5k",
-        seeds=lambda config: range(max(config.seeds, config.trained_seeds)),
-    )
+EXPERIMENT = Experiment("convergence", 1, PROFILES, jobs, compute, gather)
+recorded = EXPERIMENT.recorded

@@ -9,157 +9,46 @@ classifier.
 
 import functools
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import scipy.stats
-from tqdm.auto import tqdm
 
 from companion import data, features, regression
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
-from companion.experiments import main
-from companion.experiments._shared import architecture, attack_batch, padded, sources, triple
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._features_cases import EDGES, PROFILES, TOPS, Case, Config, Overlap
+from companion.experiments._shared import architecture, attack_batch, triple
 from companion.kernels import gram
 from companion.statistics import proportion
 
-EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-TOPS = (1, 2, 5, 10, 20, 50, 100)
+__all__ = [
+    "EDGES",
+    "EXPERIMENT",
+    "PROFILES",
+    "TOPS",
+    "Case",
+    "Config",
+    "Overlap",
+    "compute",
+    "gather",
+    "held_out",
+    "jobs",
+    "recorded",
+    "rows",
+    "run",
+]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One data set and the kernels whose features are looked at.
-
-    Attributes:
-        dataset: name for `data.load`.
-        classes: those kept; None for all.
-        n_train: training images, which is the number of features.
-        n_test: test images for usefulness and for sums of features.
-        architectures: such as "FC-1" or "Conv-1".
-        eps: size of the perturbation, L∞, pixels in [0, 1].
-        modes: how many features are attacked one by one, spaced evenly in log index; None for all.
-        n_attacked: images on which they are.
-    """
-
-    dataset: str
-    classes: tuple[str | int, ...] | None
-    n_train: int
-    n_test: int
-    architectures: tuple[str, ...]
-    eps: float
-    modes: int | None
-    n_attacked: int
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Kernels on the same training images, whose eigenvectors are compared.
-
-    Attributes:
-        dataset: name for `data.load`.
-        classes: those kept.
-        n_train: images.
-        kernels: architectures; a name with " at width w" after it is the empirical NTK of one such network at
-            initialization, and "random" is a random orthogonal basis.
-        seeds: of the empirical kernels and the random bases.
-    """
-
-    dataset: str
-    classes: tuple[str | int, ...] | None
-    n_train: int
-    kernels: tuple[str, ...]
-    seeds: int = 3
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets with their kernels.
-        overlap: kernels to compare.
-        steps: of PGD, on sums of features and on the first features one by one.
-        pgd_modes: how many of the first features are attacked by PGD too.
-        times: times between 1/λ_max and 10⁷/λ_max of early stopping.
-    """
-
-    cases: tuple[Case, ...]
-    overlap: Overlap
-    steps: int = 10
-    pgd_modes: int = 6
-    times: int = 8
-
-
-_AIR = ("airplane", "automobile")
-_WEAR = ("pullover", "coat")
-
-PROFILES = {
-    "quick": Config(
-        cases=(Case("mnist5k", (4, 9), 400, 600, ("FC-1",), 0.1, None, 200),),
-        overlap=Overlap("mnist5k", (4, 9), 300, ("FC-1", "FC-5", "Conv-1", "FC-1 at width 512", "random")),
-    ),
-    "full": Config(
-        cases=(
-            Case("cifar10", _AIR, 2000, 2000, ("FC-1",), 8 / 255, None, 1000),
-            Case("cifar10", _AIR, 2000, 2000, ("FC-2", "FC-3", "FC-5"), 8 / 255, 60, 1000),
-            Case("cifar10", _AIR, 500, 2000, ("FC-1",), 8 / 255, 40, 1000),
-            Case("cifar10", _AIR, 5000, 2000, ("FC-1",), 8 / 255, 40, 300),
-            Case("cifar10", _AIR, 200, 200, ("FC-1", "Conv-1"), 8 / 255, 20, 100),
-            Case("cifar10", None, 2000, 2000, ("FC-1",), 8 / 255, 40, 1000),
-            Case("fashion_mnist", _WEAR, 2000, 2000, ("FC-1", "FC-5"), 0.1, 60, 1000),
-            Case("mnist5k", (4, 9), 400, 600, ("FC-1",), 0.1, None, 600),
-        ),
-        overlap=Overlap(
-            "cifar10",
-            _AIR,
-            500,
-            (
-                "FC-1",
-                "FC-2",
-                "FC-5",
-                "Conv-1",
-                "Conv-3",
-                "FC-1 at width 4096",
-                "Conv-3 at width 128",
-                "random",
-            ),
-        ),
-        pgd_modes=12,
-        times=12,
-    ),
-    "paper": Config(
-        cases=(
-            *(
-                Case("cifar10", _AIR, n, 2000, ("FC-1", "FC-2", "FC-3", "FC-5"), 8 / 255, None, 2000)
-                for n in (2000, 10_000)
-            ),
-            Case("cifar10", _AIR, 2000, 2000, ("Conv-2", "Conv-5"), 8 / 255, 100, 1000),
-            Case("cifar10", _AIR, 1000, 500, ("Myrtle-5",), 8 / 255, 40, 100),
-            Case("cifar10", None, 10_000, 2000, ("FC-1", "FC-5"), 8 / 255, 200, 1000),
-            Case("fashion_mnist", None, 10_000, 2000, ("FC-1", "FC-5"), 0.1, 200, 1000),
-        ),
-        overlap=Overlap(
-            "cifar10",
-            _AIR,
-            2000,
-            ("FC-1", "FC-2", "FC-5", "Conv-1", "Conv-3", "Myrtle-5", "Conv-3 at width 512", "random"),
-            seeds=5,
-        ),
-        pgd_modes=100,
-        times=20,
-    ),
-}
-
-
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Measure every kernel's features, sums of them, and what the kernels have in common.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays, r rows as `rows(config)` names them, n the largest number of features; what a row does not
@@ -176,14 +65,44 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         Kernels, c of them: `angles` (seeds, c, c, tops), mean squared cosine of the principal angles between
         the first `TOPS` eigenvectors; `matched` (seeds, c, c, tops), mean cosine after a matching one by one.
     """
-    found = [
-        _measured(case, name, config, progress)
-        for case, name in tqdm(rows(config), desc="kernels", disable=not progress)
+    return EXPERIMENT.run(config, progress=progress)
+
+
+def jobs(config: Config) -> list[Job]:
+    """Every kernel, and the comparison of kernels of every seed."""
+    how = config.steps, config.pgd_modes, config.times
+    kernels = [
+        Job(
+            ("kernel", case, name, *how),
+            f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.eps:.3g}",
+            0,
+            case.dataset,
+        )
+        for case, name in rows(config)
     ]
-    arrays = {name: padded([one[name] for one in found]) for name in found[0]}
-    arrays |= {"times": _times(config)} | _compared(config.overlap, progress)
-    # Half the size in the repository; no number here has more than seven digits to lose.
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
+    some = config.overlap
+    label = f"{some.dataset}, {some.n_train:,} images, overlap"
+    return kernels + [Job(("overlap", some, seed), label, seed, some.dataset) for seed in range(some.seeds)]
+
+
+def compute(part: str, *sizes: Any) -> Arrays:
+    """The features of one kernel, or what kernels share with one seed."""
+    return {"kernel": _measured, "overlap": _compared}[part](*sizes)
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    kernels, overlap = {}, {}
+    for job, arrays in made.items():
+        if job.config[0] == "kernel":
+            kernels[(rows(config).index(job.config[1:3]),)] = arrays
+        else:
+            overlap[(job.seed,)] = arrays
+    return (
+        filled((len(rows(config)),), kernels)
+        | filled((config.overlap.seeds,), overlap)
+        | {"times": _times(config.times).astype(np.float32)}
+    )
 
 
 def rows(config: Config) -> list[tuple[Case, str]]:
@@ -208,8 +127,8 @@ def held_out(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     return images.x_train[: case.n_train], images.y_train[: case.n_train], x, y, len(images.classes)
 
 
-def _times(config: Config) -> np.ndarray:
-    return np.geomspace(1, 1e7, config.times)
+def _times(number: int) -> np.ndarray:
+    return np.geomspace(1, 1e7, number)
 
 
 def _spaced(n: int, number: int | None) -> np.ndarray:
@@ -221,38 +140,28 @@ def _spaced(n: int, number: int | None) -> np.ndarray:
     return unique[np.unique(np.linspace(0, len(unique) - 1, number).astype(int))]
 
 
-def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str, np.ndarray]:
+def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> Arrays:
     x_train, y_train, x, y, k = held_out(case)
     kernel, n, threat = architecture(name), len(x_train), Threat("linf", case.eps)
     found = regression.fit(kernel, x_train, data.targets(y_train, k))
     outputs, right = features.outputs(found, x), features.correct(found, x, y)
     useful, together = features.usefulness(right, y), features.correlation(outputs, data.targets(y, k))
     modes, some = _spaced(n, case.modes), slice(case.n_attacked)
-    attack = functools.partial(
-        features.correct_under_attack, found, x[some], y[some], threat, progress=progress
-    )
-    first = np.arange(min(config.pgd_modes, n))
-    both = functools.partial(
-        _both, x=x, y=y, threat=threat, steps=config.steps, batch_size=attack_batch(kernel)
-    )
+    attack = functools.partial(features.correct_under_attack, found, x[some], y[some], threat)
+    first = np.arange(min(pgd_modes, n))
+    both = functools.partial(_both, x=x, y=y, threat=threat, steps=steps, batch_size=attack_batch(kernel))
 
     edges = [edge for edge in EDGES if edge < n] + [n]
     blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
     means = [right[:, block].mean(axis=0) for block in blocks]
     whole = features.classifier(found)
-    attacked = _pgd(whole, x[some], y[some], threat, config.steps, attack_batch(kernel))
+    attacked = _pgd(whole, x[some], y[some], threat, steps, attack_batch(kernel))
     shares = features.attack_shares(found, x[some], attacked, y[some]).mean(axis=0)
-    bar = functools.partial(tqdm, leave=False, disable=not progress)
     sums = {
-        "block": [both(features.classifier(found, block)) for block in bar(blocks, desc="blocks")],
-        "top": [both(features.classifier(found, edge)) for edge in bar(edges[1:], desc="top")],
-        "without": [
-            both(features.classifier(found, range(edge, n))) for edge in bar(edges[:-1], desc="without top")
-        ],
-        "stopped": [
-            both(features.classifier(found.at(t / found.eigenvalues[0])))
-            for t in bar(_times(config), desc="times")
-        ],
+        "block": [both(features.classifier(found, block)) for block in blocks],
+        "top": [both(features.classifier(found, edge)) for edge in edges[1:]],
+        "without": [both(features.classifier(found, range(edge, n))) for edge in edges[:-1]],
+        "stopped": [both(features.classifier(found.at(t / found.eigenvalues[0]))) for t in _times(times)],
     }
     return {
         "eigenvalues": found.eigenvalues,
@@ -264,7 +173,7 @@ def _measured(case: Case, name: str, config: Config, progress: bool) -> dict[str
         "modes": modes.astype(float),
         "before": proportion(right[some][:, modes]).as_array(),
         "fgsm": proportion(attack(modes=modes)).as_array(),
-        "pgd": proportion(attack(modes=first, steps=config.steps)).as_array(),
+        "pgd": proportion(attack(modes=first, steps=steps)).as_array(),
         "block_mean": np.array([[mean.mean(), mean.std() / np.sqrt(len(mean))] for mean in means]),
         "block_correlation": np.concatenate(
             [
@@ -298,19 +207,17 @@ def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, b
     return [triple(robust_accuracy(f, points, y, batch_size=batch_size)) for points in (x, attacked)]
 
 
-def _compared(config: Overlap, progress: bool) -> dict[str, np.ndarray]:
+def _compared(config: Overlap, seed: int) -> Arrays:
     images = data.load(config.dataset, classes=config.classes, n_train=config.n_train)
-    x, kernels = images.x_train, config.kernels
+    x = images.x_train
     tops = [top for top in TOPS if top <= len(x)]
-    shape = (config.seeds, len(kernels), len(kernels), len(tops))
+    bases = [_basis(name, x, seed) for name in config.kernels]
+    shape = (len(bases), len(bases), len(tops))
     angles, matched = np.zeros(shape), np.zeros(shape)
-    fixed = {name: _basis(name, x, 0) for name in kernels if " at width " not in name and name != "random"}
-    for seed in tqdm(range(config.seeds), desc="overlap", disable=not progress):
-        bases = [fixed[name] if name in fixed else _basis(name, x, seed) for name in kernels]
-        for i, j, k in np.ndindex(shape[1:]):
-            cosines = np.cos(features.principal_angles(bases[i], bases[j], top=tops[k]))
-            angles[seed, i, j, k] = (cosines**2).mean()
-            matched[seed, i, j, k] = features.match(bases[i], bases[j], top=tops[k])[1].mean()
+    for i, j, k in np.ndindex(shape):
+        cosines = np.cos(features.principal_angles(bases[i], bases[j], top=tops[k]))
+        angles[i, j, k] = (cosines**2).mean()
+        matched[i, j, k] = features.match(bases[i], bases[j], top=tops[k])[1].mean()
     return {"angles": angles, "matched": matched}
 
 
@@ -328,11 +235,5 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
     return regression.fit(matrix, targets=np.ones((len(x), 1))).eigenvectors
 
 
-if __name__ == "__main__":
-    main(
-        "features",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.overlap.seeds),
-    )
+EXPERIMENT = Experiment("features", 1, PROFILES, jobs, compute, gather)
+recorded = EXPERIMENT.recorded

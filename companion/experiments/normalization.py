@@ -8,163 +8,116 @@ size. After finding B1 of Li et al. (2023), arXiv 2312.02236.
 
 import functools
 import itertools
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
 from companion import data, dynamics, networks, normalization
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk_fn
-from companion.experiments import main
-from companion.experiments._shared import kept, padded, sources, triple
-from companion.networks import Conv, average_pool
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._normalization_cases import (
+    ESTIMATORS,
+    FEW,
+    INPUTS,
+    LAYERS,
+    PROFILES,
+    REGIMES,
+    STATISTICS,
+    Case,
+    Config,
+    Variant,
+)
+from companion.experiments._shared import at_the_end, images_of, sgd, triple
+from companion.experiments._variance_ratios import activations, ratios
 from companion.normalization import BatchNorm
 from companion.training import Run, train
 
-REGIMES = ("standard", "pgd")
-ESTIMATORS = ("biased", "unbiased", "by_image")
+__all__ = [
+    "ESTIMATORS",
+    "EXPERIMENT",
+    "FEW",
+    "INPUTS",
+    "LAYERS",
+    "PROFILES",
+    "REGIMES",
+    "STATISTICS",
+    "Case",
+    "Config",
+    "Variant",
+    "activations",
+    "compute",
+    "gather",
+    "jobs",
+    "model_of",
+    "optimizer_of",
+    "ratios",
+    "recorded",
+    "run",
+    "trained",
+]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A way to normalize.
+def jobs(config: Config) -> list[Job]:
+    """Every variant in every regime; those of `STATISTICS` under PGD only, and where the case wants them."""
 
-    Attributes:
-        name: its label.
-        inputs: as for `normalization.input_statistics`.
-        norm: as for `networks.small_cnn`.
-        clean_too: whether steps see clean and attacked images.
-        batch_size: other than the case's.
-        warm: whether running statistics start as those of the training images, not at 0 and 1.
-    """
+    def job(case: Case, variant: Variant, how: str, seed: int, *more: Any, needs: Any = ()) -> Job:
+        model = "" if case.model == "small CNN" else f"{case.model}, "
+        label = f"{case.dataset}, {model}ε = {case.eps:.3g}, {variant.name}, {how}"
+        return Job((case, variant, how, seed, *more), label, seed, case.dataset, needs)
 
-    name: str
-    inputs: normalization.Inputs = "raw"
-    norm: str | BatchNorm | None = None
-    clean_too: bool = False
-    batch_size: int | None = None
-    warm: bool = False
-
-
-INPUTS = (
-    Variant("raw"),
-    Variant("centred", "centred"),
-    Variant("standardized", "standardized"),
-    Variant("[−1, 1]", (-1.0, 1.0)),
-    Variant("[0, ½]", (0.0, 0.5)),
-)
-LAYERS = (
-    Variant("batch norm", norm="batch"),
-    Variant("layer norm", norm="layer"),
-    Variant("group norm", norm="group"),
-)
-STATISTICS = (
-    Variant("unbiased", norm=BatchNorm(variance="unbiased", running_variance="unbiased")),
-    Variant("running unbiased", norm=BatchNorm(running_variance="unbiased")),
-    Variant("batches of 8, no norm", batch_size=8),
-    Variant("batches of 8", norm="batch", batch_size=8),
-    Variant(
-        "batches of 8, by image",
-        norm=BatchNorm(variance="by_image", running_variance="by_image"),
-        batch_size=8,
-    ),
-    Variant("batch at test", norm=BatchNorm(evaluation="batch")),
-    Variant("running in training", norm=BatchNorm(training="running"), warm=True),
-    Variant("frozen", norm=BatchNorm(training="frozen"), warm=True),
-    Variant("both, shared", norm="batch", clean_too=True),
-    Variant("both, separate", norm=BatchNorm(parts=2, part=1), clean_too=True),
-)
+    found = []
+    for seed, case, variant in itertools.product(range(config.seeds), config.cases, config.variants):
+        for regime in config.regimes:
+            if variant not in STATISTICS or (regime == "pgd" and case.statistics):
+                found.append(job(case, variant, regime, seed))
+        if config.rates:
+            tried = tuple(
+                job(case, variant, "rate", other, rate)
+                for other in range(config.tuning)
+                for rate in config.rates
+            )
+            found.append(job(case, variant, "best rate", seed, config.rates, needs=tried))
+    return found
 
 
-@dataclass(frozen=True)
-class Case:
-    """One data set and network.
-
-    Attributes:
-        dataset: a name for `data.load`.
-        width: of the small CNN.
-        n_train: training images.
-        n_test: test images.
-        n_watch: how many of them are classified at every record.
-        eps: ε, L∞, in pixel units.
-        epochs: of training.
-        batch_size: images in a step.
-        rate: learning rate of SGD.
-        ramp: epochs over which ε grows in training.
-        steps: of PGD in training and in records.
-        n_probe: images of the kernels.
-        sizes: batch sizes at which the bias of variances is measured.
-        draws: images in all batches of a size.
-        final: steps and restarts of PGD on the networks at the end.
-        statistics: whether the variants of `STATISTICS` are trained.
-    """
-
-    dataset: str = "mnist5k"
-    width: int = 8
-    n_train: int = 600
-    n_test: int = 300
-    n_watch: int = 150
-    eps: float = 0.2
-    epochs: int = 6
-    batch_size: int = 40
-    rate: float = 0.02
-    ramp: float = 2.0
-    steps: int = 4
-    n_probe: int = 20
-    sizes: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
-    draws: int = 3_000
-    final: tuple[int, int] = (10, 1)
-    statistics: bool = True
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    rows, ratios_of, tried, tuned = {}, {}, {}, {}
+    for job, arrays in made.items():
+        case, variant, regime, seed = job.config[:4]
+        c, v = config.cases.index(case), config.variants.index(variant)
+        if regime == "rate":
+            tried[c, v, config.rates.index(job.config[4]), seed] = arrays
+            continue
+        if regime == "best rate":
+            tuned[c, v, seed] = arrays
+            continue
+        place = c, v, config.regimes.index(regime), seed
+        rows[place] = {name: array for name, array in arrays.items() if name != "ratio"}
+        if "ratio" in arrays:
+            ratios_of[c, seed] = {"ratio": arrays["ratio"]}
+    c, s = len(config.cases), config.seeds
+    v = len(config.variants)
+    return (
+        filled((c, v, len(config.regimes), s), rows)
+        | filled((c, s), ratios_of)
+        | filled((c, v, len(config.rates), config.tuning), tried)
+        | filled((c, v, s), tuned)
+    )
 
 
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets and networks.
-        variants: ways to normalize.
-        regimes: which of `REGIMES` are trained; those of `STATISTICS` by PGD only.
-        seeds: initializations.
-    """
-
-    cases: tuple[Case, ...] = (Case(),)
-    variants: tuple[Variant, ...] = (*INPUTS[:3], LAYERS[0])
-    regimes: tuple[str, ...] = ("pgd",)
-    seeds: int = 3
-
-
-_FASHION = Case(
-    "fashion_mnist", n_train=2000, n_test=1000, n_watch=200, eps=0.1, epochs=8, batch_size=50,
-    ramp=2.0, n_probe=50, draws=40_000, final=(10, 1),
-)  # fmt: skip
-_CIFAR = replace(_FASHION, dataset="cifar10", eps=4 / 255, rate=0.01, ramp=0.0, statistics=False)
-_PAPER = replace(
-    _CIFAR, width=64, n_train=50_000, n_test=10_000, n_watch=1000, eps=8 / 255, epochs=60, batch_size=128,
-    steps=10, n_probe=100, statistics=True,
-)  # fmt: skip
-_ALL = (*INPUTS, *LAYERS, *STATISTICS)
-PROFILES = {
-    "quick": Config(),
-    "full": Config((_FASHION, _CIFAR), _ALL, REGIMES),
-    "paper": Config((_PAPER,), _ALL, REGIMES, seeds=5),
-}
-
-
-def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Train every variant, attack it, look at its kernels.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
-        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
+        progress: show a tqdm bar.
 
     Returns:
         Arrays over cases c, variants v, regimes g, seeds s: `clean`, `robust` (c, v, g, s, 2) on a few images
@@ -175,53 +128,32 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         kernel in evaluation mode at the end; `seconds` (c, v, g, s); NaN where nothing was trained. `ratio`
         (c, s, 2, b, 3, 2): mean over channels of E[estimator] / σ² of the batch variance behind the first and
         the second convolution, for each batch size and each of `ESTIMATORS`, as predicted and as measured, on
-        the network without normalization trained by PGD.
+        the network without normalization trained by PGD. With `rates` q: `validated` (c, v, q, tuning, 2),
+        clean and PGD accuracy on validation images; `best_rate` (c, v, s) and `tuned` (c, v, s, 2, 3), as
+        `final`, of PGD training at that rate.
     """
-    found = []
-    total = len(config.cases) * len(config.variants) * len(config.regimes) * config.seeds
-    with tqdm(total=total, desc="networks", disable=not progress) as bar:
-        for case in config.cases:
-            rows, ratios = {}, []
-            for index in np.ndindex(len(config.variants), len(config.regimes), config.seeds):
-                variant, regime, seed = config.variants[index[0]], config.regimes[index[1]], index[2]
-                if variant in STATISTICS and (regime == "standard" or not case.statistics):
-                    bar.update()
-                    continue
-                rows[index] = kept(
-                    folder,
-                    f"{case.dataset} {variant.name} {regime} {seed}".replace("/", " "),
-                    (case, variant, regime, seed),
-                    functools.partial(_one, case, variant, regime, seed),
-                )
-                if "ratio" in rows[index]:
-                    ratios.append(rows[index].pop("ratio"))
-                bar.update()
-            shape = len(config.variants), len(config.regimes), config.seeds
-            arrays = {name: np.full((*shape, *one.shape), np.nan) for name, one in rows[0, 0, 0].items()}
-            for index, name in itertools.product(rows, arrays):
-                arrays[name][index] = rows[index][name]
-            if ratios:
-                arrays["ratio"] = np.stack(ratios)
-            found.append(arrays)
-    return {name: padded([one[name] for one in found]).astype(np.float32) for name in found[0]}
+    return EXPERIMENT.run(config, progress=progress)
 
 
 def model_of(case: Case, variant: Variant, n_outputs: int) -> networks.Model:
     """The network of a case, with normalized inputs."""
-    return normalization.on_normalized_inputs(
-        networks.small_cnn(n_outputs, width=case.width, norm=variant.norm)
-    )
+    return normalization.on_normalized_inputs(_network(case, variant.norm, n_outputs))
 
 
-@functools.lru_cache
+def _network(case: Case, norm: Any, n_outputs: int) -> networks.Model:
+    if case.model == "MLP":
+        return networks.mlp(n_outputs, depth=1, width=case.width, norm=norm)
+    return networks.small_cnn(n_outputs, width=case.width, norm=norm)
+
+
 def optimizer_of(case: Case) -> optax.GradientTransformation:
     """SGD of constant rate with momentum."""
-    return optax.sgd(case.rate, momentum=0.9)
+    return sgd(case.rate, 0.9)
 
 
 def trained(case: Case, variant: Variant, regime: str, seed: int, *, progress: bool = False) -> Run:
     """One network; all variants of a seed start from the same weights where they have them."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     threat, k = Threat("linf", case.eps), len(images.classes)
     return train(
         model_of(case, variant, k),
@@ -246,18 +178,29 @@ def trained(case: Case, variant: Variant, regime: str, seed: int, *, progress: b
 def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> tuple[Any, Any]:
     k = len(images.classes)
     statistics = normalization.input_statistics(images.x_train, variant.inputs)
-    model = networks.small_cnn(k, width=case.width, norm=variant.norm)
+    model = _network(case, variant.norm, k)
     params, state = model.init(jax.random.key(seed), images.x_train[:1])
     if variant.warm:
         shift, scale = statistics
         # With no memory, one pass leaves the statistics of the images themselves, layer after layer.
-        forgetful = networks.small_cnn(k, width=case.width, norm=BatchNorm(momentum=0.0))
+        forgetful = _network(case, BatchNorm(momentum=0.0), k)
         state = forgetful.apply(params, state, jnp.asarray((images.x_train[:500] - shift) / scale), True)[1]
     return normalization.normalize_inputs((params, state), statistics)
 
 
-def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.ndarray]:
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+def compute(
+    case: Case, variant: Variant, regime: str, seed: int, rate: Any = None, *tried: Mapping[str, np.ndarray]
+) -> Arrays:
+    """One network, its accuracies and what its kernels say; or what a learning rate is worth, or the best."""
+    if regime == "rate":
+        return {"validated": _validated(replace(case, rate=rate), variant, seed)}
+    if regime == "best rate":
+        robust = np.array([one["validated"][1] for one in tried]).reshape(-1, len(rate)).mean(axis=0)
+        case = replace(case, rate=rate[int(robust.argmax())])
+        model = model_of(case, variant, len(images_of(case).classes))
+        variables = trained(case, variant, "pgd", seed).variables
+        return {"tuned": _final(case, model, variables, seed, True), "best_rate": np.array(case.rate)}
+    images = images_of(case)
     one = trained(case, variant, regime, seed)
     model, k = model_of(case, variant, len(images.classes)), len(images.classes)
     probe = images.x_train[: case.n_probe]
@@ -276,7 +219,7 @@ def _one(case: Case, variant: Variant, regime: str, seed: int) -> dict[str, np.n
     found = {
         "clean": one.clean,
         "robust": one.robust,
-        "final": _final(case, model, images, one.variables, seed, alone),
+        "final": _final(case, model, one.variables, seed, alone),
         "modes": modes,
         "specialization": np.array(dynamics.specialization(dynamics.per_output(evaluated, k), labels)[0]),
         "seconds": np.array(one.seconds[-1]),
@@ -292,20 +235,28 @@ def _kernel(model: networks.Model, training: bool, mixes: bool) -> Any:
     return empirical_ntk_fn(make(model), reduce="full", batch_statistics=mixes)
 
 
-def _final(
-    case: Case, model: networks.Model, images: data.Dataset, variables: Any, seed: int, alone: bool
-) -> np.ndarray:
+def _validated(case: Case, variant: Variant, seed: int) -> np.ndarray:
+    """Clean and PGD accuracy of PGD training on images of the training set that it does not see."""
+    n = case.n_train + case.n_test
+    more = data.load(case.dataset, n_train=n, n_test=1)
+    x, y = more.x_train[case.n_train :], more.y_train[case.n_train :]
+    model = model_of(case, variant, len(more.classes))
+    f = networks.predict_fn(model, trained(case, variant, "pgd", seed).variables)
     steps, restarts = case.final
-    f, key = networks.predict_fn(model, variables), jax.random.key(1000 + seed)
-    x, y, threat = images.x_test, images.y_test, Threat("linf", case.eps)
+    options = {"steps": steps, "restarts": restarts, "early_stop": True, "batch_size": len(x)}
+    attacked = pgd(f, x, y, Threat("linf", case.eps), key=jax.random.key(1000 + seed), **options)
+    return np.array([robust_accuracy(f, points, y).value for points in (x, attacked)])
+
+
+def _final(case: Case, model: networks.Model, variables: Any, seed: int, alone: bool) -> np.ndarray:
+    f, images = networks.predict_fn(model, variables), images_of(case)
+    x, y = images.x_test, images.y_test
     if alone:
-        attacked = pgd(
-            f, x, y, threat, steps=steps, restarts=restarts, key=key, early_stop=True, batch_size=len(x)
-        )
-    else:
-        # Where outputs depend on the batch, a point found in other company fools nobody: all images move
-        # together, and are classified together as they are in the end.
-        attacked = _together(f, x, y, training_attack(threat, steps=steps), key)
+        return at_the_end(f, case, seed, batch_size=len(x))
+    # Where outputs depend on the batch, a point found in other company fools nobody: all images move
+    # together, and are classified together as they are in the end.
+    attack = training_attack(Threat("linf", case.eps), steps=case.final[0])
+    attacked = _together(f, x, y, attack, jax.random.key(1000 + seed))
     return np.array(
         [triple(robust_accuracy(f, np.asarray(points), y, batch_size=len(x))) for points in (x, attacked)]
     )
@@ -316,54 +267,12 @@ def _together(f: Any, x: Any, y: Any, attack: Any, key: Any) -> Any:
     return attack(f, x, y, key, jnp.inf)
 
 
-def activations(variables: Any, x: np.ndarray) -> list[np.ndarray]:
-    """What the two convolutions of a small CNN without normalization put out, (n, h, w, c) each."""
-    found = []
-    for name in ("Conv_0", "Conv_1"):
-        weights = variables[0][name]
-        before = average_pool(nn.relu(found[-1])) if found else x
-        found.append(jax.jit(Conv(weights["kernel"].shape[-1]).apply)({"params": weights}, before))
-    return [np.asarray(one) for one in found]
-
-
 def _ratios(case: Case, variables: Any, seed: int) -> np.ndarray:
     """Predicted and measured ratios (layers, sizes, estimators, 2)."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     layers = activations(variables, images.x_train[:400])
     return np.stack([ratios(layer, case.sizes, case.draws, seed) for layer in layers])
 
 
-def ratios(values: np.ndarray, sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
-    """E[estimator] / σ², mean over channels, for batches drawn with replacement (sizes, estimators, 2)."""
-    rng = np.random.default_rng(seed)
-    total = values.var(axis=(0, 1, 2), dtype=float)
-    live = total > 1e-12
-    # Every estimator needs two sums of each image alone.
-    sums, squares = values.mean(axis=(1, 2), dtype=float), (values.astype(float) ** 2).mean(axis=(1, 2))
-    positions = values.shape[1] * values.shape[2]
-    found = np.empty((len(sizes), len(ESTIMATORS), 2))
-    for i, size in enumerate(sizes):
-        rows = rng.integers(0, len(values), (draws // size, size))
-        images, mean = sums[rows], sums[rows].mean(axis=1)
-        biased = squares[rows].mean(axis=1) - mean**2
-        spread = ((images - mean[:, None]) ** 2).sum(axis=1) / (size * (size - 1))
-        values_of = {
-            "biased": biased,
-            "unbiased": biased * (size * positions / (size * positions - 1)),
-            "by_image": biased + spread,
-        }
-        for j, estimator in enumerate(ESTIMATORS):
-            predicted = normalization.variance_ratio(values, size, estimator)[live].mean()
-            found[i, j] = predicted, (values_of[estimator].mean(axis=0)[live] / total[live]).mean()
-    return found
-
-
-if __name__ == "__main__":
-    main(
-        "normalization",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.seeds),
-        checkpoints=True,
-    )
+EXPERIMENT = Experiment("normalization", 1, PROFILES, jobs, compute, gather, measured=("seconds",))
+recorded = EXPERIMENT.recorded

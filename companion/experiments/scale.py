@@ -5,7 +5,7 @@ predictions; beside the kernel its floor on the same machine, the matrix product
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from companion import data, regression, statistics
 from companion.architectures import fc
-from companion.experiments import main
+from companion.experiments._experiment import Arrays, Experiment, Job
 from companion.kernels import gram, plan
 
 
@@ -45,12 +45,22 @@ PROFILES = {
 }
 
 
-def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
+def jobs(config: Config) -> list[Job]:
+    """One run."""
+    return [Job((config,), f"{config.dataset}, {config.n_train:,} images", 0, config.dataset)]
+
+
+def gather(_: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of the one run."""
+    return dict(next(iter(made.values())))
+
+
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Fit and test once, and time every stage.
 
     Args:
         config: sizes.
-        progress: show the kernels' tqdm bars.
+        progress: show a tqdm bar.
 
     Returns:
         Numbers: seconds of `gram`, `solve`, `cross` (the kernel to the test images) and `predict`; of
@@ -58,6 +68,11 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         and `accuracy` (3,) on the test images: value, and ends of its 95 % interval. Compilations are
         not counted. Takes 12 n² bytes of host memory.
     """
+    return EXPERIMENT.run(config, progress=progress)
+
+
+def compute(config: Config) -> Arrays:
+    """Every stage once, and the seconds of each."""
     images = data.load(config.dataset, n_train=config.n_train, n_test=config.n_test)
     architecture = fc(config.depth)
     x, z = images.x_train, images.x_test
@@ -65,12 +80,12 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
     # A plan compiles what `gram` then runs.
     plan(architecture, x)
     plan(architecture, z, x)
-    kernel = _timed(seconds, "gram", gram, architecture, x, progress=progress)
+    kernel = _timed(seconds, "gram", gram, architecture, x)
     ridge = config.ridge * float(np.diag(kernel).mean())
     targets = data.targets(images.y_train, len(images.classes))
     f = _timed(seconds, "solve", regression.fit, kernel, targets=targets, ridge=ridge, solver="cholesky")
     del kernel
-    cross = _timed(seconds, "cross", gram, architecture, z, x, progress=progress)
+    cross = _timed(seconds, "cross", gram, architecture, z, x)
     outputs = _timed(seconds, "predict", np.matmul, cross, f.coefficients.astype(np.float32))
     seconds["product"] = _product_seconds(x.reshape(len(x), -1))
     found = statistics.accuracy(outputs, images.y_test)
@@ -100,11 +115,7 @@ def _product_seconds(x: np.ndarray) -> float:
     return least * len(x) / rows
 
 
-if __name__ == "__main__":
-    main(
-        "scale",
-        PROFILES,
-        run,
-        dataset=lambda config: data.load(config.dataset, n_train=1, n_test=1).source,
-        seeds=lambda _: range(1),
-    )
+EXPERIMENT = Experiment(
+    "scale", 1, PROFILES, jobs, compute, gather, measured=("gram", "solve", "cross", "predict", "product")
+)
+recorded = EXPERIMENT.recorded

@@ -6,174 +6,166 @@ velocity. Robust accuracy against seconds and against passes through the network
 al. (2023), arXiv 2312.02236.
 """
 
-import functools
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
-from companion import data, dynamics, networks, warm_start
-from companion.attacks import Replay, Threat, free_training, pgd, robust_accuracy, training_attack
-from companion.experiments import main
-from companion.experiments._shared import kept, padded, sources, triple
+from companion import dynamics, networks, warm_start
+from companion.attacks import Replay, Threat, free_training, training_attack
+from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._shared import at_the_end, images_of, sgd
+from companion.experiments._warm_start_cases import EARLY, PROFILES, Case, Config
 from companion.training import Probe, Run, train
 
-EARLY = ("standard", "again", "fgsm", "pgd")
+__all__ = [
+    "EARLY",
+    "EXPERIMENT",
+    "PROFILES",
+    "Case",
+    "Config",
+    "attack_of",
+    "clean_epochs",
+    "compute",
+    "epochs_of",
+    "every_method",
+    "gather",
+    "jobs",
+    "methods",
+    "model_of",
+    "optimizer_of",
+    "passes",
+    "pgd_steps",
+    "recorded",
+    "run",
+    "trained",
+]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One data set and network.
-
-    Attributes:
-        dataset: a name for `data.load`.
-        model: "small CNN" or "ResNet-18".
-        width: of the network.
-        n_train: training images.
-        n_test: test images.
-        n_watch: how many of them are attacked at every record.
-        eps: ε, L∞, in training and test.
-        epochs: of training.
-        batch_size: images in a step.
-        rate: learning rate of SGD.
-        steps: of PGD in training and in records.
-        switches: epochs of the switch by hand.
-        fraction: of the kernel's highest velocity, at which the rule switches.
-        record: records in an epoch.
-        n_probe: images of the kernel.
-        free: replays of free training.
-        final: steps and restarts of PGD on the networks at the end.
-    """
-
-    dataset: str = "mnist5k"
-    model: str = "small CNN"
-    width: int = 8
-    n_train: int = 600
-    n_test: int = 300
-    n_watch: int = 50
-    eps: float = 0.15
-    epochs: int = 6
-    batch_size: int = 30
-    rate: float = 0.05
-    steps: int = 5
-    switches: tuple[int, ...] = (2, 4)
-    fraction: float = 0.1
-    record: int = 2
-    n_probe: int = 20
-    free: int = 3
-    final: tuple[int, int] = (10, 1)
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of one profile.
-
-    Attributes:
-        cases: data sets and networks.
-        rates: "constant", "decayed" or both.
-        seeds: initializations.
-    """
-
-    cases: tuple[Case, ...] = (Case(),)
-    rates: tuple[str, ...] = ("constant",)
-    seeds: int = 2
-
-
-_FASHION = Case(
-    "fashion_mnist", n_train=2000, n_test=1000, n_watch=200, eps=0.1, epochs=10, batch_size=50,
-    switches=(2, 4, 6, 8), free=5, final=(20, 1),
-)  # fmt: skip
-_CIFAR = replace(_FASHION, dataset="cifar10", eps=4 / 255, rate=0.02)
-_PAPER = replace(
-    _CIFAR, model="ResNet-18", width=64, n_train=50_000, n_test=10_000, n_watch=1000, eps=8 / 255, epochs=30,
-    batch_size=128, rate=0.1, steps=10, switches=(2, 5, 10, 15, 20, 25), n_probe=50, final=(40, 2),
-)  # fmt: skip
-PROFILES = {
-    "quick": Config(),
-    "full": Config((_FASHION, _CIFAR), ("constant", "decayed"), seeds=3),
-    "paper": Config((_PAPER,), ("constant", "decayed"), seeds=3),
-}
-
-
-def methods(case: Case) -> tuple[str, ...]:
-    """All schedules of a case."""
+def methods(case: Case, rate: str = "constant") -> tuple[str, ...]:
+    """The schedules of a case at a rate; where the rate falls, one too that starts it anew."""
     by_hand = [f"clean for {epoch}" for epoch in case.switches]
-    return ("pgd", "fgsm", "free", "growing ε", "growing steps", *by_hand, "rule", "standard")
+    base = ("pgd", "fgsm", "free", "growing ε", "growing steps", *by_hand, "rule", "standard")
+    if not case.cheaper:
+        return base
+    anew = [f"{by_hand[len(by_hand) // 2 - 1]}, rate anew"] if rate == "decayed" else []
+    return (*base, "pgd, 2 steps", "pgd, 3 steps", f"pgd for {case.short}", *anew)
 
 
-def run(config: Config, *, progress: bool = False, folder: Path | None = None) -> dict[str, np.ndarray]:
+def every_method(config: Config, case: Case) -> tuple[str, ...]:
+    """The schedules of a case at any of the rates."""
+    return max((methods(case, rate) for rate in config.rates), key=len)
+
+
+def jobs(config: Config) -> list[Job]:
+    """Every schedule; those of `EARLY` at the constant rate, with their kernels, are one run."""
+    found = []
+    for seed in range(config.seeds):
+        for case in config.cases:
+            label = f"{case.dataset}, ε = {case.eps:.3g}"
+            found.append(Job((case, "early", "constant", seed), f"{label}, kernels", seed, case.dataset))
+            for rate in config.rates:
+                found += [
+                    Job((case, method, rate, seed), f"{label}, {method}, {rate} rate", seed, case.dataset)
+                    for method in methods(case, rate)
+                    if method not in EARLY or rate != "constant"
+                ]
+    return found
+
+
+def compute(case: Case, method: str, rate: str, seed: int) -> Arrays:
+    """One schedule; or those of `EARLY`, one after the other on a first axis, and their kernels."""
+    if method != "early":
+        return _measured(case, method, trained(case, method, rate, seed), seed)
+    runs = {name: trained(case, name, rate, seed) for name in EARLY}
+    rows = [_measured(case, name, one, seed) for name, one in runs.items()]
+    paths = [list(one.kernels) for one in runs.values()]
+    times = np.linspace(0, case.epochs, case.epochs * case.record + 1)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {
+        "between": np.stack([dynamics.distances(list(some)) for some in zip(*paths, strict=True)]),
+        "velocity": np.stack([np.append(dynamics.velocity(path, times), np.nan) for path in paths]),
+    }
+
+
+def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
+    """The arrays of `run`."""
+    places: dict[str, dict[tuple[int, ...], dict[str, np.ndarray]]] = {"kernels": {}, "rule": {}, "rows": {}}
+    for job, arrays in made.items():
+        case, method, rate, seed = job.config
+        c, k, names = config.cases.index(case), config.rates.index(rate), every_method(config, case)
+        if method == "early":
+            places["kernels"][c, seed] = {name: arrays[name] for name in ("between", "velocity")}
+            for i, name in enumerate(EARLY):
+                if name in names:
+                    row = {key: arrays[key][i] for key in _MEASURES}
+                    places["rows"][c, k, names.index(name), seed] = row
+            continue
+        places["rows"][c, k, names.index(method), seed] = {name: arrays[name] for name in _MEASURES}
+        if method == "rule":
+            places["rule"][c, k, seed] = {name: arrays[name] for name in ("switched", "probe")}
+    c, k, s = len(config.cases), len(config.rates), config.seeds
+    times = [np.linspace(0, case.epochs, case.epochs * case.record + 1) for case in config.cases]
+    return (
+        filled((c, k, max(len(every_method(config, case)) for case in config.cases), s), places["rows"])
+        | filled((c, k, s), places["rule"])
+        | filled((c, s), places["kernels"])
+        | filled((c,), {(i,): {"epochs": time} for i, time in enumerate(times)})
+    )
+
+
+_MEASURES = ("clean", "robust", "seconds", "final", "total", "passes")
+
+
+def run(config: Config, *, progress: bool = False) -> Arrays:
     """Train by every schedule.
 
     Args:
         config: sizes.
-        progress: show tqdm bars.
-        folder: where to keep what is done, so that a stopped run goes on there; None: nowhere.
+        progress: show a tqdm bar.
 
     Returns:
-        Arrays over cases c, rates k, `methods` m, seeds s and records r; NaN where a case has fewer: `epochs`
-        (c, r); `clean`, `robust`, `seconds` (c, k, m, s, r) along training, free training's at its own
-        records; `final` (c, k, m, s, 2, 3): clean and PGD with restarts at the end, with the ends of 95 %
+        Arrays over cases c, rates k, `every_method` m, seeds s and records r; NaN where a case has fewer:
+        `epochs` (c, r); `clean`, `robust`, `seconds` (c, k, m, s, r) along training, free training's at its
+        own records; `final` (c, k, m, s, 2, 3): clean and PGD with restarts at the end, with the ends of 95 %
         intervals; `total` (c, k, m, s): seconds of training, with those of the probe where a rule needed it;
         `probe` (c, k, s): these alone; `passes` (c, k, m, s): forward and backward passes of a training
         image; `switched` (c, k, s): the rule's epoch, infinity for never. Of the constant rate: `between` (c,
         s, r, 4, 4), distances of the kernels of `EARLY` at one epoch; `velocity` (c, s, 4, r).
     """
-    found = []
-    for case in config.cases:
-        names = methods(case)
-        shape = len(config.rates), len(names), config.seeds
-        rows: dict[str, Any] = {}
-        switched, probed = np.full((shape[0], config.seeds), np.inf), np.zeros((shape[0], config.seeds))
-        kernels: list[dict[str, np.ndarray]] = [{} for _ in range(config.seeds)]
-        jobs = list(np.ndindex(shape))
-        for k, m, s in tqdm(jobs, desc=f"{case.dataset} schedules", disable=not progress):
-            row = kept(
-                folder,
-                f"{case.dataset} {names[m]} {config.rates[k]} {s}",
-                (case, names[m], config.rates[k], s),
-                functools.partial(_one, case, names[m], config.rates[k], s),
-            )
-            if names[m] == "rule":
-                switched[k, s], probed[k, s] = row["switched"], row["probe"]
-            if "kernels" in row:
-                kernels[s][names[m]] = row.pop("kernels")
-            del row["switched"], row["probe"]
-            for name, value in row.items():
-                target = rows.setdefault(name, np.full((*shape, *_longest(case, value)), np.nan))
-                target[k, m, s, *(slice(size) for size in value.shape)] = value
-        rows |= {"switched": switched, "probe": probed}
-        early = [_early(kernels[s], case, s, folder) for s in range(config.seeds)]
-        rows |= {name: np.stack([one[name] for one in early]) for name in ("between", "velocity")}
-        rows["epochs"] = np.linspace(0, case.epochs, case.epochs * case.record + 1)
-        found.append(rows)
-    return {name: padded([np.asarray(one[name]) for one in found]).astype(np.float32) for name in found[0]}
-
-
-def _longest(case: Case, value: np.ndarray) -> tuple[int, ...]:
-    return (case.epochs * case.record + 1,) if value.ndim == 1 else value.shape
+    return EXPERIMENT.run(config, progress=progress)
 
 
 def passes(case: Case, method: str, switched: float | None) -> float:
     """Forward and backward passes of each training image, over the whole training."""
-    whole = case.steps + 1
     if method == "growing steps":
         steps = case.n_train // case.batch_size
         clock = np.arange(case.epochs * steps) / steps
         grown = 1 + np.floor((case.steps - 1) * np.minimum(1, clock / (case.epochs / 2)))
         return float((grown + 1).sum() / steps)
-    clean = 0.0
-    if method.startswith("clean"):
-        clean = float(method.split()[-1])
-    if method == "rule":
-        clean = float(case.epochs if switched is None else switched)
     if method == "free":
         return float(case.epochs // case.free * case.free)
-    each = {"fgsm": 2, "standard": 1}.get(method, whole)
-    return clean + each * (case.epochs - clean)
+    clean = float(clean_epochs(method))
+    if method == "rule":
+        clean = float(case.epochs if switched is None else switched)
+    each = {"fgsm": 2, "standard": 1}.get(method, pgd_steps(case, method) + 1)
+    return clean + each * (epochs_of(case, method) - clean)
+
+
+def clean_epochs(method: str) -> int:
+    """After how many epochs a schedule switches by hand."""
+    return int(method.split()[2].strip(",")) if method.startswith("clean for") else 0
+
+
+def pgd_steps(case: Case, method: str) -> int:
+    """Steps of PGD in training."""
+    return int(method.split()[1]) if method.endswith(" steps") and method.startswith("pgd,") else case.steps
+
+
+def epochs_of(case: Case, method: str) -> int:
+    """How many epochs a schedule takes; free training counts the images it replays."""
+    return int(method.split()[-1]) if method.startswith("pgd for") else case.epochs
 
 
 def model_of(case: Case, n_outputs: int) -> networks.Model:
@@ -182,23 +174,27 @@ def model_of(case: Case, n_outputs: int) -> networks.Model:
     return make[case.model](n_outputs, width=case.width)
 
 
-@functools.lru_cache
-def optimizer_of(case: Case, rate: str) -> optax.GradientTransformation:
-    """SGD with momentum, of constant rate or of one that falls to a tenth after half and three quarters."""
-    steps = case.epochs * (case.n_train // case.batch_size)
-    falls = {steps // 2: 0.1, steps * 3 // 4: 0.1}
-    schedule = optax.piecewise_constant_schedule(case.rate, falls) if rate == "decayed" else case.rate
-    return optax.sgd(schedule, momentum=0.9)
+def optimizer_of(case: Case, rate: str, method: str = "pgd") -> optax.GradientTransformation:
+    """SGD with momentum, of constant rate or of one that falls to a tenth after half and three quarters.
+
+    Of a shorter training, or where the rate starts anew with the attack, half and three quarters of that.
+    """
+    steps = case.n_train // case.batch_size
+    begin = clean_epochs(method) * steps if method.endswith("rate anew") else 0
+    whole = epochs_of(case, method) * steps - begin
+    falls = (begin + whole // 2, begin + whole * 3 // 4) if rate == "decayed" else ()
+    return sgd(case.rate, 0.9, falls)
 
 
 def attack_of(case: Case, method: str) -> Any:
     """What `train` takes as a schedule's attack."""
     threat = Threat("linf", case.eps)
-    whole = training_attack(threat, steps=case.steps)
-    if method.startswith("clean"):
-        return warm_start.clean_first(whole, until=int(method.split()[-1]))
+    whole = training_attack(threat, steps=pgd_steps(case, method))
+    if clean_epochs(method):
+        return warm_start.clean_first(whole, until=clean_epochs(method))
+    if method.startswith("pgd"):
+        return whole
     return {
-        "pgd": whole,
         "fgsm": training_attack(threat, steps=1),
         "free": free_training(threat, times=case.free),
         "growing ε": training_attack(threat, steps=case.steps, ramp=case.epochs / 2),
@@ -209,9 +205,9 @@ def attack_of(case: Case, method: str) -> Any:
 
 def trained(case: Case, method: str, rate: str, seed: int) -> Run:
     """One network; all schedules of a seed have one start and one order of minibatches."""
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
+    images = images_of(case)
     attack, key = attack_of(case, method), jax.random.key(seed)
-    epochs = case.epochs // case.free if isinstance(attack, Replay) else case.epochs
+    epochs = case.epochs // case.free if isinstance(attack, Replay) else epochs_of(case, method)
     model = model_of(case, len(images.classes))
     watched = method == "rule" or (method in EARLY and rate == "constant")
     return train(
@@ -219,7 +215,7 @@ def trained(case: Case, method: str, rate: str, seed: int) -> Run:
         images.x_train,
         images.y_train,
         epochs=epochs,
-        optimizer=optimizer_of(case, rate),
+        optimizer=optimizer_of(case, rate, method),
         key=jax.random.fold_in(key, int(method == "again")),
         start=model.init(key, images.x_train[:1]),
         batch_size=case.batch_size,
@@ -232,27 +228,16 @@ def trained(case: Case, method: str, rate: str, seed: int) -> Run:
     )
 
 
-def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]:
-    images = data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
-    one = trained(case, method, rate, seed)
-    f = one.predict(model_of(case, len(images.classes)))
-    steps, restarts = case.final
-    x, y = images.x_test, images.y_test
-    attacked = pgd(
-        f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, key=jax.random.key(1000 + seed),
-        early_stop=True, batch_size=512,
-    )  # fmt: skip
+def _measured(case: Case, method: str, one: Run, seed: int) -> Arrays:
+    f = networks.predict_fn(model_of(case, len(images_of(case).classes)), one.variables)
     last = len(one.epochs) - 1
     asked = last if one.switched is None else int(np.searchsorted(one.epochs, one.switched))
     probe = one.probe_seconds[asked] if method == "rule" else 0.0
-    kernels = {}
-    if method in EARLY and one.kernels is not None:
-        kernels = {"kernels": np.stack(one.kernels)}
-    return kernels | {
+    return {
         "clean": one.clean,
         "robust": one.robust,
         "seconds": one.seconds,
-        "final": np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)]),
+        "final": at_the_end(f, case, seed),
         "total": np.array(one.seconds[-1] + probe),
         "probe": np.array(probe),
         "switched": np.array(np.inf if one.switched is None else one.switched),
@@ -260,28 +245,7 @@ def _one(case: Case, method: str, rate: str, seed: int) -> dict[str, np.ndarray]
     }
 
 
-def _early(kernels: dict[str, np.ndarray], case: Case, seed: int, folder: Path | None) -> dict[str, Any]:
-    """How far the kernels of `EARLY` are apart, and how fast each moves."""
-    again = kept(
-        folder,
-        f"{case.dataset} again {seed}",
-        (case, "again", seed),
-        lambda: {"kernels": np.stack(trained(case, "again", "constant", seed).kernels)},
-    )
-    paths = [(kernels | {"again": again["kernels"]})[name] for name in EARLY]
-    times = np.linspace(0, case.epochs, case.epochs * case.record + 1)
-    return {
-        "between": np.stack([dynamics.distances(list(some)) for some in zip(*paths, strict=True)]),
-        "velocity": np.stack([np.append(dynamics.velocity(list(path), times), np.nan) for path in paths]),
-    }
-
-
-if __name__ == "__main__":
-    main(
-        "warm_start",
-        PROFILES,
-        run,
-        dataset=lambda config: sources(config.cases),
-        seeds=lambda config: range(config.seeds),
-        checkpoints=True,
-    )
+EXPERIMENT = Experiment(
+    "warm_start", 1, PROFILES, jobs, compute, gather, measured=("seconds", "total", "probe")
+)
+recorded = EXPERIMENT.recorded

@@ -83,8 +83,17 @@ def _from_linen(module: nn.Module, name: str) -> Model:
     return Model(name, *_flax.of_linen(module))
 
 
-def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:
+def mlp(n_outputs: int, *, depth: int = 2, width: int = 512, norm: Norm = None) -> Model:
     """Fully connected ReLU network: `depth` hidden layers of `width` units, He's initialization.
+
+    Args:
+        n_outputs: classes.
+        depth: hidden layers.
+        width: units of each.
+        norm: what follows each of them before the ReLU: see `normalization.layer`.
+
+    Raises:
+        TypeError, ValueError: sizes that are no positive integers, an unknown norm.
 
     >>> model = mlp(10)
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
@@ -92,7 +101,7 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512) -> Model:
     (4, 10)
     """
     sizes = count("n_outputs", n_outputs), count("depth", depth), count("width", width)
-    return _ours(MLP(*sizes), f"MLP-{depth}")
+    return _ours(MLP(*sizes, _known(norm)), _named(f"MLP-{depth}", norm))
 
 
 def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:

@@ -25,13 +25,15 @@ class MLP(nn.Module):
     n_outputs: int
     depth: int
     width: int
+    norm: Norm = None
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, training: bool = False) -> Any:
         """(n, ...) to (n, n_outputs)."""
         x = x.reshape(len(x), -1)
         for _ in range(self.depth):
-            x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal())(x))
+            dense = nn.Dense(self.width, kernel_init=nn.initializers.he_normal())
+            x = nn.relu(layer(self.norm, training)(dense(x)))
         return nn.Dense(self.n_outputs)(x)
 
 

@@ -55,6 +55,13 @@ def provenance(
         "dataset": plain("dataset", dataset),
         "seeds": [count("each of seeds", seed, least=0) for seed in seeds],
         "seconds": round(plain("seconds", number("seconds", seconds)), 3),
+        **here(),
+    }
+
+
+def here() -> dict[str, Any]:
+    """Return commit of companion's code, device, versions and date (UTC) of what is computed now."""
+    return {
         "commit": commit(Path(companion.__file__).parent),
         "device": _device(),
         "versions": versions(),

@@ -176,12 +176,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _target(experiment: Any, profile: Any, folder: str | Path | None) -> Path:
-    """Return the path of the JSON file."""
+def place_of(experiment: Any, folder: str | Path | None = None) -> Path:
+    """Return the folder of an experiment's results; `folder` as for `record`."""
     if folder is None:
         root = _PACKAGE.parent
         folder = (root if (root / "pyproject.toml").is_file() else Path()) / "book" / "results"
-    return place(folder) / _word("experiment", experiment) / f"{_word('profile', profile)}.json"
+    return place(folder) / _word("experiment", experiment)
+
+
+def _target(experiment: Any, profile: Any, folder: str | Path | None) -> Path:
+    """Return the path of the JSON file."""
+    return place_of(experiment, folder) / f"{_word('profile', profile)}.json"
 
 
 def _word(argument: str, name: Any) -> str:

@@ -1,0 +1,143 @@
+"""The command line: `python -m companion.experiments --help`."""
+
+import argparse
+import contextlib
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import fields, replace
+from typing import Any
+
+from companion import experiments, results
+from companion.experiments import Experiment, Job, campaign, status
+from companion.storage import place
+
+
+def names() -> list[str]:
+    """The experiments there are."""
+    return sorted(one.name for one in pkgutil.iter_modules(experiments.__path__) if one.name[0] != "_")
+
+
+def find(name: str) -> Experiment:
+    """An experiment by its name."""
+    return importlib.import_module(f"companion.experiments.{name}").EXPERIMENT
+
+
+def seed_range(text: str) -> range:
+    """Seeds as on the command line: "0:20", or "20" for the same."""
+    first, _, last = text.rpartition(":")
+    return range(int(first or 0), int(last))
+
+
+def chosen(experiment: Experiment, profile: str, seeds: range | None) -> list[Job]:
+    """The runs of a profile, with these seeds where seeds are given."""
+    config = experiment.profiles[profile]
+    if seeds is None:
+        return list(experiment.jobs(config))
+    if "seeds" in [field.name for field in fields(config)]:
+        config = replace(config, seeds=seeds.stop)
+    return [job for job in experiment.jobs(config) if job.seed in seeds]
+
+
+@contextlib.contextmanager
+def executor_of(text: str | None) -> Iterator[Executor | None]:
+    """The executor that a text names: a number of processes, "dask", or "module:function" that makes one."""
+    if text is None:
+        yield None
+    elif text.isdigit():
+        from multiprocessing import get_context
+
+        with ProcessPoolExecutor(int(text), mp_context=get_context("spawn")) as pool:
+            yield pool
+    elif text == "dask":
+        from distributed import Client
+
+        with Client() as client:
+            yield client.get_executor()
+    else:
+        module, _, function = text.partition(":")
+        with getattr(importlib.import_module(module), function)() as pool:
+            yield pool
+
+
+def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Any) -> str:
+    """What `--status` prints."""
+    lines = [f"{'experiment':16}{'done':>7}{'missing':>9}{'hours':>8}{'left':>8}"]
+    sums = [0, 0, 0.0, 0.0]
+    for experiment, jobs in plan:
+        one = status(experiment, jobs, folder)
+        left = "?" if one.left is None else f"{one.left / 3600:.1f}"
+        lines.append(f"{experiment.name:16}{one.done:7}{one.missing:9}{one.seconds / 3600:8.1f}{left:>8}")
+        for i, value in enumerate((one.done, one.missing, one.seconds / 3600, (one.left or 0) / 3600)):
+            sums[i] += value
+    lines.append(f"{'all':16}{sums[0]:7}{sums[1]:9}{sums[2]:8.1f}{sums[3]:8.1f}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the runs that are missing, say how far they are, or merge those of another machine."""
+    parser = argparse.ArgumentParser(prog="python -m companion.experiments", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; none means all")
+    parser.add_argument(
+        "--profile", default="full", help='such as "quick", "full" or "paper" (default: full)'
+    )
+    parser.add_argument("--seeds", type=seed_range, help="such as 0:20 (default: the profile's)")
+    parser.add_argument("--minutes", type=float, help="after which no run is begun (default: no limit)")
+    parser.add_argument(
+        "--folder", type=place, help="of the records (default: book/results of this checkout)"
+    )
+    parser.add_argument("--status", action="store_true", help="say what is done, missing and left, and end")
+    parser.add_argument("--merge", type=place, metavar="FOLDER", help="take over another machine's records")
+    parser.add_argument("--cores", type=int, help="how many to use (default: all)")
+    parser.add_argument(
+        "--executor",
+        help='where runs are made: so many processes, "dask", or "module:function" (default: here)',
+    )
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.names) - set(names())):
+        parser.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(names())}")
+    every = [find(name) for name in options.names or names()]
+    if not any(options.profile in one.profiles for one in every):
+        known = sorted({profile for one in every for profile in one.profiles})
+        parser.error(f"there is no profile {options.profile}; there are {', '.join(known)}")
+    plan = [
+        (one, chosen(one, options.profile, options.seeds)) for one in every if options.profile in one.profiles
+    ]
+    if options.merge:
+        for one in every:
+            done = results.merge(options.merge / one.name, results.place_of(one.name, options.folder))
+            print(f"{one.name}: {done.added} added, {done.same} there, {len(done.other)} differ and stay")
+    if options.status:
+        print(table(plan, options.folder))
+    if options.status or options.merge:
+        return 0
+    if options.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
+    with _ended_by_ctrl_c(), executor_of(options.executor) as executor:
+        failed = campaign(plan, folder=options.folder, minutes=options.minutes, executor=executor)
+    print(table(plan, options.folder))
+    return int(failed > 0)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """End the process by the signal itself: in Python's own end, what XLA still compiles would crash."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        print(
+            "\nKeyboardInterrupt: what is recorded stays, and a next campaign makes the rest",
+            file=sys.stderr,
+            flush=True,
+        )
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

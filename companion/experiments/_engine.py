@@ -1,0 +1,224 @@
+"""Make the runs that are missing: here or on any executor, for so many minutes, one record after another."""
+
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from companion import results
+from companion.experiments._experiment import Arrays, Experiment, Job, computed, in_order, pixels, plain
+from companion.results import RecordedRun
+from companion.storage import held
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an experiment is.
+
+    Attributes:
+        done: runs recorded.
+        missing: runs not recorded.
+        seconds: of the recorded.
+        left: expected seconds of the missing; None where nothing like them was recorded.
+    """
+
+    done: int
+    missing: int
+    seconds: float
+    left: float | None
+
+
+def status(experiment: Experiment, jobs: Sequence[Job], folder: Path | None = None) -> Status:
+    """How many of these runs are recorded, and how long the others will take."""
+    records = results.read_runs(results.place_of(experiment.name, folder))
+    every = list(in_order(jobs))
+    made = [records[key] for job in every if (key := experiment.key(job)) in records]
+    missing = [job for job in every if experiment.key(job) not in records]
+    guess = _durations(experiment, every, records)
+    times = [guess(job) for job in missing]
+    left = None if None in times else float(sum(times))
+    return Status(len(made), len(missing), float(sum(one.origin["seconds"] for one in made)), left)
+
+
+def campaign(
+    plan: Sequence[tuple[Experiment, Sequence[Job]]],
+    *,
+    folder: Path | None = None,
+    minutes: float | int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> int:
+    """Make the runs that are missing, the first seed of every experiment first.
+
+    A run is recorded as soon as it is made. Whatever ends the work, at most the runs at work are lost; the
+    next campaign makes what is missing, here or on another machine whose records are merged.
+
+    Args:
+        plan: experiments with their runs.
+        folder: of the records, as for `results.record`.
+        minutes: after which no run is begun, nor one that is not expected to end before; None for no limit.
+        executor: where runs are made: any of `concurrent.futures`, Dask's `client.get_executor()`, MPI's. The
+            workers need companion and the data; only this process writes. None: here, one after the other.
+        progress: show a tqdm bar.
+
+    Returns:
+        How many runs failed; their errors are printed, and the others are made all the same.
+
+    Raises:
+        ValueError: records of the folder are of other pixels, or another process writes there.
+    """
+    queue = _Queue(plan, folder)
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    with tqdm(total=len(queue.waiting), desc="runs", disable=not progress) as bar:
+        if executor is None:
+            for one in queue.ready(end):
+                bar.set_postfix_str(f"{one[0].name}: {one[1].label}, seed {one[1].seed}")
+                queue.settle(one, _attempt(_work, *queue.work(one)))
+                bar.update()
+        else:
+            _everywhere(queue, executor, end, bar)
+    return queue.failed
+
+
+class _Queue:
+    """Runs that wait for being made, with what is recorded of those they need."""
+
+    def __init__(self, plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Path | None) -> None:
+        self.folder, self.failed = folder, 0
+        self.records, self.guess, self.sources = {}, {}, {}
+        waiting = []
+        for place, (experiment, jobs) in enumerate(plan):
+            records = results.read_runs(results.place_of(experiment.name, folder))
+            every = list(in_order(jobs))
+            self.records[experiment.name] = records
+            self.guess[experiment.name] = _durations(experiment, every, records)
+            rounds: dict[str, int] = {}
+            for number, job in enumerate(every):
+                turn = rounds[job.label] = rounds.get(job.label, -1) + 1
+                if experiment.key(job) not in records:
+                    waiting.append(((turn, place, number), (experiment, job)))
+        self.waiting = [one for _, one in sorted(waiting, key=lambda item: item[0])]
+        # Held as long as this lives: two campaigns on one folder would make the same runs.
+        self.holds = [held(results.place_of(name, folder)) for name in {one.name for one, _ in self.waiting}]
+        for experiment, dataset in {(one, job.dataset) for one, job in self.waiting}:
+            self._same_pixels(experiment, dataset)
+
+    def _same_pixels(self, experiment: Experiment, dataset: str) -> None:
+        here = self.sources.setdefault(dataset, pixels(dataset))
+        for name, record in self.records[experiment.name].items():
+            there = record.origin
+            if there["dataset"] == dataset and there["pixels"] != here["pixels"]:
+                raise ValueError(
+                    f"{dataset} has other pixels here ({here['source']}) than in the record of "
+                    f"{experiment.name} {name!r} ({there['source']}): give another folder for your records"
+                )
+
+    def ready(self, end: float | None) -> Iterator[tuple[Experiment, Job]]:
+        """The runs that can be made now, taken off the queue; none that would end too late."""
+        going = True
+        while going:
+            going = False
+            for one in list(self.waiting):
+                experiment, job = one
+                done = self.records[experiment.name]
+                if any(experiment.key(need) not in done for need in job.needs):
+                    continue
+                if end is not None:
+                    if time.monotonic() >= end:
+                        return
+                    if time.monotonic() + (self.guess[experiment.name](job) or 0) > end:
+                        continue
+                self.waiting.remove(one)
+                going = True
+                yield one
+                break
+
+    def work(self, one: tuple[Experiment, Job]) -> tuple[Any, ...]:
+        """The arguments of `_work`."""
+        experiment, job = one
+        done = self.records[experiment.name]
+        needed = [done[experiment.key(need)].arrays for need in job.needs]
+        return experiment.compute, job.config, needed, self._checkpoints(one)
+
+    def _checkpoints(self, one: tuple[Experiment, Job]) -> Path | None:
+        experiment, job = one
+        if not experiment.checkpoints:
+            return None
+        return results.place_of(experiment.name, self.folder) / "checkpoints" / experiment.key(job)[-12:]
+
+    def settle(self, one: tuple[Experiment, Job], outcome: Any) -> None:
+        """Record what was made, or tell why it was not."""
+        experiment, job = one
+        if isinstance(outcome, Exception):
+            self.failed += 1
+            print(f"\n{experiment.name}: {job.label}, seed {job.seed} failed:", file=sys.stderr)
+            traceback.print_exception(outcome, file=sys.stderr)
+            return
+        arrays, origin = outcome
+        origin = {"dataset": job.dataset, **self.sources[job.dataset], "config": plain(job.config), **origin}
+        folder, key = results.place_of(experiment.name, self.folder), experiment.key(job)
+        results.add_run(folder, key, arrays, origin, measured=experiment.measured)
+        self.records[experiment.name][key] = RecordedRun(arrays, origin)
+        if checkpoints := self._checkpoints(one):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _everywhere(queue: _Queue, executor: Executor, end: float | None, bar: tqdm) -> None:
+    """Keep the executor's workers busy, and record what they send back."""
+    at_once = 2 * (getattr(executor, "_max_workers", None) or 8)
+    working: dict[Future, tuple[Experiment, Job]] = {}
+    try:
+        while True:
+            for one in queue.ready(end):
+                working[executor.submit(_work, *queue.work(one))] = one
+                if len(working) >= at_once:
+                    break
+            if not working:
+                return
+            for future in wait(working, return_when=FIRST_COMPLETED).done:
+                queue.settle(working.pop(future), _attempt(future.result))
+                bar.update()
+    finally:
+        for future in working:
+            future.cancel()
+
+
+def _attempt(work: Any, *args: Any) -> Any:
+    try:
+        return work(*args)
+    except Exception as error:
+        return error
+
+
+def _work(
+    compute: Callable[..., Arrays], config: tuple[Any, ...], needed: list[Any], folder: Path | None
+) -> tuple[Arrays, dict[str, Any]]:
+    """Make one run, in whatever process; return its arrays and where they come from."""
+    start = time.perf_counter()
+    arrays = computed(compute, config, needed, {} if folder is None else {"folder": folder})
+    nice = os.nice(0) if hasattr(os, "nice") else 0
+    return arrays, {"seconds": round(time.perf_counter() - start, 3), "nice": nice, **results.here()}
+
+
+def _durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str, RecordedRun]) -> Any:
+    """How to guess a run's seconds: by others of its label, else by all of the experiment, else None."""
+    known: dict[str, list[float]] = {}
+    for job in jobs:
+        if (key := experiment.key(job)) in records:
+            known.setdefault(job.label, []).append(records[key].origin["seconds"])
+    every = [second for some in known.values() for second in some]
+
+    def guess(job: Job) -> float | None:
+        some = known.get(job.label) or every
+        return float(np.median(some)) if some else None
+
+    return guess

@@ -1,0 +1,210 @@
+"""An experiment as a list of runs, each computed from its own configuration alone."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from companion import data, results
+from companion.results import Result
+from companion.storage import fingerprint
+
+Arrays = dict[str, np.ndarray]
+LISTS = MappingProxyType({"lists": True})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make.
+
+    Attributes:
+        config: all that the run depends on, beside the pixels: dataclasses, texts, numbers, and tuples of
+            these.
+        label: names it, without its seed: "cifar10, PGD, constant rate".
+        seed: of the run; runs of one label differ in it alone.
+        dataset: names for `data.load`.
+        needs: runs whose arrays it takes, before which it cannot be made.
+    """
+
+    config: tuple[Any, ...]
+    label: str
+    seed: int
+    dataset: str
+    needs: tuple["Job", ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What the engine has to know.
+
+    Attributes:
+        name: of its module and of the folder of its records.
+        version: of what a run computes. Raise it when that changes: all runs are then made again.
+        profiles: configurations by name.
+        jobs: the runs of a configuration, the most telling first.
+        compute: `compute(*job.config, *arrays of job.needs) -> arrays` of one run.
+        gather: `gather(config, arrays by job) -> arrays` of all runs, NaN where one is missing.
+        measured: which arrays of a run are measured times.
+        checkpoints: whether `compute` takes a `folder`, in which a run that was cut off goes on.
+    """
+
+    name: str
+    version: int
+    profiles: Mapping[str, Any]
+    jobs: Callable[[Any], Sequence[Job]]
+    compute: Callable[..., Arrays]
+    gather: Callable[[Any, Mapping[Job, Mapping[str, np.ndarray]]], Arrays]
+    measured: tuple[str, ...] = ()
+    checkpoints: bool = False
+
+    def key(self, job: Job) -> str:
+        """The name of a run's record: label, seed, and a hash of all that it depends on but the pixels.
+
+        Fields of a configuration that only say which runs there are have the metadata `LISTS` and do not
+        count. A field that came later has the metadata `absent`: with that value, which means what was so
+        before, it does not count either, and runs made without it stay.
+        """
+        known = [self.name, self.version, job.config, [self.key(need) for need in job.needs]]
+        digest = hashlib.sha256(json.dumps(plain(known, key=True), sort_keys=True).encode()).hexdigest()
+        return f"{job.label}, seed {job.seed}, {digest[:12]}"
+
+    def run(self, config: Any, *, progress: bool = False, folder: Path | None = None) -> Arrays:
+        """Make all runs of a configuration here and now, and record none.
+
+        Args:
+            config: a profile's, or one like it.
+            progress: show a tqdm bar.
+            folder: of checkpoints, where the experiment has them.
+
+        Returns:
+            The arrays of `gather`.
+        """
+        made: dict[Job, Arrays] = {}
+        jobs = list(in_order(self.jobs(config)))
+        options = {"folder": folder} if self.checkpoints else {}
+        for job in tqdm(jobs, desc=self.name, disable=not progress):
+            made[job] = computed(self.compute, job.config, [made[need] for need in job.needs], options)
+        return self.gather(config, made)
+
+    def recorded(self, profile: str, *, folder: Any = None) -> Result:
+        """What is recorded of a profile so far.
+
+        Args:
+            profile: its name.
+            folder: as for `results.record`.
+
+        Returns:
+            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which the
+            runs of every label that was begun are recorded; a label that was not, and a missing run of other
+            profiles, is NaN. As provenance the configuration, with so many seeds; the seeds; the sum of the
+            seconds; how many of how many `runs`; the data sets; and commit, device, versions and date of the
+            latest run.
+
+        Raises:
+            FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
+        """
+        config = self.profiles[profile]
+        records = results.read_runs(results.place_of(self.name, folder))
+        wanted = self.jobs(config)
+        if hasattr(config, "seeds"):
+            begun = {job.label for job in wanted if self.key(job) in records}
+            missing = [job.seed for job in wanted if job.label in begun and self.key(job) not in records]
+            config = replace(config, seeds=min(missing, default=config.seeds))
+        found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
+        if not found:
+            raise FileNotFoundError(
+                f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
+                f"python -m companion.experiments {self.name} --profile {profile}"
+            )
+        origins = [one.origin for one in found.values()]
+        latest = max(origins, key=lambda one: one["date"])
+        provenance = {
+            "experiment": self.name,
+            "profile": profile,
+            "config": plain(config),
+            "dataset": "; ".join(dict.fromkeys(one["source"] for one in origins)),
+            "seeds": sorted({job.seed for job in found}),
+            "seconds": sum(one["seconds"] for one in origins),
+            "runs": (len(found), len(wanted)),
+            **{name: latest[name] for name in ("commit", "device", "versions", "date")},
+        }
+        arrays = self.gather(config, {job: one.arrays for job, one in found.items()})
+        return Result(MappingProxyType({}), MappingProxyType(arrays), MappingProxyType(provenance))
+
+
+def computed(
+    compute: Callable[..., Arrays],
+    config: tuple[Any, ...],
+    needed: Sequence[Mapping[str, np.ndarray]],
+    options: Mapping[str, Any],
+) -> Arrays:
+    """The arrays of one run, in float32 as its record has them."""
+    found = compute(*config, *needed, **options)
+    return {name: np.asarray(value).astype(np.float32) for name, value in found.items()}
+
+
+def in_order(jobs: Sequence[Job]) -> Iterator[Job]:
+    """Every job once, after those that it needs."""
+    seen: set[Job] = set()
+    for job in jobs:
+        for one in (*in_order(job.needs), job):
+            if one not in seen:
+                seen.add(one)
+                yield one
+
+
+def pixels(dataset: str) -> dict[str, str]:
+    """Where a data set's pixels come from, and a fingerprint of some hundreds of them."""
+    images = data.load(dataset, n_train=200, n_test=200)
+    parts = (images.x_train, images.y_train, images.x_test, images.y_test)
+    return {"source": images.source, "pixels": fingerprint([np.asarray(part) for part in parts])}
+
+
+def filled(
+    shape: tuple[int, ...], found: Mapping[tuple[int, ...], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays of all runs: the runs' own at their places along the first axes, NaN elsewhere.
+
+    Args:
+        shape: of the first axes.
+        found: arrays of a run by its place; arrays of one name may differ in length, and get NaN behind.
+
+    Returns:
+        Of each name, `shape` and then the largest lengths.
+    """
+    names = dict.fromkeys(itertools.chain.from_iterable(found.values()))
+    arrays = {}
+    for name in names:
+        values = {place: np.asarray(one[name]) for place, one in found.items() if name in one}
+        longest = np.max([value.shape for value in values.values()], axis=0).astype(int)
+        arrays[name] = np.full((*shape, *longest), np.nan, np.float32)
+        for place, value in values.items():
+            arrays[name][(*place, *(slice(length) for length in value.shape))] = value
+    return arrays
+
+
+def plain(value: Any, *, key: bool = False) -> Any:
+    """A configuration as JSON; for a key without the fields that do not count."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            one.name: plain(getattr(value, one.name), key=key)
+            for one in dataclasses.fields(value)
+            if not (key and _ignored(one, getattr(value, one.name)))
+        }
+    if isinstance(value, Mapping):
+        return {str(name): plain(item, key=key) for name, item in value.items()}
+    if isinstance(value, tuple | list | range):
+        return [plain(item, key=key) for item in value]
+    return value
+
+
+def _ignored(one: dataclasses.Field, value: Any) -> bool:
+    return one.metadata.get("lists", False) or ("absent" in one.metadata and value == one.metadata["absent"])
