@@ -157,6 +157,13 @@ def test_only_seeds_recorded_whole_count(tmp_path):
     assert np.isfinite(found[0, 0]).all()
     assert np.isnan(found).sum() == found.size - found[0, 0].size
     assert found.shape == (2, 3, 2, 2)
+    make(tmp_path, [job for job in every if job.seed == 2 and job.label == "size 3, uniform"])
+    found = EXPERIMENT.recorded("full", complete=False, folder=tmp_path).arrays["draw"]
+    assert found.shape == (2, 3, 3, 3)
+    assert np.isfinite(found[1, 1, 2]).all()
+    assert np.isnan(found[0, 0, 2]).all()
+    with pytest.raises(FileNotFoundError):
+        EXPERIMENT.recorded("full", folder=tmp_path)
     make(tmp_path, [job for job in every if job.seed < 2 or job.label == "size 2, normal"])
     found = EXPERIMENT.recorded("full", folder=tmp_path)
     assert found.arrays["draw"].shape == (2, 3, 2, 3)

@@ -94,19 +94,19 @@ class Experiment:
             made[job] = computed(self.compute, job.config, [made[need] for need in job.needs], options)
         return self.gather(config, made)
 
-    def recorded(self, profile: str, *, folder: Any = None) -> Result:
+    def recorded(self, profile: str, *, complete: bool = True, folder: Any = None) -> Result:
         """What is recorded of a profile so far.
 
         Args:
             profile: its name.
+            complete: of a profile that has `seeds`, whether those alone count, from 0 on, of which the runs
+                of every label that was begun are recorded; else every run that is recorded counts.
             folder: as for `results.record`.
 
         Returns:
-            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which the
-            runs of every label that was begun are recorded; a label that was not, and a missing run of other
-            profiles, is NaN. As provenance the configuration, with so many seeds; the seeds; the sum of the
-            seconds; how many of how many `runs`; the data sets; and commit, device, versions and date of the
-            latest run.
+            The arrays of `gather`, NaN where there is no run. As provenance the configuration, with so many
+            seeds; the seeds; the sum of the seconds; how many of how many `runs`; the data sets; and commit,
+            device, versions and date of the latest run.
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
@@ -115,9 +115,11 @@ class Experiment:
         records = results.read_runs(results.place_of(self.name, folder))
         wanted = self.jobs(config)
         if hasattr(config, "seeds"):
-            begun = {job.label for job in wanted if self.key(job) in records}
-            missing = [job.seed for job in wanted if job.label in begun and self.key(job) not in records]
-            config = replace(config, seeds=min(missing, default=config.seeds))
+            there = {job: self.key(job) in records for job in wanted}
+            begun = {job.label for job, done in there.items() if done}
+            missing = [job.seed for job, done in there.items() if not done and job.label in begun]
+            last = max((job.seed + 1 for job, done in there.items() if done), default=0)
+            config = replace(config, seeds=min(missing, default=last) if complete else last)
         found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
         if not found:
             raise FileNotFoundError(

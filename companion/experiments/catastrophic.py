@@ -101,7 +101,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
             for job, arrays in made.items()
             if job.config[:2] == (case, method)
         }
-        calm = [signals.get(("pgd", seed)) for seed in range(config.calibration)]
+        calm = [signals.get(("pgd", seed)) for seed in range(min(config.calibration, config.seeds // 2))]
         if calm and all(one is not None for one in calm):
             detectors = calibrated([{"signals": one} for one in calm])
             found[(c,)] = {
