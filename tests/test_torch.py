@@ -199,6 +199,12 @@ def test_what_is_no_module_of_float32_is_refused():
         networks.from_torch(module(), batch_size=0)
 
 
+def test_a_first_layer_may_write_into_its_inputs():
+    net = nn.Sequential(nn.Threshold(0.5, 0.0, inplace=True), nn.Flatten())
+    gradient = jax.grad(lambda x: networks.from_torch(net)(x).sum())(X)
+    np.testing.assert_array_equal(gradient, X > 0.5)
+
+
 def test_outputs_that_need_no_inputs_have_no_gradient():
     f = networks.from_torch(Calls(lambda x: torch.ones(len(x), 2)))
     np.testing.assert_array_equal(jax.grad(lambda x: f(x).sum())(X), 0 * X)

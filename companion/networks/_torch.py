@@ -5,6 +5,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -75,13 +76,15 @@ def from_torch(module: Any, *, batch_size: int = 512) -> Partial:
     return Partial(predict)
 
 
+@dataclass(frozen=True)
 class _Bridge:
     """NumPy arrays in, the module's outputs and gradients as NumPy arrays out."""
 
-    def __init__(self, torch: Any, module: Any, batch_size: int) -> None:
-        self.torch, self.module, self.batch_size = torch, module, batch_size
-        # JAX may call from several threads, and each changes the module's mode for a moment.
-        self.lock = threading.RLock()
+    torch: Any
+    module: Any
+    batch_size: int
+    # JAX may call from several threads, and each changes the module's mode for a moment.
+    lock: Any = field(default_factory=threading.RLock)
 
     def tensors(self) -> Iterator[Any]:
         return itertools.chain(self.module.parameters(), self.module.buffers())
@@ -113,7 +116,7 @@ class _Bridge:
             stack.enter_context(torch.set_grad_enabled(backwards))
             device = next((tensor.device for tensor in self.tensors()), "cpu")
             point = self.tensor(x, device).requires_grad_(backwards)
-            outputs = self.module(point)
+            outputs = self.module(point.clone())  # PyTorch lets no layer write into a leaf
             _check_outputs(torch, outputs, len(x))
             gradient = None
             if outputs.requires_grad:

@@ -29,7 +29,7 @@ def kinds(model: Any, optimizer: Any) -> None:
     if not isinstance(model, Model):
         raise TypeError(
             f"model must be a networks.Model, got {model!r}: networks.from_flax makes one of a Flax module, "
-            "from_architecture of fc(...), from_apply of any function"
+            "from_equinox of an Equinox module, from_architecture of fc(...), from_apply of any function"
         )
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must come from Optax, such as optax.sgd(0.1), got {optimizer!r}")
