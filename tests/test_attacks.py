@@ -776,7 +776,7 @@ def test_a_variable_that_a_function_reads_may_change_between_calls():
 @pytest.mark.usefixtures("x64")
 def test_a_network_of_companion_is_attacked_as_by_the_slow_oracle():
     net, x = fc(1, width=16), pixels(3, 2, 2, 1)
-    params, apply = jax.jit(net.init, static_argnums=1)(KEY, x.shape), jax.jit(net.apply)
+    params, apply = jax.jit(net.init)(KEY, x), jax.jit(net.apply)
     labels, threat = slow_predicted(np.asarray(apply(params, x))), Threat("l2", 0.5)
     expected = slow_pgd(lambda z: np.asarray(apply(params, z)), x, labels, threat, steps=2, step_size=0.3)
     found = pgd(Partial(net.apply, params), x, labels, threat, steps=2, step_size=0.3)
