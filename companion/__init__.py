@@ -13,7 +13,7 @@ is its face, and says what is in it. Import the rooms you need: `from companion 
     attacks          FGSM and PGD (_pgd), square attack, one-step formula, threats, losses, transfer, checks
     features         eigenfeatures: useful, robust, attacked one by one
     dynamics         how a kernel moves along training
-    training         train: standard, adversarial, linearised; gradient descent in the lazy regime
+    training         train: standard, adversarial, linearized; gradient descent in the lazy regime
     normalization    of inputs and of layers, with a say in whose statistics
     warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
     statistics       estimates with intervals

@@ -327,8 +327,8 @@ def exponential(a, b, get):
 
 
 def kernel_step(x, labels, threat):
-    centres = np.linspace(0, 1, 3 * x[0].size, dtype=np.float32).reshape(3, *x.shape[1:])
-    f = from_coefficients(exponential, centres, np.array([[1.0], [-2.0], [1.5]], np.float32))
+    centers = np.linspace(0, 1, 3 * x[0].size, dtype=np.float32).reshape(3, *x.shape[1:])
+    f = from_coefficients(exponential, centers, np.array([[1.0], [-2.0], [1.5]], np.float32))
     return one_step(f, x, labels, threat)
 
 
@@ -586,7 +586,7 @@ def test_signs_are_fair_coins_of_full_size():
     np.testing.assert_array_equal(np.abs(moved), 0.25)
     up = moved > 0
     assert scipy.stats.binomtest(int(up.sum()), up.size).pvalue > 1e-3
-    # Nor do neighbours, or one pixel of two inputs, agree more often than not.
+    # Nor do neighbors, or one pixel of two inputs, agree more often than not.
     for agree in (up[:, 1:] == up[:, :-1], up[1:] == up[:-1]):
         assert scipy.stats.binomtest(int(agree.sum()), agree.size).pvalue > 1e-3
     # Between bounds, a sign goes as far as they allow.
@@ -807,7 +807,7 @@ def first_pixel(x):
     return x.reshape(len(x), -1)[:, :1]
 
 
-HALF, GREY, ONES = np.full((3, 2), 0.5, np.float32), np.full((3, 2, 2, 1), 0.5, np.float32), np.ones(3, int)
+HALF, GRAY, ONES = np.full((3, 2), 0.5, np.float32), np.full((3, 2, 2, 1), 0.5, np.float32), np.ones(3, int)
 LINF, L2 = Threat("linf", 0.1), Threat("l2", 0.1)
 KERNEL = from_coefficients(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
 
@@ -879,7 +879,7 @@ def test_wrong_arguments_are_named():
                 "batch_size must be at least 1",
             ),
             (
-                lambda: square(first_pixel, GREY, ONES, L2, key=KEY),
+                lambda: square(first_pixel, GRAY, ONES, L2, key=KEY),
                 "norm must be 'linf' for the square attack, got 'l2'",
             ),
             (
@@ -887,10 +887,10 @@ def test_wrong_arguments_are_named():
                 r"x must be images \(m, h, w, c\) .* \(3, 2\)",
             ),
             (
-                lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, queries=0),
+                lambda: square(first_pixel, GRAY, ONES, LINF, key=KEY, queries=0),
                 "queries must be at least 1, got 0",
             ),
-            (lambda: square(first_pixel, GREY, ONES, LINF, key=KEY, loss="hinge"), "loss must be one of"),
+            (lambda: square(first_pixel, GRAY, ONES, LINF, key=KEY, loss="hinge"), "loss must be one of"),
             (
                 lambda: attacks.robust_accuracy(first_pixel, [], ONES),
                 "attacked must hold at least one array, got none",

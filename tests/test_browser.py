@@ -71,7 +71,7 @@ def test_a_page_is_complete_silent_and_accessible(browser, axe, page):
     assert check_browser.check_page(browser, page, axe=axe) == []
 
 
-# In the dark one page of each kind: the others have no colours but theirs.
+# In the dark one page of each kind: the others have no colors but theirs.
 @pytest.mark.parametrize("page", pages(DARK.__contains__), indirect=True)
 def test_a_page_is_accessible_in_the_dark(browser, axe, page):
     assert check_browser.check_page(browser, page, theme="dark", axe=axe) == []

@@ -123,12 +123,12 @@ def test_a_frozen_kernel_is_trained_on_from_zero(found, one):
     path = experiment.PATHS.index("pgd")
     for phase, attack in enumerate((None, training_attack(threat, steps=2))):
         run = train(
-            networks.linearised(model, centre=True), images.x_train, images.y_train, epochs=1,
+            networks.linearized(model, center=True), images.x_train, images.y_train, epochs=1,
             optimizer=experiment._ADAM, key=jax.random.key(1), batch_size=20, attack=attack, record=[0, 1],
-            start=networks.linearise_at(one.snapshots[2.0]), x_test=images.x_test[:30],
+            start=networks.linearize_at(one.snapshots[2.0]), x_test=images.x_test[:30],
             labels_test=images.y_test[:30], test_attack=training_attack(threat, steps=4),
         )  # fmt: skip
-        assert run.clean[0] == pytest.approx(0.1, abs=0.05)  # the centred network starts at 0: one class
+        assert run.clean[0] == pytest.approx(0.1, abs=0.05)  # the centered network starts at 0: one class
         np.testing.assert_allclose(
             arrays["linear"][0, 1, path, 1, phase], [run.clean[1], run.robust[1]], rtol=1e-6
         )
@@ -147,7 +147,7 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     solved = linear_solution(
         model, one.snapshots[2.0], images.x_train[:10], targets, ridge=1e-3 * np.diag(kernel).mean()
     )
-    outputs = networks.predict_fn(networks.linearised(model, centre=True), solved)(images.x_test[:30])
+    outputs = networks.predict_fn(networks.linearized(model, center=True), solved)(images.x_test[:30])
     clean = np.mean(np.asarray(outputs.argmax(axis=1)) == images.y_test[:30])
     assert found[0]["solved"][0, 1, experiment.PATHS.index("pgd"), 1, 0] == pytest.approx(clean, abs=1e-6)
 

@@ -58,11 +58,11 @@ def test_convergence_starts_at_zero_and_wide_networks_stay_closer(measured):
     assert (measured["deviation"][:, 1, -1] < measured["deviation"][:, 0, -1]).all()
 
 
-def test_convergence_splits_the_distance_at_the_linearised_network(measured):
+def test_convergence_splits_the_distance_at_the_linearized_network(measured):
     whole, parts = measured["deviation"], (measured["frozen"], measured["moved"])
     assert (whole <= sum(parts) + 1e-6).all()
     assert (whole >= np.abs(parts[0] - parts[1]) - 1e-6).all()
-    # One gradient step is the linearisation's first step, up to the curvature of the flow in time.
+    # One gradient step is the linearization's first step, up to the curvature of the flow in time.
     one = dataclasses.replace(TINY, record=(0, 1), step=1e-3, trained_widths=(64,))
     early = convergence.run(one)
     assert (early["moved"][:, :, 1] < 0.01 * early["size"][1]).all()

@@ -640,7 +640,7 @@ def test_what_excites_a_linear_feature_most_is_known(norm):
 
 
 @pytest.mark.usefixtures("x64")
-def test_of_three_classes_a_feature_can_be_excited_towards_two():
+def test_of_three_classes_a_feature_can_be_excited_toward_two():
     features, start = eigenfeatures("linear", 3), np.full((1, 3), 0.5)
     v = slow_modes("linear")[1][:, 1]
     c, w = v @ TARGETS[3], FLAT.T @ v

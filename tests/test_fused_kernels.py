@@ -166,7 +166,7 @@ def test_input_gradients_equal_central_differences(family, activation, b_std):
             2 * step
         )
     smooth = np.ones((9, 9), bool)
-    smooth[5, 5] = False  # one pixel moves across its neighbour's kink within the step
+    smooth[5, 5] = False  # one pixel moves across its neighbor's kink within the step
     assert_close(double[smooth], wanted[smooth], 1e-6)
     assert_close(single[smooth], wanted[smooth], 1e-4)
 

@@ -306,7 +306,7 @@ def test_training_in_the_lazy_regime_is_in_highest_precision():
         assert all(found)
 
 
-def test_what_centred_training_takes_off_is_in_highest_precision():
+def test_what_centered_training_takes_off_is_in_highest_precision():
     seen = []
 
     def network(params, x):

@@ -149,7 +149,7 @@ def test_frames_are_small_palette_pictures_of_the_figure():
     assert made.nbytes == sum(len(frame.html()) for frame in made.frames)
 
 
-def test_64_colours_change_a_plot_by_little():
+def test_64_colors_change_a_plot_by_little():
     figure = draw(3.0)
     raw = io.BytesIO()
     figure.savefig(raw, dpi=110)

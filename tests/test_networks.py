@@ -1,4 +1,4 @@
-"""Networks: sizes from the papers, layers against Flax's own, linearised networks against differences."""
+"""Networks: sizes from the papers, layers against Flax's own, linearized networks against differences."""
 
 import flax.linen as nn
 import jax
@@ -184,15 +184,15 @@ def test_kernels_at_many_weights_are_compiled_once_for_networks_of_ours_alone(mo
     np.testing.assert_allclose(kernel(foreign, 0)[0], 4 * (np.eye(3) + 1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_a_linearised_network_is_the_first_order_polynomial(centre, x64):
+@pytest.mark.parametrize("center", [False, True])
+def test_a_linearized_network_is_the_first_order_polynomial(center, x64):
     model = networks.mlp(3, width=4)
     x = np.random.default_rng(0).uniform(size=(5, 8))
     # Off the kinks, where biases of 0 would put units whose inputs are all off.
     variables = jax.tree.map(lambda a: a.astype(float) + 0.1, model.init(jax.random.key(0), x))
-    delta, state = networks.linearise_at(variables)
-    linear = networks.linearised(model, centre=centre)
-    base = 0 if centre else model.apply(*variables, x, False)[0]
+    delta, state = networks.linearize_at(variables)
+    linear = networks.linearized(model, center=center)
+    base = 0 if center else model.apply(*variables, x, False)[0]
     np.testing.assert_allclose(linear.apply(delta, state, x, True)[0], base + jnp.zeros((5, 3)), atol=1e-12)
     direction = jax.tree.map(lambda p: jax.random.normal(jax.random.key(1), p.shape), delta)
     found = linear.apply(direction, state, x, True)[0] - base
@@ -204,13 +204,13 @@ def test_a_linearised_network_is_the_first_order_polynomial(centre, x64):
     np.testing.assert_allclose(found, (up - down) / (2 * h), rtol=1e-5, atol=1e-6)
 
 
-def test_a_linearised_network_has_one_kernel_everywhere(x64):
+def test_a_linearized_network_has_one_kernel_everywhere(x64):
     model = networks.mlp(2, width=8, depth=1)
     x = np.random.default_rng(0).uniform(size=(4, 3))
     variables = jax.tree.map(lambda a: a.astype(float), model.init(jax.random.key(0), x))
-    delta, state = networks.linearise_at(variables)
+    delta, state = networks.linearize_at(variables)
     moved = jax.tree.map(lambda d: d + 0.7, delta)
-    apply_fn = networks.evaluation(networks.linearised(model))
+    apply_fn = networks.evaluation(networks.linearized(model))
     wanted = empirical_ntk(networks.evaluation(model), variables, x, reduce="full")
     for point in (delta, moved):
         np.testing.assert_allclose(

@@ -82,16 +82,16 @@ def style():
 
 
 @pytest.mark.parametrize("color", plots.COLORS.values(), ids=plots.COLORS)
-def test_every_colour_can_be_seen_on_white(color):
+def test_every_color_can_be_seen_on_white(color):
     assert contrast_on_white(color) >= 3  # WCAG 1.4.11
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-def test_every_two_colours_can_be_told_apart(sight):
+def test_every_two_colors_can_be_told_apart(sight):
     assert apart(plots.COLORS.values(), sight) > 26
 
 
-def test_the_colour_measures_know_bad_colours():
+def test_the_color_measures_know_bad_colors():
     # The textbook pair that a deuteranope confuses, and a yellow that no one sees on white.
     assert apart(["#d62728", "#2ca02c"], "normal") > 100
     assert apart(["#b0501e", "#70711c"], "deuteranopia") < 10
@@ -195,7 +195,7 @@ def test_heatmap_is_symmetric_about_zero_and_parts_the_classes(ax):
     assert [other.get_ylabel() for other in ax.figure.axes] == ["", "K"]
 
 
-def test_images_draws_grey_and_colour_and_empties_the_rest(axes):
+def test_images_draws_gray_and_color_and_empties_the_rest(axes):
     pixels = np.linspace(0, 1, 5 * 4).reshape(5, 2, 2, 1)
     flat = plots.images(axes, pixels, titles=list("abcde"))
     assert [len(ax.images) for ax in flat] == [1, 1, 1, 1, 1, 0]
@@ -210,11 +210,11 @@ def test_images_draws_grey_and_colour_and_empties_the_rest(axes):
 def test_signed_image_is_symmetric_and_prints_its_scale(ax):
     plots.signed_image(ax, np.array([[0.01, -0.03], [0, 0.02]]), title="δ")
     assert ax.images[0].get_clim() == (-0.03, 0.03)
-    assert ax.get_xlabel() == "full colour: ±0.03"
+    assert ax.get_xlabel() == "full color: ±0.03"
     plots.signed_image(ax, np.array([[[0.0, 0.1, -0.1]]]), limit=0.1)
     assert np.allclose(ax.images[-1].get_array(), [[[0.5, 1, 0]]])
     plots.signed_image(ax, np.zeros((2, 2)))
-    assert ax.get_xlabel() == "full colour: ±1"
+    assert ax.get_xlabel() == "full color: ±1"
 
 
 TWO, WRONG = np.ones(2), np.ones((3, 4))

@@ -172,7 +172,7 @@ CASES = {
     "networks.resnet": Case(_of(networks.resnet(2, blocks=(1,), width=2), IMAGES)),
     "networks.evaluation": Case(lambda a: networks.evaluation(MLP)(MLP.init(KEY, a(X)), a(X))),
     "networks.predict_fn": Case(lambda a: networks.predict_fn(MLP, MLP.init(KEY, a(X)))(a(X))),
-    "networks.linearised": Case(_of(MLP, X, networks.linearised)),
+    "networks.linearized": Case(_of(MLP, X, networks.linearized)),
     "normalization.input_statistics": Case(
         lambda a: normalization.input_statistics(a(IMAGES), "standardized")[0], np.float32
     ),
@@ -257,7 +257,7 @@ OTHERWISE = {
         regression.rounding_error regression.target_energy""",
     "labels or booleans": "data.targets features.usefulness statistics.proportion",
     "networks of other sizes, or a part of a case above": """networks.cnn networks.resnet18
-        networks.linearise_at normalization.normalize_inputs normalization.training_mode""",
+        networks.linearize_at normalization.normalize_inputs normalization.training_mode""",
     "one expression of activations, inside a network": "normalization.batch_statistics",
     "refused in float64 on some processors: see below": "architectures.myrtle",
 }

@@ -14,9 +14,9 @@ ONES = np.ones((4, 1))
 
 
 def wilson(k, n, z=1.959963984540054):
-    centre = (k + z**2 / 2) / (n + z**2)
+    center = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
-    return centre - half, centre + half
+    return center - half, center + half
 
 
 @pytest.mark.parametrize("correct", [0, 3, 10])

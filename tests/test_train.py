@@ -23,7 +23,7 @@ from companion import networks
 from companion.attacks import Threat, free_training, training_attack
 from companion.dynamics import KernelPath
 from companion.empirical import empirical_ntk
-from companion.networks import evaluation, linearise_at, linearised
+from companion.networks import evaluation, linearize_at, linearized
 from companion.storage import _checkpoint
 from companion.training import Probe, Switch, _arguments, linear_features, linear_solution, train
 
@@ -455,11 +455,11 @@ def test_what_is_no_model_or_optimizer_is_told_how_to_become_one(change, message
         train(options.pop("model"), X, Y, **options)
 
 
-def test_a_linearised_run_does_not_go_on_as_a_centred_one(tmp_path):
-    options = OPTIONS | {"start": linearise_at(MODEL.init(jax.random.key(0), X[:1])), "folder": tmp_path}
-    train(linearised(MODEL), X, Y, **options)
+def test_a_linearized_run_does_not_go_on_as_a_centered_one(tmp_path):
+    options = OPTIONS | {"start": linearize_at(MODEL.init(jax.random.key(0), X[:1])), "folder": tmp_path}
+    train(linearized(MODEL), X, Y, **options)
     with pytest.raises(ValueError, match="holds a run with other model"):
-        train(linearised(MODEL, centre=True), X, Y, **options)
+        train(linearized(MODEL, center=True), X, Y, **options)
 
 
 def doubled():
@@ -475,17 +475,17 @@ def test_the_linear_solution_is_kernel_regression(x64):
     kernel = rows @ rows.T
     inner = kernel[:60, :60] + 0.3 * np.eye(60)
     wanted = kernel[60:, :60] @ np.linalg.solve(inner, targets[:20].ravel())
-    found = linearised(MODEL, centre=True).apply(*solved, x[20:], False)[0]
+    found = linearized(MODEL, center=True).apply(*solved, x[20:], False)[0]
     np.testing.assert_allclose(found.ravel(), wanted, rtol=1e-7, atol=1e-9)
     known = linear_solution(MODEL, variables, x[:20], targets[:20], ridge=0.3, k_train_train=kernel[:60, :60])
     np.testing.assert_allclose(
-        linearised(MODEL, centre=True).apply(*known, x[20:], False)[0], found, rtol=1e-7, atol=1e-9
+        linearized(MODEL, center=True).apply(*known, x[20:], False)[0], found, rtol=1e-7, atol=1e-9
     )
 
 
-def test_training_the_linearised_network_ends_at_the_solution(x64):
+def test_training_the_linearized_network_ends_at_the_solution(x64):
     variables, x, targets = doubled()
-    model = linearised(MODEL, centre=True)
+    model = linearized(MODEL, center=True)
     solved = linear_solution(MODEL, variables, x[:3], targets[:3], ridge=0)
 
     def squared(outputs, labels):
@@ -493,7 +493,7 @@ def test_training_the_linearised_network_ends_at_the_solution(x64):
         return 0.5 * ((outputs - jnp.asarray(targets)[labels]) ** 2).sum(axis=1)
 
     run = train(
-        model, x[:3], np.arange(3), start=linearise_at(variables), epochs=20_000, record=[],
+        model, x[:3], np.arange(3), start=linearize_at(variables), epochs=20_000, record=[],
         loss=squared, optimizer=optax.sgd(0.1, momentum=0.9), key=jax.random.key(0), batch_size=3,
     )  # fmt: skip
     wanted, found = (model.apply(*v, x, False)[0] for v in (solved, run.variables))
@@ -504,7 +504,7 @@ def test_features_add_up_to_the_solution(x64):
     variables, x, targets = doubled()
     values, features = linear_features(MODEL, variables, x[:5], targets[:5], top=15)
     solved = linear_solution(MODEL, variables, x[:5], targets[:5], ridge=0)
-    model = linearised(MODEL, centre=True)
+    model = linearized(MODEL, center=True)
     parts = [np.asarray(model.apply(*feature, x, False)[0]) for feature in features]
     np.testing.assert_allclose(sum(parts), model.apply(*solved, x, False)[0], rtol=1e-6, atol=1e-8)
     # One feature on its own training inputs is the projection of the targets on its eigenvector.

@@ -24,7 +24,7 @@ def test_a_linear_model_follows_the_discrete_closed_form():
     # w_s = Σ_{i<s} η (I − η XᵀX)ⁱ XᵀY for a linear model started at zero.
     rate, record = 0.02, [0, 1, 7, 40]
     outputs = gradient_descent(
-        linear, jnp.zeros((4, 2)), X, Y, Z, learning_rate=rate, record=record, centre=False
+        linear, jnp.zeros((4, 2)), X, Y, Z, learning_rate=rate, record=record, center=False
     )
     for s, output in zip(record, outputs, strict=True):
         w = sum((np.linalg.matrix_power(np.eye(4) - rate * X.T @ X, i) for i in range(s)), np.zeros((4, 4)))
@@ -32,7 +32,7 @@ def test_a_linear_model_follows_the_discrete_closed_form():
 
 
 @pytest.mark.usefixtures("x64")
-def test_centring_starts_at_zero_and_forgets_the_initial_function():
+def test_centering_starts_at_zero_and_forgets_the_initial_function():
     rng = np.random.default_rng(1)
     start = jnp.asarray(rng.normal(size=(4, 2)))
     options = {"learning_rate": 0.02, "record": [0, 5]}
@@ -152,17 +152,17 @@ def test_training_to_a_residual_is_nesterovs_descent(momentum, scale):
 
 
 @pytest.mark.usefixtures("x64")
-def test_centred_training_forgets_the_initial_function_and_the_other_keeps_it():
+def test_centered_training_forgets_the_initial_function_and_the_other_keeps_it():
     rng = np.random.default_rng(2)
     x, y, w = rng.normal(size=(5, 9)), rng.normal(size=(5, 1)), rng.normal(size=(9, 1))
     rate = 0.9 / np.linalg.eigvalsh(x @ x.T).max()
-    centred, plain = (
-        train_to_residual(linear, w, x, y, learning_rate=rate, residuals=(1e-8,), centre=centre)[0]
-        for centre in (True, False)
+    centered, plain = (
+        train_to_residual(linear, w, x, y, learning_rate=rate, residuals=(1e-8,), center=center)[0]
+        for center in (True, False)
     )
     z = rng.normal(size=(4, 9))
     least_norm = np.linalg.pinv(x)
-    np.testing.assert_allclose(centred.predict(z), z @ least_norm @ y, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(centered.predict(z), z @ least_norm @ y, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(plain.predict(z), z @ (w + least_norm @ (y - x @ w)), rtol=1e-5, atol=1e-7)
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 COMMAND = ("build", ".", "-W", "-n", "--keep-going")
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 PAGE = re.compile(r"([^/\s]+)\.md: (Execut(?:ing|ed) notebook.*?)(?: \[mystnb\])?$")
 LOUD = re.compile(r"WARNING: |ERROR: |CRITICAL: |Exception|Traceback|returns a non-zero exit code")
 
@@ -36,7 +36,7 @@ def page_inputs(root: Path = ROOT) -> str:
 
 def worth_showing(line: str) -> str:
     """Return what to print of one line of the log: progress of the pages, and anything that is wrong."""
-    line = COLOUR.sub("", line.rstrip())
+    line = COLOR.sub("", line.rstrip())
     if match := PAGE.search(line):
         return f"    {match[1]}: {match[2].lower()}"
     return line.replace(f"{ROOT}/", "") if LOUD.search(line) else ""
@@ -62,8 +62,8 @@ def build(*extra: str) -> int:
 def explain() -> None:
     """After a failure print the tracebacks of the cells that failed, and where the log is."""
     for report in sorted((HTML / "reports").rglob("*.err.log")):
-        print(f"\n--- {report.relative_to(ROOT)}\n{COLOUR.sub('', report.read_text('utf8')).strip()}")
-    last = COLOUR.sub("", (BUILD / "build.log").read_text("utf8")).strip().splitlines()[-5:]
+        print(f"\n--- {report.relative_to(ROOT)}\n{COLOR.sub('', report.read_text('utf8')).strip()}")
+    last = COLOR.sub("", (BUILD / "build.log").read_text("utf8")).strip().splitlines()[-5:]
     print("\nThe log ends with:", *last, sep="\n    ")
     print("\nThe book was not built cleanly: see above, or _build/build.log")
 
@@ -81,7 +81,7 @@ def main() -> int:
         explain()
         return 1
     mark.write_text(now, "utf8")
-    log = COLOUR.sub("", (BUILD / "build.log").read_text("utf8"))
+    log = COLOR.sub("", (BUILD / "build.log").read_text("utf8"))
     print(log[log.index("\nRun times of") :].split("\nbuild ")[0].rstrip() if "\nRun times of" in log else "")
     print(f"\nBuilt in {time.time() - started:.0f} s. Open {HTML / 'index.html'} or run: make serve")
     return 0

@@ -43,7 +43,7 @@ def check_page(browser: Browser, path: Path, *, theme: str = "light", axe: Path 
     """Return what is wrong on a page in one theme: remote requests, console errors, axe-core's violations."""
     script = axe or AXE.target / AXE.proof
     with visit(browser, path, theme=theme) as (page, problems):
-        # The theme's colours fade in; axe must measure the final ones.
+        # The theme's colors fade in; axe must measure the final ones.
         page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
         shown = page.evaluate("() => document.documentElement.dataset.theme")
         if shown not in (theme, None):

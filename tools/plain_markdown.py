@@ -117,7 +117,7 @@ def headline(part: Block, book: Book) -> str:
 
 
 def number_of(part: Block, book: Book) -> str:
-    """Return the number of a labelled directive; one without a label is never referred to."""
+    """Return the number of a labeled directive; one without a label is never referred to."""
     target = book.targets.get(part.options.get("label") or part.options.get("name") or "")
     return target.number if target else ""
 

@@ -28,8 +28,8 @@ def box(ball: Ball, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for first in range(0, len(x), size):
         some = slice(first, first + size)
         wide = _wide(x[some])
-        least[some] = _rounded_towards(x[some], np.maximum(wide - eps, low), eps)
-        largest[some] = _rounded_towards(x[some], np.minimum(wide + eps, high), eps)
+        least[some] = _rounded_toward(x[some], np.maximum(wide - eps, low), eps)
+        largest[some] = _rounded_toward(x[some], np.minimum(wide + eps, high), eps)
     return least, largest
 
 
@@ -40,7 +40,7 @@ def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
         length = np.sqrt((delta**2).sum(axis=_pixels(x), keepdims=True))
         delta *= np.minimum(1, ball.eps / np.maximum(length, np.finfo(x.dtype).tiny))
     low, high = box(ball, x)
-    return np.clip(_rounded_towards(x, _wide(x) + delta, np.abs(delta)), low, high)
+    return np.clip(_rounded_toward(x, _wide(x) + delta, np.abs(delta)), low, high)
 
 
 def start(norm: str, eps: Any, keys: jax.Array, x: Any, low: Any, high: Any) -> Any:
@@ -81,7 +81,7 @@ def _wide(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
 
 
-def _rounded_towards(x: np.ndarray, wide: np.ndarray, most: Any) -> np.ndarray:
+def _rounded_toward(x: np.ndarray, wide: np.ndarray, most: Any) -> np.ndarray:
     """The nearest numbers of x's type that are no farther from x than these, nor than `most`."""
     near = wide.astype(x.dtype)
     moved = np.abs(_wide(near) - _wide(x))

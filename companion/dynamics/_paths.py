@@ -119,7 +119,7 @@ def polar(
 
 
 def velocity(path: KernelSequence, times: Float[Any, " t"]) -> Float[np.ndarray, " t-1"]:
-    """d(K_t, K_{t+Δ}) / Δ between neighbours: how fast the kernel turns, per epoch.
+    """d(K_t, K_{t+Δ}) / Δ between neighbors: how fast the kernel turns, per epoch.
 
     Args:
         path: as for `inner_products`.

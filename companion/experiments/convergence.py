@@ -2,7 +2,7 @@
 
 Measured on real digits: the empirical kernel at initialization against the analytic one, and the outputs
 of a trained network against f_t of kernel regression. The second distance has two parts, measured too: from
-f_t to the flow of the network's own frozen kernel (its linearisation), and from there to the network, whose
+f_t to the flow of the network's own frozen kernel (its linearization), and from there to the network, whose
 kernel moves. Theory expects each to fall as width^(−1/2): Jacot et al. (2018), arXiv 1806.07572; Lee et al.
 (2019), arXiv 1902.06720.
 """
@@ -72,8 +72,8 @@ def run(config: Config, *, progress: bool = False) -> dict[str, np.ndarray]:
         Arrays: `widths` (w,), `kernel_error` (seeds, w), relative in Frobenius norm; `kernel` (n, n), the
         analytic one; `kernels` (w, n, n), the empirical ones of seed 0; `labels` (n,), ascending;
         `trained_widths` (v,); `times` (r,), of the gradient flow; and, as root mean squares over the test
-        digits, `deviation` (seeds, v, r) from trained networks to f_t, `frozen` from their linearisations
-        to f_t, `moved` from trained networks to their linearisations, and `size` (r,) of f_t itself.
+        digits, `deviation` (seeds, v, r) from trained networks to f_t, `frozen` from their linearizations
+        to f_t, `moved` from trained networks to their linearizations, and `size` (r,) of f_t itself.
     """
     return _at_initialization(config, progress) | _trained(config, progress)
 
@@ -120,10 +120,10 @@ def _trained(config: Config, progress: bool) -> dict[str, np.ndarray]:
             )
             own = regression.fit(empirical_ntk(network.apply, start, x), targets=y)
             own_cross = empirical_ntk(network.apply, start, z, x)
-            linearised = np.stack([own.at(t).from_kernel(own_cross) for t in times])
+            linearized = np.stack([own.at(t).from_kernel(own_cross) for t in times])
             deviation[seed, column] = _rms(outputs - expected)
-            frozen[seed, column] = _rms(linearised - expected)
-            moved[seed, column] = _rms(outputs - linearised)
+            frozen[seed, column] = _rms(linearized - expected)
+            moved[seed, column] = _rms(outputs - linearized)
     return {
         "trained_widths": np.array(config.trained_widths),
         "times": times,

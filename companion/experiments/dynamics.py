@@ -283,7 +283,7 @@ def _frozen(
     All paths have one kernel at the start, which may be skipped.
     """
     model = model_of(case, len(images.classes))
-    frozen = networks.linearised(model, centre=True)
+    frozen = networks.linearized(model, center=True)
     threat = Threat("linf", case.eps)
     test = training_attack(threat, steps=2 * case.steps)
     targets = data.targets(images.y_train, len(images.classes))[: case.n_solve]
@@ -304,7 +304,7 @@ def _frozen(
                 key=jax.random.key(seed),
                 batch_size=case.batch_size,
                 attack=training_attack(threat, steps=case.steps) if j else None,
-                start=networks.linearise_at(variables),
+                start=networks.linearize_at(variables),
                 record=[case.linear_epochs],
                 x_test=images.x_test[: case.n_watch],
                 labels_test=images.y_test[: case.n_watch],

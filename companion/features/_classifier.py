@@ -62,8 +62,8 @@ def exciting(
     Args:
         f: kernel regression, from `regression.fit`.
         mode: which feature.
-        threat: how far from the start: an ε of half the pixels' range from mid-grey leaves all images.
-        start: inputs (m, ...), such as one grey image, `np.full((1, 32, 32, 3), 0.5, np.float32)`.
+        threat: how far from the start: an ε of half the pixels' range from mid-gray leaves all images.
+        start: inputs (m, ...), such as one gray image, `np.full((1, 32, 32, 3), 0.5, np.float32)`.
         label: the class that it shall say.
         steps: of the ascent.
         loss: as for `attacks.pgd`.

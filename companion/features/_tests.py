@@ -82,7 +82,7 @@ def correlation(
 
     Args:
         outputs: f⁽ⁱ⁾(x), from `outputs`.
-        targets: y of the same inputs, as for regression (`data.targets`): ±1, or centred one-hot.
+        targets: y of the same inputs, as for regression (`data.targets`): ±1, or centered one-hot.
         level: coverage of the intervals.
 
     Returns:
@@ -106,7 +106,7 @@ def correlation(
     length = np.linalg.norm(c, axis=1, keepdims=True)
     c = np.divide(c, length, out=np.zeros_like(c), where=length > 0)
     phi, wanted = np.einsum("mqk,qk->mq", f, c), y @ c.T
-    phi, wanted = _centred(phi), _centred(wanted)
+    phi, wanted = _centered(phi), _centered(wanted)
     scale = np.sqrt((phi**2).sum(axis=0) * (wanted**2).sum(axis=0))
     r = np.divide((phi * wanted).sum(axis=0), scale, out=np.zeros(len(c)), where=scale > 0).clip(-1, 1)
     m, z = len(f), scipy.stats.norm.isf((1 - _level(level)) / 2)
@@ -143,11 +143,11 @@ def holm(p: Float[Any, " q"]) -> Float[np.ndarray, " q"]:
     return adjusted
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
+def _centered(values: np.ndarray) -> np.ndarray:
     """Columns less their means; exactly zero where they vary by rounding only."""
-    centred = values - values.mean(axis=0)
+    centered = values - values.mean(axis=0)
     rounding = 8 * np.finfo(float).eps * np.abs(values).max(axis=0)
-    return np.where(np.abs(centred).max(axis=0) > rounding, centred, 0.0)
+    return np.where(np.abs(centered).max(axis=0) > rounding, centered, 0.0)
 
 
 def _booleans(correct: Any) -> np.ndarray:

@@ -51,7 +51,7 @@ class Frame:
 
 
 def render(figure: Figure, *, dpi: int, colors: int) -> tuple[bytes, tuple[int, int]]:
-    """Draw a figure to a PNG with at most `colors` colours.
+    """Draw a figure to a PNG with at most `colors` colors.
 
     The whole figure is drawn, on white, whatever `savefig.bbox` says: a tight box would change the
     size from frame to frame.
@@ -72,7 +72,7 @@ def render(figure: Figure, *, dpi: int, colors: int) -> tuple[bytes, tuple[int, 
     paper = Image.new("RGBA", picture.size, "white")
     opaque = Image.alpha_composite(paper, picture).convert("RGB")
     # Of Pillow's methods this one is nearest to the original and smallest on plots. No dithering: on flat
-    # colours it only adds noise, which neither reads nor compresses well.
+    # colors it only adds noise, which neither reads nor compresses well.
     palette = opaque.quantize(colors, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     out = io.BytesIO()
     palette.save(out, format="PNG", optimize=True)

@@ -1,7 +1,7 @@
 """Networks for adversarial training, in the standard parameterization: Flax modules behind one interface.
 
 A `Model` is a pair of functions, `init` and `apply`, that keeps what is trained (`params`) apart from what
-is only carried along (`state`, such as running statistics of batch normalization). `linearised` turns any
+is only carried along (`state`, such as running statistics of batch normalization). `linearized` turns any
 model into its first-order Taylor polynomial, which trains and is attacked as every other. Networks in the
 NTK parameterization, which have an infinite-width kernel, are in `companion.architectures`. Chapter 4 uses
 all.
@@ -15,8 +15,8 @@ from companion.networks._models import (
     cnn,
     evaluation,
     from_flax,
-    linearise_at,
-    linearised,
+    linearize_at,
+    linearized,
     mlp,
     predict_fn,
     resnet,
@@ -36,8 +36,8 @@ __all__ = [
     "from_apply",
     "from_architecture",
     "from_flax",
-    "linearise_at",
-    "linearised",
+    "linearize_at",
+    "linearized",
     "mlp",
     "predict_fn",
     "resnet",

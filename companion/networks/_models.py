@@ -207,46 +207,46 @@ def predict_fn(model: Model, variables: tuple[Any, Any]) -> Partial:
 
 
 @functools.lru_cache
-def linearised(model: Model, *, centre: bool = False) -> Model:
+def linearized(model: Model, *, center: bool = False) -> Model:
     """The first-order Taylor polynomial of a network in its parameters, as a model of its own.
 
-    f_lin(x; δ) = f(x; θ) + ⟨∂_θ f(x; θ), δ⟩; centred, the second term alone. Gradient descent on δ is kernel
+    f_lin(x; δ) = f(x; θ) + ⟨∂_θ f(x; θ), δ⟩; centered, the second term alone. Gradient descent on δ is kernel
     regression with the kernel Θ̂ at θ, which does not move, without ever forming that kernel.
 
     Args:
-        model: any model. It is linearised in evaluation mode: running statistics stay as they are.
-        centre: whether f(x; θ) is left out, so that the function starts at 0 and all it learns is the
+        model: any model. It is linearized in evaluation mode: running statistics stay as they are.
+        center: whether f(x; θ) is left out, so that the function starts at 0 and all it learns is the
             kernel's.
 
     Returns:
-        A model whose params are δ and whose state is (θ, the model's own state): see `linearise_at`. Its
-        `init` linearises at a fresh initialization.
+        A model whose params are δ and whose state is (θ, the model's own state): see `linearize_at`. Its
+        `init` linearizes at a fresh initialization.
 
     Cost: about two forward passes for one, by forward-mode differentiation.
-    Source: Lee et al. (2019), arXiv 1902.06720, equation 5; centred as in Loo et al. (2022), arXiv
+    Source: Lee et al. (2019), arXiv 1902.06720, equation 5; centered as in Loo et al. (2022), arXiv
     2210.12030.
 
     >>> square = Model("square", lambda key, x: (jnp.ones(()), {}), lambda p, s, x, _: (p**2 * x, s))
-    >>> delta, state = linearise_at((jnp.array(3.0), {}))
-    >>> linearised(square).apply(delta + 1, state, jnp.ones((1, 1)), True)[0].item()
+    >>> delta, state = linearize_at((jnp.array(3.0), {}))
+    >>> linearized(square).apply(delta + 1, state, jnp.ones((1, 1)), True)[0].item()
     15.0
     """
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
-        return linearise_at(model.init(key, x))
+        return linearize_at(model.init(key, x))
 
     def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
         del training
         with double(params, state, x):
             point, own = jax.lax.stop_gradient(state)
             outputs, change = jax.jvp(lambda p: model.apply(p, own, x, False)[0], (point,), (params,))
-            return change if centre else outputs + change, state
+            return change if center else outputs + change, state
 
-    return Model(f"{'centred' if centre else 'linearised'} {model.name}", init, apply)
+    return Model(f"{'centered' if center else 'linearized'} {model.name}", init, apply)
 
 
-def linearise_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Variables with which `linearised(model)` starts from these variables of the model: δ = 0."""
+def linearize_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Variables with which `linearized(model)` starts from these variables of the model: δ = 0."""
     with double(variables):
         return jax.tree.map(jnp.zeros_like, variables[0]), variables
 

@@ -1,4 +1,4 @@
-"""The book's figures: one style, one fixed colour per concept, one call per idea.
+"""The book's figures: one style, one fixed color per concept, one call per idea.
 
 Every function takes the axes, draws, and returns them; none shows anything. `use_style` is the only
 one that changes matplotlib's settings, and only when a chapter calls it.

@@ -1,4 +1,4 @@
-"""One style, one colour for each concept, and the drawing of bands, intervals, spectra and power laws."""
+"""One style, one color for each concept, and the drawing of bands, intervals, spectra and power laws."""
 
 import sys
 from typing import Any, Literal
@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     raise missing("matplotlib", "plots") from error
 
 # Chosen by search: every pair stays 26 apart in CIELAB for normal sight, protanopia and deuteranopia, and
-# every colour has a contrast of 3 : 1 or more on white (tests/test_plots.py measures both).
+# every color has a contrast of 3 : 1 or more on white (tests/test_plots.py measures both).
 COLORS = {
     "clean": "#5d7bef",
     "adversarial": "#b32a19",
@@ -27,14 +27,14 @@ COLORS = {
     "kernel": "#111111",
     "chance": "#757575",
 }
-"""One colour per concept. `kernel` is infinite width and theory, `network` finite width, `chance` any
-reference line. Every function takes such a name, or any colour that matplotlib knows, as `color`."""
+"""One color per concept. `kernel` is infinite width and theory, `network` finite width, `chance` any
+reference line. Every function takes such a name, or any color that matplotlib knows, as `color`."""
 
 WIDTH = 6.5  # inches: the one column width
 
 
 def use_style() -> None:
-    """Set matplotlib for a chapter: column width, fonts, grid, colours, and SVG figures in notebooks.
+    """Set matplotlib for a chapter: column width, fonts, grid, colors, and SVG figures in notebooks.
 
     The same code gives the same SVG bytes on every run.
     """
@@ -86,7 +86,7 @@ def band(
         x: places, shape (m,).
         samples: one row per seed, shape (seeds, m).
         label: name in the legend.
-        color: a concept of `COLORS` or a colour.
+        color: a concept of `COLORS` or a color.
         kind: "quantile": median, and the 10th to 90th percentile; "minmax": median, least and greatest;
             "ci": mean and its 95 % Student interval, which needs two seeds or more.
         line: further settings of the line, such as `linestyle` or `marker`.
@@ -135,7 +135,7 @@ def interval(
         low: lower ends of the intervals.
         high: upper ends of the intervals.
         label: name in the legend.
-        color: a concept of `COLORS` or a colour.
+        color: a concept of `COLORS` or a color.
         line: further settings, such as `linestyle` or `marker`.
 
     Returns:
@@ -163,7 +163,7 @@ def spectrum(ax: Axes, eigenvalues: Real[Any, " n"], *, label: str, color: str, 
         ax: where to draw.
         eigenvalues: descending, shape (n,); entry 0 is drawn as number 1.
         label: name in the legend.
-        color: a concept of `COLORS` or a colour.
+        color: a concept of `COLORS` or a color.
         line: further settings of the line.
 
     Returns:
@@ -203,7 +203,7 @@ def power_law(
         y: values, positive, shape (m,).
         exponent: a, such as −0.5 for a rate that theory predicts.
         label: what the line is, before the exponent.
-        color: a concept of `COLORS` or a colour.
+        color: a concept of `COLORS` or a color.
         line: further settings of the line.
 
     Returns:
@@ -237,9 +237,9 @@ def power_law(
 
 
 def _color(name: str) -> str:
-    """Return a concept's colour, or any colour that matplotlib knows."""
+    """Return a concept's color, or any color that matplotlib knows."""
     if name not in COLORS and not mpl.colors.is_color_like(name):
-        raise ValueError(f"color: got {name!r}; want one of {sorted(COLORS)} or a colour of matplotlib's")
+        raise ValueError(f"color: got {name!r}; want one of {sorted(COLORS)} or a color of matplotlib's")
     return COLORS.get(name, name)
 
 

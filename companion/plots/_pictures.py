@@ -26,16 +26,16 @@ def heatmap(
     symmetric: bool = False,
     limit: float | None = None,
 ) -> Axes:
-    """Draw a matrix in colour, with its colour bar and lines between classes.
+    """Draw a matrix in color, with its color bar and lines between classes.
 
     Args:
         ax: where to draw.
         matrix: shape (n, m), such as a Gram matrix with its rows sorted by class.
-        label: what the colour means, beside the bar.
+        label: what the color means, beside the bar.
         boundaries: rows (and columns) at which a new class begins, ascending, in 1 ... n − 1.
         names: the classes' names, one more than `boundaries`.
         symmetric: a diverging map that is white at zero, for values of both signs.
-        limit: the largest value of the colour scale (±limit if symmetric; else the scale begins at 0);
+        limit: the largest value of the color scale (±limit if symmetric; else the scale begins at 0);
             the data's ends where absent. Give one limit to pictures that are compared.
 
     Returns:
@@ -63,15 +63,15 @@ def heatmap(
         drawn = ax.imshow(matrix, cmap="viridis", interpolation="nearest", **ends)
     for edge in edges:
         for line in (ax.axhline, ax.axvline):
-            # White on black: seen on every colour of either map.
+            # White on black: seen on every color of either map.
             line(edge - 0.5, color="black", linewidth=1.6)
             line(edge - 0.5, color="white", linewidth=0.8)
     ax.grid(visible=False)
     if names is not None:
         ends = [0, *edges, min(matrix.shape)]
-        centres = [(a + b - 1) / 2 for a, b in itertools.pairwise(ends)]
-        ax.set_xticks(centres, names)
-        ax.set_yticks(centres, names)
+        centers = [(a + b - 1) / 2 for a, b in itertools.pairwise(ends)]
+        ax.set_xticks(centers, names)
+        ax.set_yticks(centers, names)
     ax.figure.colorbar(drawn, ax=ax, label=label)
     return ax
 
@@ -122,14 +122,14 @@ def signed_image(
     limit: float | None = None,
     title: str = "",
 ) -> Axes:
-    """Draw a perturbation or a gradient on a symmetric colour scale, with the scale printed below.
+    """Draw a perturbation or a gradient on a symmetric color scale, with the scale printed below.
 
-    One channel: red is up, blue is down, white is zero. Three channels: each is grey at zero.
+    One channel: red is up, blue is down, white is zero. Three channels: each is gray at zero.
 
     Args:
         ax: where to draw.
         delta: signed values, shape (h, w), (h, w, 1) or (h, w, 3).
-        limit: the value at full colour; the largest magnitude where absent. Give one limit to images
+        limit: the value at full color; the largest magnitude where absent. Give one limit to images
             that are compared.
         title: above the image.
 
@@ -149,7 +149,7 @@ def signed_image(
         flat = delta[..., 0] if delta.ndim == 3 else delta
         ax.imshow(flat, cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
     ax.grid(visible=False)
-    ax.set(xticks=[], yticks=[], title=title, xlabel=f"full colour: ±{top:.3g}")
+    ax.set(xticks=[], yticks=[], title=title, xlabel=f"full color: ±{top:.3g}")
     return ax
 
 
@@ -163,7 +163,7 @@ def finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
 
 
 def _limit(limit: float | None, values: np.ndarray) -> float:
-    """Return the end of a colour scale: the one given, or the largest magnitude (1 where all is zero)."""
+    """Return the end of a color scale: the one given, or the largest magnitude (1 where all is zero)."""
     if limit is None:
         return float(np.abs(values).max()) or 1.0
     if not 0 < limit < np.inf:

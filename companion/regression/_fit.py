@@ -42,7 +42,7 @@ def fit(
             share their compiled code; a function of your own is compiled for every one, or once for all after
             `kernels.keep_compiled`.
         x: training inputs X, (n, ...), float32 or float64; None beside a matrix.
-        targets: Y, (n, k): ±1 for two classes, centred one-hot for k classes (`data.targets`).
+        targets: Y, (n, k): ±1 for two classes, centered one-hot for k classes (`data.targets`).
         ridge: ρ, added to the diagonal, ≥ 0, in the kernel's units. `with_ridge` changes it later.
         solver: "eigh" decomposes once, for every time and ridge, and for features; "cholesky" solves for
             t = ∞ and this ridge alone, some six times faster, in a third of the memory.

@@ -1,7 +1,7 @@
-"""Training of finite networks: standard, adversarial and linearised, and in the lazy regime.
+"""Training of finite networks: standard, adversarial and linearized, and in the lazy regime.
 
 `train` runs over minibatches of any `networks.Model` with an attack in the loop, and records accuracies and
-kernels on the way; with `networks.linearised` it is training of a linearised network, whose end
+kernels on the way; with `networks.linearized` it is training of a linearized network, whose end
 `linear_solution` finds at once (chapter 4). On the
 squared loss, as kernel regression describes it, `gradient_descent` records outputs at given steps, to hold
 them against f_t (chapter 1), and `train_to_residual` gives the networks themselves, to attack them (chapter

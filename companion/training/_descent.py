@@ -24,7 +24,7 @@ def gradient_descent(
     *,
     learning_rate: float,
     record: Sequence[int],
-    centre: bool = True,
+    center: bool = True,
 ) -> Float[np.ndarray, "r m k"]:
     """Train on ½ Σ_i ‖f(x_i) − y_i‖² by full-batch gradient descent; return the outputs on a probe set.
 
@@ -40,7 +40,7 @@ def gradient_descent(
         x_probe: inputs (m, ...) on which the outputs are recorded.
         learning_rate: η > 0. Below 2/λ_max of the NTK, or training diverges.
         record: numbers of steps, increasing, from 0.
-        centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
+        center: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
 
     Returns:
         Outputs (len(record), m, k), in the parameters' precision.
@@ -50,7 +50,7 @@ def gradient_descent(
         FloatingPointError: when training diverged; the message says what to change.
 
     Cost: max(record) forward and backward passes; memory of one.
-    Source: linearised dynamics of Lee et al. (2019), arXiv 1902.06720, section 2.2.
+    Source: linearized dynamics of Lee et al. (2019), arXiv 1902.06720, section 2.2.
 
     >>> x, y = np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)
     >>> w = jnp.zeros((2, 1))
@@ -69,7 +69,7 @@ def gradient_descent(
     with double(params):
         if (shape := network("apply_fn", apply_fn, params, x)) != y.shape:
             raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
-        return _trajectory(apply_fn, params, x, y, x_probe, learning_rate, marks, centre)
+        return _trajectory(apply_fn, params, x, y, x_probe, learning_rate, marks, center)
 
 
 def _trajectory(
@@ -80,12 +80,12 @@ def _trajectory(
     x_probe: np.ndarray,
     learning_rate: float,
     marks: list[int],
-    centre: bool,
+    center: bool,
 ) -> np.ndarray:
     dtype = jnp.result_type(*jax.tree.leaves(params))
     x, y, x_probe, learning_rate = (jnp.asarray(a, dtype) for a in (x, y, x_probe, learning_rate))
     outputs, advance = _compiled(apply_fn)
-    start, offset = (outputs(params, x), outputs(params, x_probe)) if centre else (0.0, 0.0)
+    start, offset = (outputs(params, x), outputs(params, x_probe)) if center else (0.0, 0.0)
     done, trajectory, size = 0, [], 1
 
     def some(first: int, stop: int) -> None:

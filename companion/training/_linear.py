@@ -1,4 +1,4 @@
-"""Linearised networks solved instead of trained: kernel regression on the kernel that a network has now."""
+"""Linearized networks solved instead of trained: kernel regression on the kernel that a network has now."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, number
 from companion._core.compile import double_where, network
 from companion.empirical import empirical_ntk
-from companion.networks import Model, evaluation, linearise_at
+from companion.networks import Model, evaluation, linearize_at
 
 
 @double_where("variables", "x")
@@ -28,7 +28,7 @@ def linear_solution(
     ridge: float | int = 0.0,
     k_train_train: Float[Any, "m m"] | None = None,
 ) -> tuple[Any, Any]:
-    """Where training of the centred linearised network on the squared loss ends: δ = Jᵀ (Θ̂ + ρI)⁻¹ Y.
+    """Where training of the centered linearized network on the squared loss ends: δ = Jᵀ (Θ̂ + ρI)⁻¹ Y.
 
     J = ∂_θ f(X; θ) is (n·k, p) and Θ̂ = J Jᵀ the full empirical kernel at θ, so that ⟨∂_θ f(x; θ), δ⟩ is
     kernel regression, Θ̂(x, X) (Θ̂ + ρI)⁻¹ Y, as a network: evaluated and attacked at the price of two
@@ -36,7 +36,7 @@ def linear_solution(
 
     Args:
         model: the network.
-        variables: its (params, state), where it is linearised.
+        variables: its (params, state), where it is linearized.
         x: training inputs (n, ...).
         targets: Y, (n, k), such as `data.targets`.
         ridge: ρ ≥ 0, added to the diagonal, in the kernel's units as for `regression.fit`. Kernels of trained
@@ -44,7 +44,7 @@ def linear_solution(
         k_train_train: Θ̂ where it exists already, `empirical_ntk(..., reduce="full")`, (n·k, n·k).
 
     Returns:
-        Variables of `linearised(model, centre=True)`.
+        Variables of `linearized(model, center=True)`.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind, shape or range; a kernel that is singular.
@@ -52,13 +52,13 @@ def linear_solution(
     Warns with a `regression.PrecisionWarning` where rounding in the kernel may spoil the solution.
 
     Cost: one full empirical kernel and a Cholesky factorization of (n·k)² numbers in float64.
-    Source: Loo et al. (2022), arXiv 2210.12030, for the centred network; equation (2) of Lee et al. (2019).
+    Source: Loo et al. (2022), arXiv 2210.12030, for the centered network; equation (2) of Lee et al. (2019).
 
-    >>> from companion.networks import linearised, mlp
+    >>> from companion.networks import linearized, mlp
     >>> model, x = mlp(2, width=64), np.eye(3, dtype=np.float32)
     >>> y = np.array([[1, -1], [-1, 1], [1, 1]], np.float32)
     >>> solved = linear_solution(model, model.init(jax.random.key(0), x), x, y, ridge=1e-3)
-    >>> np.allclose(linearised(model, centre=True).apply(*solved, x, False)[0], y, atol=0.01)
+    >>> np.allclose(linearized(model, center=True).apply(*solved, x, False)[0], y, atol=0.01)
     True
     """
     x, targets = examples("x", x), finite("targets", np.asarray(targets))
@@ -76,7 +76,7 @@ def linear_solution(
         resolution=float(resolution),
     )
     weights = f.coefficients.reshape(targets.shape)
-    return _combination(apply_fn, variables, x, weights), linearise_at(variables)[1]
+    return _combination(apply_fn, variables, x, weights), linearize_at(variables)[1]
 
 
 @double_where("variables", "x")
@@ -88,7 +88,7 @@ def linear_features(
     *,
     top: int,
 ) -> tuple[Float[np.ndarray, " top"], list[tuple[Any, Any]]]:
-    """The first eigenfeatures of the kernel that a network has now, each as a linearised network.
+    """The first eigenfeatures of the kernel that a network has now, each as a linearized network.
 
     Θ̂ = Σ_i λ_i v_i v_iᵀ on all n·k outputs, and feature i is λ_i⁻¹ Θ̂(x, X) v_i v_iᵀ Y, with k outputs: all
     of them add up to `linear_solution` without a ridge.
@@ -101,7 +101,7 @@ def linear_features(
         top: how many features, largest eigenvalues first, 1 to n·k.
 
     Returns:
-        Eigenvalues (top,), descending, and for each feature variables of `linearised(model, centre=True)`.
+        Eigenvalues (top,), descending, and for each feature variables of `linearized(model, center=True)`.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind, shape or range; eigenvalues that are not positive.
@@ -129,7 +129,7 @@ def linear_features(
     if values[-1] <= 0:
         raise ValueError(f"top must leave out eigenvalues that are not positive, got {values[-1]:.3g}")
     scales = vectors.T @ targets.ravel().astype(float) / values
-    state = linearise_at(variables)[1]
+    state = linearize_at(variables)[1]
     features = [
         (_combination(apply_fn, variables, x, (scale * vector).reshape(targets.shape)), state)
         for scale, vector in zip(scales, vectors.T, strict=True)

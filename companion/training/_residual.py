@@ -25,7 +25,7 @@ class Trained:
 
     Attributes:
         predict: the trained function of inputs (m, ...), outputs (m, k), to evaluate, differentiate and
-            attack; without its values at initialization where training was centred.
+            attack; without its values at initialization where training was centered.
         params: its parameters.
         residual: ‖f(X) − Y‖_F / ‖Y‖_F on the training set.
         steps: gradient steps from the start.
@@ -50,7 +50,7 @@ def train_to_residual(
     max_steps: int = 100_000,
     batch_size: int | None = None,
     key: Any = None,
-    centre: bool = True,
+    center: bool = True,
     scale: float = 1.0,
     progress: bool = False,
 ) -> list[Trained]:
@@ -72,7 +72,7 @@ def train_to_residual(
         max_steps: gradient steps after which training that has not reached a level is an error.
         batch_size: examples of a step, drawn without repetition within an epoch; None: all of them.
         key: a JAX random key for the minibatches; needed with `batch_size`.
-        centre: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
+        center: train f(x; θ) − f(x; θ₀), which starts at zero as the kernel predictor does.
         scale: s, train s · f. Small s makes the same network learn features: it has to move far to fit.
             Large s keeps it lazy (Chizat et al. 2019).
         progress: show a tqdm bar over levels.
@@ -115,8 +115,8 @@ def train_to_residual(
         scaled = _scaled(apply_fn)
         function = Partial(scaled, scale)
         with jax.default_matmul_precision("highest"):  # as `_train`, of whose outputs it is taken off
-            offset = function(params, x) if centre else jnp.zeros_like(y)
-        start = Partial(scaled, scale, params) if centre else None
+            offset = function(params, x) if center else jnp.zeros_like(y)
+        start = Partial(scaled, scale, params) if center else None
         targets, momentum = y + offset, jnp.asarray(momentum, dtype)
         options = (function, x, targets, jnp.linalg.norm(y), rate, momentum, key if size < len(x) else None)
         state, found = _start(params, targets.dtype, full=size == len(x)), []

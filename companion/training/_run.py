@@ -60,7 +60,7 @@ def train(
     continued, gives the same bits on a device that computes deterministically.
 
     Args:
-        model: the network: see `companion.networks`, also for training linearised ones.
+        model: the network: see `companion.networks`, also for training linearized ones.
         x: training inputs (n, ...).
         labels: classes (n,).
         epochs: passes over the data, ≥ 0. Each is n // batch_size minibatches in an order of its own; what is
