@@ -43,7 +43,7 @@ def sizes(epochs: Any, batch_size: Any, n: int) -> tuple[int, int]:
     return epochs, batch_size
 
 
-def labelled(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def labeled(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and as many labels."""
     x = examples(name, x)
     return x, class_labels(labels_name, labels, len(x))
@@ -52,7 +52,7 @@ def labelled(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarr
 def test_data(x: Any, labels: Any, attack: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """Test inputs and their labels, where there are some."""
     if x is not None:
-        return labelled("x_test", x, "labels_test", labels)
+        return labeled("x_test", x, "labels_test", labels)
     if attack is not None:
         raise ValueError("test_attack needs x_test and labels_test")
     return None

@@ -116,7 +116,7 @@ def train(
     """
     checks.kinds(model, optimizer)
     random_key("key", key)
-    x, labels = checks.labelled("x", x, "labels", labels)
+    x, labels = checks.labeled("x", x, "labels", labels)
     epochs, batch_size = checks.sizes(epochs, batch_size, len(x))
     test = checks.test_data(x_test, labels_test, test_attack)
     variables = model.init(jax.random.fold_in(key, 0), jnp.asarray(x[:1])) if start is None else start
