@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from companion._core.checks import precise, random_key
-from companion._core.compile import double
+from companion._core.compile import double, is_kept, keep_compiled
 from companion.architectures import Architecture
 from companion.networks._models import Model
 from companion.networks._trees import floating
@@ -55,7 +55,8 @@ def from_apply(apply_fn: Callable[..., Any], start: Any, *, name: str | None = N
         name: its label; None: the function's name.
 
     Returns:
-        The model. Compiled code is kept for it as long as it lives.
+        The model. Compiled code is kept for it as long as it lives; for all models of one function where
+        `kernels.keep_compiled` marked that.
 
     Raises:
         TypeError: no function; parameters with a leaf that is no floating point array. The message has the
@@ -82,4 +83,6 @@ def from_apply(apply_fn: Callable[..., Any], start: Any, *, name: str | None = N
         with double(params, x):
             return apply_fn(params, jnp.asarray(x)), state
 
+    if is_kept(apply_fn):
+        keep_compiled(apply)
     return Model(getattr(apply_fn, "__name__", "network") if name is None else name, init, apply)
