@@ -157,6 +157,17 @@ def test_only_seeds_recorded_whole_count(tmp_path):
     assert (found.provenance["runs"], found.provenance["config"]["seeds"]) == ((12, 18), 2)
 
 
+def test_every_recorded_run_counts_where_seeds_need_not_be_whole(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run of toy"):
+        EXPERIMENT.recorded("full", whole=False, folder=tmp_path)
+    one = [job for job in jobs(Config()) if job.label == "size 2, normal"]
+    make(tmp_path, one)
+    found = EXPERIMENT.recorded("full", whole=False, folder=tmp_path)
+    there = np.isfinite(found.arrays["draw"]).any(axis=-1)
+    assert there.sum() == len(one) == found.provenance["runs"][0]
+    assert found.provenance["seeds"] == sorted(job.seed for job in one)
+
+
 def test_the_first_seed_comes_first_and_needs_before_what_needs_them(tmp_path):
     order = []
 

@@ -94,33 +94,36 @@ class Experiment:
             made[job] = computed(self.compute, job.config, [made[need] for need in job.needs], options)
         return self.gather(config, made)
 
-    def recorded(self, profile: str, *, folder: Any = None) -> Result:
+    def recorded(self, profile: str, *, whole: bool = True, folder: Any = None) -> Result:
         """What is recorded of a profile so far.
 
         Args:
             profile: its name.
+            whole: of a profile that has `seeds` those seeds count, from 0 on, of which every run is recorded.
+                False: every run that is recorded.
             folder: as for `results.record`.
 
         Returns:
-            The arrays of `gather`. Of a profile that has `seeds` those seeds count, from 0 on, of which every
-            run is recorded; of others an array has NaN where a run is missing. As provenance the
+            The arrays of `gather`, with NaN where a run is missing. As provenance the
             configuration, with so many seeds; the seeds; the sum of the seconds; how many of how many `runs`;
             the data sets; and commit, device, versions and date of the latest run.
 
         Raises:
-            FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
+            FileNotFoundError: no seed is complete, or no run is there; the message gives the command that
+                makes the rest.
         """
         config = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
         wanted = self.jobs(config)
-        if hasattr(config, "seeds"):
+        if whole and hasattr(config, "seeds"):
             there = [self.key(job) in records for job in wanted]
             missing = [job.seed for job, done in zip(wanted, there, strict=True) if not done]
             config = replace(config, seeds=min(missing, default=config.seeds))
         found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
         if not found:
             raise FileNotFoundError(
-                f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
+                f"no {'seed' if whole else 'run'} of {self.name}, profile {profile!r}, is recorded"
+                f"{' whole' if whole else ''}. Make what is missing with: "
                 f"python -m companion.experiments {self.name} --profile {profile}"
             )
         origins = [one.origin for one in found.values()]
