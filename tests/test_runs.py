@@ -151,21 +151,23 @@ def test_only_seeds_recorded_whole_count(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m companion\.experiments toy --profile full"):
         EXPERIMENT.recorded("full", folder=tmp_path)
     every = jobs(Config())
+    make(tmp_path, [job for job in every if job.seed < 2 and job.label == "size 2, normal"])
+    # What was never begun holds nothing up, and is not there.
+    found = EXPERIMENT.recorded("full", folder=tmp_path).arrays["draw"]
+    assert np.isfinite(found[0, 0]).all()
+    assert np.isnan(found).sum() == found.size - found[0, 0].size
+    assert found.shape == (2, 3, 2, 2)
+    make(tmp_path, [job for job in every if job.seed == 2 and job.label == "size 3, uniform"])
+    found = EXPERIMENT.recorded("full", complete=False, folder=tmp_path).arrays["draw"]
+    assert found.shape == (2, 3, 3, 3)
+    assert np.isfinite(found[1, 1, 2]).all()
+    assert np.isnan(found[0, 0, 2]).all()
+    with pytest.raises(FileNotFoundError):
+        EXPERIMENT.recorded("full", folder=tmp_path)
     make(tmp_path, [job for job in every if job.seed < 2 or job.label == "size 2, normal"])
     found = EXPERIMENT.recorded("full", folder=tmp_path)
     assert found.arrays["draw"].shape == (2, 3, 2, 3)
     assert (found.provenance["runs"], found.provenance["config"]["seeds"]) == ((12, 18), 2)
-
-
-def test_every_recorded_run_counts_where_seeds_need_not_be_whole(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run of toy"):
-        EXPERIMENT.recorded("full", whole=False, folder=tmp_path)
-    one = [job for job in jobs(Config()) if job.label == "size 2, normal"]
-    make(tmp_path, one)
-    found = EXPERIMENT.recorded("full", whole=False, folder=tmp_path)
-    there = np.isfinite(found.arrays["draw"]).any(axis=-1)
-    assert there.sum() == len(one) == found.provenance["runs"][0]
-    assert found.provenance["seeds"] == sorted(job.seed for job in one)
 
 
 def test_the_first_seed_comes_first_and_needs_before_what_needs_them(tmp_path):
@@ -303,6 +305,9 @@ def test_the_command_line_says_how_far_it_is_and_merges(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["no_such"])
     assert "there is no experiment no_such; there are attacks, " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["scale", "--profile", "huge"])
+    assert "there is no profile huge; there are full, paper, quick" in capsys.readouterr().err
 
 
 def test_seeds_of_the_command_line_may_go_beyond_the_profiles():

@@ -94,36 +94,36 @@ class Experiment:
             made[job] = computed(self.compute, job.config, [made[need] for need in job.needs], options)
         return self.gather(config, made)
 
-    def recorded(self, profile: str, *, whole: bool = True, folder: Any = None) -> Result:
+    def recorded(self, profile: str, *, complete: bool = True, folder: Any = None) -> Result:
         """What is recorded of a profile so far.
 
         Args:
             profile: its name.
-            whole: of a profile that has `seeds` those seeds count, from 0 on, of which every run is recorded.
-                False: every run that is recorded.
+            complete: of a profile that has `seeds`, whether those alone count, from 0 on, of which the runs
+                of every label that was begun are recorded; else every run that is recorded counts.
             folder: as for `results.record`.
 
         Returns:
-            The arrays of `gather`, with NaN where a run is missing. As provenance the
-            configuration, with so many seeds; the seeds; the sum of the seconds; how many of how many `runs`;
-            the data sets; and commit, device, versions and date of the latest run.
+            The arrays of `gather`, NaN where there is no run. As provenance the configuration, with so many
+            seeds; the seeds; the sum of the seconds; how many of how many `runs`; the data sets; and commit,
+            device, versions and date of the latest run.
 
         Raises:
-            FileNotFoundError: no seed is complete, or no run is there; the message gives the command that
-                makes the rest.
+            FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
         """
         config = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
         wanted = self.jobs(config)
-        if whole and hasattr(config, "seeds"):
-            there = [self.key(job) in records for job in wanted]
-            missing = [job.seed for job, done in zip(wanted, there, strict=True) if not done]
-            config = replace(config, seeds=min(missing, default=config.seeds))
+        if hasattr(config, "seeds"):
+            there = {job: self.key(job) in records for job in wanted}
+            begun = {job.label for job, done in there.items() if done}
+            missing = [job.seed for job, done in there.items() if not done and job.label in begun]
+            last = max((job.seed + 1 for job, done in there.items() if done), default=0)
+            config = replace(config, seeds=min(missing, default=last) if complete else last)
         found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
         if not found:
             raise FileNotFoundError(
-                f"no {'seed' if whole else 'run'} of {self.name}, profile {profile!r}, is recorded"
-                f"{' whole' if whole else ''}. Make what is missing with: "
+                f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
                 f"python -m companion.experiments {self.name} --profile {profile}"
             )
         origins = [one.origin for one in found.values()]

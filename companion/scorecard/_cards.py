@@ -19,25 +19,32 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-def scorecard(profile: str = "full", *, folder: Any = None) -> Mapping[str, Card]:
-    """Judge every claim by the runs that are recorded of a profile.
+def scorecard(*, folder: Any = None) -> Mapping[str, Card]:
+    """Judge every claim by the runs that are recorded.
 
     Of every comparison the seeds count that both of its sides have: a record that grows speaks at once.
 
     Args:
-        profile: "quick", "full" or "paper".
         folder: of the records, as for `results.record`.
 
     Returns:
         A card for each claim by its name, in the order of `CLAIMS`; without a record it is *not tested*.
     """
-    records = {name: _record(name, profile, folder) for name in {one.experiment for one in CLAIMS}}
-    return MappingProxyType({one.name: card(one, records[one.experiment]) for one in CLAIMS})
+    wanted = dict.fromkeys((one.experiment, profile) for one in CLAIMS for profile in one.profiles)
+    known = {pair: record for pair in wanted if (record := _record(*pair, folder))}
+    return MappingProxyType({one.name: card(one, _of(one, known)) for one in CLAIMS})
+
+
+def _of(claim: Claim, known: Mapping[tuple[str, str], Result]) -> dict[str, Result]:
+    pairs = ((profile, known.get((claim.experiment, profile))) for profile in claim.profiles)
+    return {profile: record for profile, record in pairs if record is not None}
 
 
 def _record(name: str, profile: str, folder: Any) -> Result | None:
     experiment = importlib.import_module(f"companion.experiments.{name}").EXPERIMENT
+    if profile not in experiment.profiles:
+        return None
     try:
-        return experiment.recorded(profile, whole=False, folder=folder)
+        return experiment.recorded(profile, complete=False, folder=folder)
     except FileNotFoundError:
         return None

@@ -52,7 +52,8 @@ class Claim:
         effect: what the axis of the figure shows.
         percent: whether effects are shares.
         chapter: page of the book.
-        experiment: whose records it rests on.
+        experiment: whose records it rests on,
+        profiles: and which of its profiles.
         compare: comparisons of the recorded arrays.
         scale: ours, of the recorded configuration.
         condition: under which alone it can be measured here; then it is *qualified* at best.
@@ -71,6 +72,7 @@ class Claim:
     experiment: str
     compare: Callable[[Result], Sequence[Comparison]]
     scale: Callable[[Mapping[str, Any]], Scale]
+    profiles: tuple[str, ...] = ("full",)
     condition: str = ""
 
 
@@ -82,15 +84,15 @@ class Card:
         claim: as stated.
         comparisons: those that there are.
         judgment: verdict and outcomes.
-        ours: our scale; None where no run is recorded.
-        provenance: of the record; None likewise.
+        ours: our scale, of each profile that is recorded.
+        provenances: of these records, by profile.
     """
 
     claim: Claim
     comparisons: tuple[Comparison, ...]
     judgment: Judgment
-    ours: Scale | None
-    provenance: Mapping[str, Any] | None
+    ours: Mapping[str, Scale]
+    provenances: Mapping[str, Mapping[str, Any]]
 
     def on(self, dataset: str) -> tuple[Judgment, tuple[Comparison, ...]]:
         """Verdict and comparisons of one data set; Holm's correction stays that of the whole claim."""
@@ -106,13 +108,12 @@ class Card:
         )
 
 
-def card(claim: Claim, record: Result | None) -> Card:
-    """Judge a claim by a record, or by none."""
-    if record is None:
-        return Card(claim, (), judge(()), None, None)
-    found = tuple(claim.compare(record))
-    judged = judge(found, condition=claim.condition)
-    return Card(claim, found, judged, claim.scale(record.provenance["config"]), record.provenance)
+def card(claim: Claim, records: Mapping[str, Result]) -> Card:
+    """Judge a claim by the records of its profiles that there are."""
+    found = tuple(one for record in records.values() for one in claim.compare(record))
+    origins = {profile: record.provenance for profile, record in records.items()}
+    ours = {profile: claim.scale(origin["config"]) for profile, origin in origins.items()}
+    return Card(claim, found, judge(found, condition=claim.condition), ours, origins)
 
 
 def compare(

@@ -7,7 +7,7 @@ import numpy as np
 
 from companion.experiments.catastrophic import SIGNALS
 from companion.results import Result
-from companion.scorecard._claim import Claim, Scale, compare, each, means, radius, span
+from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radius, span
 from companion.scorecard._normalization import UNREAD
 from companion.scorecard._verdicts import Comparison, detection, paired, share, strict_collapse
 
@@ -17,6 +17,11 @@ SPECTRAL = ("top share", "effective rank", "log trace")
 def network(case: Mapping[str, Any]) -> str:
     """What sets a case apart from others of its data set."""
     return f"{'residual network' if case['blocks'] else 'small CNN'}, ε = {radius(case['eps'])}"
+
+
+def calibration(config: Mapping[str, Any]) -> int:
+    """How many of the first seeds calibrate detectors: at most half of those that there are."""
+    return min(config["calibration"], config["seeds"] // 2)
 
 
 def collapses(record: Result, c: int, method: str) -> np.ndarray:
@@ -52,8 +57,8 @@ def made(record: Result) -> Iterator[Comparison]:
 def warned(record: Result) -> Iterator[Comparison]:
     """B3b: detectors on the strict collapses of seeds that they were not calibrated on."""
     config = record.provenance["config"]
-    first = config["calibration"]
-    if "alarm" not in record.arrays:
+    first = calibration(config)
+    if not first or "alarm" not in record.arrays:
         return
     for c, case in enumerate(config["cases"]):
         onsets = collapses(record, c, "fgsm")[first:]
@@ -106,13 +111,13 @@ def scale(config: Mapping[str, Any]) -> Scale:
     cases = config["cases"]
     return Scale(
         "; ".join(f"{network(one).split(',')[0]}, width {one['width']}, batch norm" for one in cases),
-        f"digits, {each(cases, 'n_train')} training images, "
+        f"{datasets(config)}, {each(cases, 'n_train')} training images, "
         f"{each(cases, 'n_test')} test images; kernel on "
         f"{each(cases, 'n_probe')}",
         f"SGD with momentum, rates {each(cases, 'rate', '{:g}')}, constant; {each(cases, 'epochs')} epochs",
         f"L∞ {each(cases, 'eps', '{:g}')}; FGSM in training, "
         f"PGD-{span([one['final'][0] for one in cases])} in the test",
-        f"{config['seeds']} of FGSM planned, the first {config['calibration']} for calibration",
+        f"n beside each effect; the first {calibration(config)} seeds calibrate detectors",
     )
 
 
@@ -123,6 +128,7 @@ def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
         "percent": False,
         "chapter": "07_catastrophic_overfitting",
         "experiment": "catastrophic",
+        "profiles": ("full", "night"),
         "scale": scale,
     }
     return Claim(name=name, title=title, quotation=quotation, **(fixed | rest))

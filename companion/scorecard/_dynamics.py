@@ -12,7 +12,7 @@ from companion.scorecard._verdicts import Comparison, equal_accuracy, paired
 
 LONG = 10_000
 """Steps of SGD from which on a run can say something of "much earlier": a quarter of the authors' 40,000."""
-RATES = (("constant rate", "standard", "pgd"), ("decayed rate", "standard decayed", "pgd decayed"))
+RATES = (("constant", "standard", "pgd"), ("decayed", "standard decayed", "pgd decayed"))
 
 
 class Case:
@@ -65,86 +65,80 @@ def _each(record: Result) -> Iterator[tuple[str, Case]]:
 
 
 def earlier(record: Result) -> Iterator[Comparison]:
-    """A5: how much of its way the kernel has left, PGD minus standard training."""
+    """A5: how much of its way the kernel has left, PGD minus standard training; and noise, as a control."""
     for dataset, case in _each(record):
-        for rate, standard, other in RATES:
+        for rate, standard, other in (*RATES, ("noise ±ε", "standard", "noise")):
             if other not in case.regimes:
                 continue
             one, two = case.remaining(other), case.remaining(standard)
-            yield from compare(
-                dataset,
-                f"{rate}, {case.steps:,} steps",
-                paired(one, two),
-                -1,
-                0.05,
-                counts=case.steps >= LONG,
-                note=means(PGD=one, standard=two),
-            )
+            counts = case.steps >= LONG and other != "noise"
+            note = means(**{other: one, standard: two})
+            where = f"{rate}, {case.steps:,} steps"
+            yield from compare(dataset, where, paired(one, two), -1, 0.05, counts=counts, note=note)
+
+
+MEASURES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "effective rank": ("rank", lambda values: values),
+    "mass outside the top 20": ("concentration", lambda values: 1 - values),
+    "effective rank, attacked": ("attacked_rank", lambda values: values),
+    "mass outside, attacked": ("attacked_concentration", lambda values: 1 - values),
+}
 
 
 def concentrated(record: Result) -> Iterator[Comparison]:
     """A6: effective rank, and mass outside the top 20, relative to standard training as accurate."""
-    measures: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-        "effective rank": ("rank", lambda values: values),
-        "mass outside the top 20": ("concentration", lambda values: 1 - values),
-    }
     for dataset, case in _each(record):
         last = len(case.times) - 1
         for rate, standard, other in RATES:
-            if other not in case.regimes:
-                continue
-            for measure, (name, read) in measures.items():
+            for measure, (name, read) in MEASURES.items():
+                if other not in case.regimes or name not in case.arrays:
+                    continue
                 base, end = (read(values) for values in case.at_equal_accuracy(name, standard, other))
                 late = read(case.of(name, standard)[:, last])
-                where = f"{measure}, {rate}"
-                yield from compare(
-                    dataset,
-                    where,
-                    paired(end / base, 1.0),
-                    -1,
-                    0.1,
-                    note=means(PGD=end, standard_at_equal_accuracy=base),
-                )
-                yield from compare(
-                    dataset,
-                    f"{where}, at the end",
-                    paired(end / late, 1.0),
-                    -1,
-                    0.1,
-                    counts=False,
-                    note=means(PGD=end, standard_at_the_end=late),
-                )
+                where = f"{measure}, {rate}, {case.steps:,} steps"
+                note = means(PGD=end, standard_as_accurate=base, standard_at_the_end=late)
+                yield from compare(dataset, where, paired(end / base, 1.0), -1, 0.1, note=note)
+                shown = {"counts": False, "note": note}
+                yield from compare(dataset, f"{where}, at the end", paired(end / late, 1.0), -1, 0.1, **shown)
 
 
 def different(record: Result) -> Iterator[Comparison]:
-    """C1a: angle between the last kernels, beyond that of two standard trainings."""
+    """C1a: angle between the last kernels, beyond that of two standard trainings; of noise, as a control."""
     for dataset, case in _each(record):
-        one, control = case.apart("standard", "pgd"), case.apart("standard", "again")
-        note = means(PGD_and_standard=one, standard_and_standard=control)
-        yield from compare(dataset, "constant rate", paired(one, control), 1, 0.05, note=note)
+        control = case.apart("standard", "again")
+        for other in (name for name in ("pgd", "noise") if name in case.regimes):
+            one = case.apart("standard", other)
+            note = means(**{f"{other} and standard": one, "standard and standard": control})
+            where = f"{'PGD' if other == 'pgd' else 'noise ±ε'}, {case.steps:,} steps"
+            gap = paired(one, control)
+            yield from compare(dataset, where, gap, 1, 0.05, counts=other == "pgd", note=note)
 
 
 def rapid(record: Result) -> Iterator[Comparison]:
     """C1b: how much less of its way PGD training's kernel has left than a steady rotation."""
     for dataset, case in _each(record):
-        for rate, _, other in RATES:
+        for rate, standard, other in RATES:
             if other in case.regimes:
                 left = case.remaining(other)
-                note = means(PGD=left, standard=case.remaining(_))
-                yield from compare(dataset, rate, paired(left, 0.5), -1, 0.1, note=note)
+                note = means(PGD=left, standard=case.remaining(standard))
+                where = f"{rate}, {case.steps:,} steps"
+                yield from compare(dataset, where, paired(left, 0.5), -1, 0.1, note=note)
 
 
 def inherited(record: Result) -> Iterator[Comparison]:
     """C2a: robust accuracy of benign training on PGD training's kernel, minus on standard training's."""
     for dataset, case in _each(record):
-        last = len(case.plan["linear"]) - 1
-        for setting, values in (
-            (f"{case.plan['linear_epochs']} epochs", case.arrays["linear"][:, :, last, 0, 1]),
-            ("closed form", case.arrays["solved"][:, :, last, 1]),
-        ):
+        last, after = len(case.plan["linear"]) - 1, f"after {case.steps:,} steps"
+        settings = {
+            f"{case.plan['linear_epochs']} epochs": case.arrays["linear"][:, :, last, 0, 1],
+            "closed form": case.arrays["solved"][:, :, last, 1],
+        }
+        if case.plan.get("curve"):
+            settings[f"{case.plan['curve'][-1]:g} epochs"] = case.arrays["curve"][:, :, 0, -1, 1]
+        for setting, values in settings.items():
             standard, other = values.T
             note = means(PGD_kernel=other, standard_kernel=standard)
-            yield from compare(dataset, setting, paired(other, standard), 1, 0.02, note=note)
+            yield from compare(dataset, f"{setting}, {after}", paired(other, standard), 1, 0.02, note=note)
 
 
 def second_phase(record: Result) -> Iterator[Comparison]:
@@ -153,7 +147,8 @@ def second_phase(record: Result) -> Iterator[Comparison]:
         last = len(case.plan["linear"]) - 1
         benign, adversarial = case.arrays["linear"][:, 1, last, :, 1].T
         note = means(adversarial=adversarial, benign=benign)
-        yield from compare(dataset, "second phase", paired(adversarial, benign), 1, 0.02, note=note)
+        where = f"{case.plan['linear_epochs']} epochs, after {case.steps:,} steps"
+        yield from compare(dataset, where, paired(adversarial, benign), 1, 0.02, note=note)
 
 
 def scale(config: Mapping[str, Any]) -> Scale:
@@ -164,7 +159,7 @@ def scale(config: Mapping[str, Any]) -> Scale:
         f"{each(cases, 'model', '{}')}, widths {each(cases, 'width')}",
         f"{datasets(config)}, {each(cases, 'n_train')} training images; kernel on "
         f"{each(cases, 'n_probe')} images",
-        f"SGD, {each(cases, 'epochs')} epochs ({span(steps)} steps), constant and decayed rate",
+        f"SGD, {each(cases, 'epochs')} epochs ({span(steps)} steps): {', '.join(config['regimes'])}",
         f"L∞ {radii(cases)}; PGD-{each(cases, 'steps')} in training",
         f"n beside each effect, of {config['seeds']} planned",
     )
@@ -188,6 +183,7 @@ _C = Scale(
 
 def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
     fixed = {"chapter": "04_kernel_dynamics", "experiment": "dynamics", "scale": scale}
+    fixed |= {"profiles": ("full", "long", "quick")}
     mine = {"source": "tsilivis2022", "theirs": _A} if name[0] == "A" else {"source": "loo2022", "theirs": _C}
     return Claim(name=name, title=title, quotation=quotation, **(fixed | mine | {"percent": False} | rest))
 

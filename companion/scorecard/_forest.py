@@ -77,15 +77,17 @@ def _sorted(pairs: Sequence[tuple[Comparison, Outcome]]) -> list[tuple[Compariso
 
 
 def _rows(ax: Axes, groups: Sequence[tuple[str, Sequence[tuple[Comparison, Outcome]]]]) -> None:
-    y, within = 0.0, ax.get_yaxis_transform()
+    y, behind = 0.0, {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    style = {"transform": ax.get_yaxis_transform(), "va": "baseline", "bbox": behind, "zorder": 1.5}
     for name, some in groups:
         y += HEADING
-        ax.text(0, y - 0.08, name, transform=within, weight="bold", va="baseline")
+        ax.text(0, y - 0.08, name, weight="bold", **style)
         for one, outcome in some:
             y += ROW
             _row(ax, one, outcome, y)
-            label = f"{one.setting} (n = {one.effect.n:,}{'' if one.unit == 'seeds' else f' {one.unit}'})"
-            ax.text(0, y - 0.12, label, transform=within, fontsize=8.5, va="baseline", color="#333333")
+            # How many images or features there are stands in the table of numbers.
+            label = f"{one.setting} (n = {one.effect.n:,})" if one.unit in ("seeds", "runs") else one.setting
+            ax.text(0, y - 0.12, label, fontsize=8.5, color="#333333", **style)
     ax.set_ylim(y + 0.14, 0)
 
 

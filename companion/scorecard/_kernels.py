@@ -8,7 +8,7 @@ import numpy as np
 from companion import features
 from companion.experiments.features import EDGES, TOPS
 from companion.results import Result
-from companion.scorecard._claim import Claim, Scale, compare, datasets, each, radius, span
+from companion.scorecard._claim import DATASETS, Claim, Scale, compare, datasets, each, radius, span
 from companion.scorecard._verdicts import Comparison, newcombe, paired, rank_correlation, share
 from companion.statistics import Estimate
 
@@ -108,15 +108,13 @@ def later(record: Result) -> Iterator[Comparison]:
         above = Estimate(clean.value - majority, clean.low - majority, clean.high - majority, 0.95, clean.n)
         where, unit = named(case, name), {"unit": "images"}
         note = f"clean {clean.value:.3f}, PGD {robust.value:.3f}, the largest class {majority:.3f}"
-        yield from compare(
-            case["dataset"], f"{where}: their sum is useful", above, 1, 0.02, note=note, **unit
-        )
+        yield from compare(case["dataset"], f"{where}: sum is useful", above, 1, 0.02, note=note, **unit)
         drop = newcombe(clean, robust)
-        yield from compare(case["dataset"], f"{where}: their sum is fragile", drop, 1, 0.1, note=note, **unit)
+        yield from compare(case["dataset"], f"{where}: sum is fragile", drop, 1, 0.1, note=note, **unit)
         hits = int((features.holm(found["p_correlation"][row, :n].astype(float))[100:] < 0.05).sum())
         one = share(hits, n - 100)
         note = f"{hits} of {n - 100:,} by correlation with the labels (Holm, 5 %)"
-        setting = f"{where}: share useful one by one"
+        setting = f"{where}: useful singly"
         yield from compare(case["dataset"], setting, one, 1, 0.01, beyond=0.01, unit="features", note=note)
 
 
@@ -178,7 +176,7 @@ def transfer_scale(config: Mapping[str, Any]) -> Scale:
     plan = config["transfers"]
     return Scale(
         f"FC-{plan['depth']} networks f(θ) − f(θ₀), widths {plan['widths'][0]:,} to {plan['widths'][-1]:,}",
-        f"CIFAR-10, a pair, n = {plan['n_train']:,}; {plan['n_test']:,} test images",
+        f"{DATASETS[plan['dataset']]}, a pair, n = {plan['n_train']:,}; {plan['n_test']:,} test images",
         f"to residuals {span(plan['residuals'], '{:g}')}, momentum {plan['momentum']:g}",
         f"L∞ {radius(plan['eps'])}, PGD-10 on the kernel",
         f"{plan['seeds']} networks a width",
@@ -187,6 +185,7 @@ def transfer_scale(config: Mapping[str, Any]) -> Scale:
 
 def _claim(name: str, title: str, quotation: str, chapter: str, experiment: str, **rest: Any) -> Claim:
     given = {"theirs": _A_KERNELS, "percent": False, "scale": kernel_scale} | rest
+    given |= {"profiles": ("full", "quick") if experiment == "attacks" else ("full",)}
     return Claim(name, title, "tsilivis2022", quotation, chapter=chapter, experiment=experiment, **given)
 
 

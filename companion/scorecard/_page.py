@@ -68,7 +68,7 @@ _MEANING: dict[Verdict, str] = {
 def _cell(one: Card, dataset: str) -> str:
     judged, some = one.on(dataset)
     if not some:
-        return '<td class="none"><span aria-label="no data"></span></td>'
+        return '<td><span class="visually-hidden">no data</span></td>'
     counted = [item for item in some if item.counts] or list(some)
     sign, verdict = SIGNS[judged.verdict], judged.verdict
     return (
@@ -153,12 +153,15 @@ def _figure(one: Card, pairs: Sequence[tuple[Comparison, Outcome]]) -> str:
     return f'<img class="forest" alt="{_text(alt)}" src="data:image/svg+xml;base64,{picture}">'
 
 
-def _scales(theirs: Scale, ours: Scale | None) -> str:
-    rows = []
-    for field in fields(Scale):
-        mine = getattr(ours, field.name) if ours else "no run is recorded yet"
-        rows.append([field.name, getattr(theirs, field.name), mine])
-    return _table(("", "theirs", "ours"), rows)
+def _scales(theirs: Scale, ours: Mapping[str, Scale]) -> str:
+    heads = ["", "theirs", *(f"ours, {profile}" for profile in ours)]
+    rows = [
+        [field.name, *(getattr(one, field.name) for one in (theirs, *ours.values()))]
+        for field in fields(Scale)
+    ]
+    return _table(
+        heads if ours else [*heads, "ours"], rows if ours else [[*row, "no run yet"] for row in rows]
+    )
 
 
 def _numbers(one: Card) -> str:
@@ -203,7 +206,11 @@ def compute(cards: Mapping[str, Card]) -> Shown:
     Returns:
         A table, one row for each experiment.
     """
-    known = {card.claim.experiment: card.provenance for card in cards.values() if card.provenance}
+    known = {
+        f"{card.claim.experiment}, {profile}": origin
+        for card in cards.values()
+        for profile, origin in card.provenances.items()
+    }
     rows, hours = [], 0.0
     for name, origin in known.items():
         done, wanted = origin["runs"]
