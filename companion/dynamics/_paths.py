@@ -119,7 +119,7 @@ def polar(
 
 
 def successive(path: KernelSequence) -> Float[np.ndarray, " s"]:
-    """d(K_t, K_{t+1}) between neighbours of a path.
+    """d(K_t, K_{t+1}) between neighbors of a path.
 
     Args:
         path: as for `inner_products`.
@@ -166,7 +166,7 @@ def angle(distance: Float[Any, "*shape"] | float) -> Float[np.ndarray, "*shape"]
 
 
 def velocity(path: KernelSequence, times: Float[Any, " t"]) -> Float[np.ndarray, " t-1"]:
-    """arccos(1 − d(K_t, K_{t+Δ})) / Δ between neighbours: by how much the kernel turns, in radians per epoch.
+    """arccos(1 − d(K_t, K_{t+Δ})) / Δ between neighbors: by how much the kernel turns, in radians per epoch.
 
     A steady rotation has one velocity, however far apart its records lie; d / Δ would grow with Δ.
 

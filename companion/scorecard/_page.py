@@ -36,7 +36,7 @@ class Shown:
 
 
 def matrix(cards: Mapping[str, Card]) -> Shown:
-    """Claims against data sets: a sign and a colour for each verdict, with how many seeds.
+    """Claims against data sets: a sign and a color for each verdict, with how many seeds.
 
     Args:
         cards: of `scorecard`.
@@ -86,7 +86,7 @@ def _amount(some: Sequence[Comparison]) -> str:
 
 
 def badge(verdict: Verdict) -> str:
-    """A verdict as a word with its sign on its colour."""
+    """A verdict as a word with its sign on its color."""
     return f'<span class="verdict {_class(verdict)}">{SIGNS[verdict]} {verdict}</span>'
 
 

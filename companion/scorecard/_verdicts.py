@@ -14,7 +14,6 @@ import numpy as np
 import scipy.stats
 
 from companion import features, statistics
-from companion._core.checks import one_of
 from companion.statistics import Estimate
 
 Verdict = Literal["reproduced", "qualified", "not reproduced", "undecided", "not tested"]
@@ -52,7 +51,8 @@ class Comparison:
     note: str = ""
 
     def __post_init__(self) -> None:
-        one_of("sign", self.sign, (1, -1, 0))
+        if self.sign not in (1, -1, 0):
+            raise ValueError(f"sign must be 1, -1 or 0, got {self.sign}")
         if self.smallest < self.beyond:
             raise ValueError(f"smallest must be at least beyond, got {self.smallest} and {self.beyond}")
         if self.sign == 0 and self.beyond != 0:
