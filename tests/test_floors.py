@@ -18,6 +18,7 @@ FLOORS = (
     {"warm_start", "catastrophic"},
     {"plots", "interactive"},
     {"experiments"},
+    {"scorecard"},
 )
 # Pages' rooms know nothing of networks and kernels: they draw numbers.
 DRAWING = {"plots", "interactive"}

@@ -1,0 +1,56 @@
+"""The scorecard: what authors claim, what is recorded here, and a verdict by rule.
+
+A *comparison* is an effect with its interval, the direction that a claim says, and the smallest effect of
+interest. `judge` makes a verdict of all that speak to a claim; `scorecard` does it for every claim from the
+runs that are recorded so far, and `matrix`, `show` and `compute` are the page What reproduces.
+"""
+
+from companion.scorecard._cards import CLAIMS, scorecard
+from companion.scorecard._claim import Card, Claim, Scale, card
+from companion.scorecard._forest import forest
+from companion.scorecard._page import COLUMNS, Shown, compute, matrix, show
+from companion.scorecard._verdicts import (
+    MARGIN,
+    SAVED,
+    VERDICTS,
+    Comparison,
+    Judgment,
+    cheaper_and_as_robust,
+    detection,
+    equal_accuracy,
+    judge,
+    newcombe,
+    outcomes,
+    paired,
+    rank_correlation,
+    strict_collapse,
+)
+
+__all__ = [
+    "CLAIMS",
+    "COLUMNS",
+    "MARGIN",
+    "SAVED",
+    "VERDICTS",
+    "Card",
+    "Claim",
+    "Comparison",
+    "Judgment",
+    "Scale",
+    "Shown",
+    "card",
+    "cheaper_and_as_robust",
+    "compute",
+    "detection",
+    "equal_accuracy",
+    "forest",
+    "judge",
+    "matrix",
+    "newcombe",
+    "outcomes",
+    "paired",
+    "rank_correlation",
+    "scorecard",
+    "show",
+    "strict_collapse",
+]

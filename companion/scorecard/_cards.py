@@ -1,0 +1,50 @@
+"""All claims, judged by what is recorded so far."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from companion.results import Result
+from companion.scorecard import _collapse, _dynamics, _kernels, _normalization, _schedules
+from companion.scorecard._claim import Card, Claim, card
+
+CLAIMS: tuple[Claim, ...] = (
+    *_kernels.CLAIMS,
+    *(one for one in _dynamics.CLAIMS if one.name[0] == "A"),
+    *_normalization.CLAIMS,
+    *_schedules.CLAIMS,
+    *_collapse.CLAIMS,
+    *(one for one in _dynamics.CLAIMS if one.name[0] == "C"),
+)
+
+
+def scorecard(*, folder: Any = None) -> Mapping[str, Card]:
+    """Judge every claim by the runs that are recorded.
+
+    Of every comparison the seeds count that both of its sides have: a record that grows speaks at once.
+
+    Args:
+        folder: of the records, as for `results.record`.
+
+    Returns:
+        A card for each claim by its name, in the order of `CLAIMS`; without a record it is *not tested*.
+    """
+    wanted = dict.fromkeys((one.experiment, profile) for one in CLAIMS for profile in one.profiles)
+    known = {pair: record for pair in wanted if (record := _record(*pair, folder))}
+    return MappingProxyType({one.name: card(one, _of(one, known)) for one in CLAIMS})
+
+
+def _of(claim: Claim, known: Mapping[tuple[str, str], Result]) -> dict[str, Result]:
+    pairs = ((profile, known.get((claim.experiment, profile))) for profile in claim.profiles)
+    return {profile: record for profile, record in pairs if record is not None}
+
+
+def _record(name: str, profile: str, folder: Any) -> Result | None:
+    experiment = importlib.import_module(f"companion.experiments.{name}").EXPERIMENT
+    if profile not in experiment.profiles:
+        return None
+    try:
+        return experiment.recorded(profile, complete=False, folder=folder)
+    except FileNotFoundError:
+        return None

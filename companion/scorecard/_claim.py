@@ -1,0 +1,164 @@
+"""A claim as data, and a claim with what was measured on it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from companion.results import Result
+from companion.scorecard._verdicts import Comparison, Judgment, combined, judge
+from companion.statistics import Estimate
+
+DATASETS = {"mnist5k": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+AUTHORS = {
+    "tsilivis2022": "Tsilivis & Kempe (2022)",
+    "li2023": "Li et al. (2023)",
+    "loo2022": "Loo et al. (2022)",
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large an experiment was; each in words.
+
+    Attributes:
+        model: networks or kernels.
+        images: data and how many.
+        training: epochs, steps, rate.
+        attack: ε and steps.
+        seeds: how many.
+    """
+
+    model: str
+    images: str
+    training: str
+    attack: str
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What authors claim, and how it is judged here.
+
+    Attributes:
+        name: such as "A5"; the parts of one claim are "B1a", "B1b".
+        title: ours.
+        source: key of `book/references.bib`.
+        quotation: the authors' words, from their abstract; empty where it has none on this.
+        reading: ours: what we take the words to mean, or why there are none.
+        rule: in words: what counts for, what against.
+        theirs: the authors' scale.
+        effect: what the axis of the figure shows.
+        percent: whether effects are shares.
+        chapter: page of the book.
+        experiment: whose records it rests on,
+        profiles: and which of its profiles.
+        compare: comparisons of the recorded arrays.
+        scale: ours, of the recorded configuration.
+        condition: under which alone it can be measured here; then it is *qualified* at best.
+    """
+
+    name: str
+    title: str
+    source: str
+    quotation: str
+    reading: str
+    rule: str
+    theirs: Scale
+    effect: str
+    percent: bool
+    chapter: str
+    experiment: str
+    compare: Callable[[Result], Sequence[Comparison]]
+    scale: Callable[[Mapping[str, Any]], Scale]
+    profiles: tuple[str, ...] = ("full",)
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A claim with what was measured on it.
+
+    Attributes:
+        claim: as stated.
+        comparisons: those that there are.
+        judgment: verdict and outcomes.
+        ours: our scale, of each profile that is recorded.
+        provenances: of these records, by profile.
+    """
+
+    claim: Claim
+    comparisons: tuple[Comparison, ...]
+    judgment: Judgment
+    ours: Mapping[str, Scale]
+    provenances: Mapping[str, Mapping[str, Any]]
+
+    def on(self, dataset: str) -> tuple[Judgment, tuple[Comparison, ...]]:
+        """Verdict and comparisons of one data set; Holm's correction stays that of the whole claim."""
+        pairs = [
+            (one, outcome)
+            for one, outcome in zip(self.comparisons, self.judgment.outcomes, strict=True)
+            if one.dataset == dataset
+        ]
+        counted = [outcome for one, outcome in pairs if one.counts]
+        verdict, reason = combined(counted, self.claim.condition)
+        return Judgment(verdict, tuple(outcome for _, outcome in pairs), reason), tuple(
+            one for one, _ in pairs
+        )
+
+
+def card(claim: Claim, records: Mapping[str, Result]) -> Card:
+    """Judge a claim by the records of its profiles that there are."""
+    found = tuple(one for record in records.values() for one in claim.compare(record))
+    origins = {profile: record.provenance for profile, record in records.items()}
+    ours = {profile: claim.scale(origin["config"]) for profile, origin in origins.items()}
+    return Card(claim, found, judge(found, condition=claim.condition), ours, origins)
+
+
+def compare(
+    dataset: str, setting: str, effect: Estimate | None, sign: int, smallest: float, **more: Any
+) -> list[Comparison]:
+    """One comparison with the data set's proper name; none without an effect."""
+    if effect is None:
+        return []
+    return [Comparison(DATASETS.get(dataset, dataset), setting, effect, sign, smallest, **more)]
+
+
+def radius(eps: float) -> str:
+    """ε as the field writes it."""
+    whole = eps * 255
+    return f"{whole:.0f}/255" if abs(whole - round(whole)) < 1e-6 else f"{eps:g}"
+
+
+def means(**values: Any) -> str:
+    """Names and means of arrays over seeds, for a note."""
+    texts = []
+    for name, array in values.items():
+        there = np.asarray(array, float)
+        there = there[np.isfinite(there)]
+        if len(there):
+            texts.append(f"{name.replace('_', ' ')} {there.mean():.3f}")
+    return ", ".join(texts)
+
+
+def span(numbers: Sequence[Any], form: str = "{:,}") -> str:
+    """The different numbers of several cases: "2,000 and 4,000"."""
+    return " and ".join(form.format(one) for one in dict.fromkeys(numbers))
+
+
+def each(cases: Sequence[Mapping[str, Any]], name: str, form: str = "{:,}") -> str:
+    """The different values of a field of the cases."""
+    return span([case[name] for case in cases], form)
+
+
+def radii(cases: Sequence[Mapping[str, Any]]) -> str:
+    """The sizes of the perturbation, in the order of the cases."""
+    return ", ".join(dict.fromkeys(radius(case["eps"]) for case in cases))
+
+
+def datasets(config: Mapping[str, Any]) -> str:
+    """The data sets of a configuration's cases."""
+    return ", ".join(
+        dict.fromkeys(DATASETS.get(case["dataset"], case["dataset"]) for case in config["cases"])
+    )

@@ -1,0 +1,151 @@
+"""Claim B1: data normalization, and the estimators of batch normalization (chapter 5)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from companion.results import Result
+from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii, span
+from companion.scorecard._verdicts import Comparison, paired
+
+INPUTS = tuple((name, "raw") for name in ("centred", "standardized", "[−1, 1]", "[0, ½]"))
+LAYERS = tuple((name, "raw") for name in ("batch norm", "layer norm", "group norm"))
+STATISTICS = tuple((name, "batch norm") for name in ("batch at test", "running in training", "frozen"))
+ESTIMATORS = (
+    ("unbiased", "batch norm"),
+    ("running unbiased", "batch norm"),
+    ("batches of 8, by image", "batches of 8"),
+)
+
+
+ONE_POSITION = tuple(
+    (f"{name}, batches of {size}", f"biased, batches of {size}")
+    for size in (4, 8)
+    for name in ("unbiased", "running unbiased")
+)
+
+
+def changed(
+    pairs: Sequence[tuple[str, str]], *, shown: Sequence[tuple[str, str]] = ()
+) -> Callable[[Result], Iterator[Comparison]]:
+    """Comparisons of robust accuracy under PGD training, each variant with its control, paired by seed.
+
+    Args:
+        pairs: variants with their controls.
+        shown: those that do not count.
+
+    Returns:
+        The comparisons of a record; at each variant's best rate where it has those.
+    """
+
+    def found(record: Result) -> Iterator[Comparison]:
+        config = record.provenance["config"]
+        names = [one["name"] for one in config["variants"]]
+        if "tuned" in record.arrays:
+            values = record.arrays["tuned"][..., 1, 0]
+        else:
+            values = record.arrays["final"][:, :, list(config["regimes"]).index("pgd"), :, 1, 0]
+        for c, case in enumerate(config["cases"]):
+            for name, control in (*pairs, *shown):
+                if {name, control} <= set(names):
+                    one, two = (np.asarray(values[c, names.index(which)], float) for which in (name, control))
+                    more = {"counts": (name, control) in pairs, "note": means(**{name: one, control: two})}
+                    yield from compare(
+                        case["dataset"], f"{name} − {control}", paired(one, two), 0, 0.02, **more
+                    )
+
+    return found
+
+
+def scale(config: Mapping[str, Any]) -> Scale:
+    """Ours."""
+    cases = config["cases"]
+    rates = f"rates {each(cases, 'rate', '{:g}')}, not tuned"
+    if config.get("rates"):
+        rates = f"rates of each variant chosen on validation images from {span(config['rates'], '{:g}')}"
+    return Scale(
+        f"{span([one.get('model', 'small CNN') for one in cases], '{}')}, width {each(cases, 'width')}",
+        f"{datasets(config)}, {each(cases, 'n_train')} training images, {each(cases, 'n_test')} test images",
+        f"SGD with momentum, {rates}; "
+        f"{each(cases, 'epochs')} epochs in batches of {each(cases, 'batch_size')}",
+        f"L∞ {radii(cases)}; PGD-{each(cases, 'steps')} in "
+        f"training, PGD-{span([one['final'][0] for one in cases])} in the test",
+        f"n beside each effect, of {config['seeds']} planned",
+    )
+
+
+UNREAD = Scale(*["could not be read"] * 5)
+_RULE = (
+    "Effect: robust accuracy minus that of the control, either way, paired by seed. Against: the interval "
+    "lies within ±.02."
+)
+
+
+def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
+    fixed = {
+        "source": "li2023",
+        "theirs": UNREAD,
+        "percent": False,
+        "chapter": "05_normalization",
+        "experiment": "normalization",
+        "scale": scale,
+        "effect": "robust accuracy, variant − control",
+    }
+    return Claim(name=name, title=title, quotation=quotation, **(fixed | rest))
+
+
+_READING = (
+    "That inputs on another scale end with another robust accuracy, ε being the same in pixel units. The "
+    "abstract says no more."
+)
+CLAIMS = (
+    _claim(
+        "B1a",
+        "Data normalization changes adversarial training, at one rate",
+        "we disclose the impact of data normalization on AT",
+        reading=_READING,
+        rule=_RULE,
+        compare=changed(INPUTS),
+        condition="at one learning rate for all, which a variant's scale changes",
+    ),
+    _claim(
+        "B1b",
+        "And at each variant's best rate",
+        "the impact of data normalization on AT",
+        reading=f"{_READING} Here each variant has the rate that is most robust on validation images.",
+        rule=f"{_RULE} Normalizing layers are shown only.",
+        compare=changed(INPUTS, shown=LAYERS),
+        profiles=("tuned",),
+    ),
+    _claim(
+        "B1c",
+        "Unbiased estimators in batch norm matter",
+        "the importance of unbiased estimators in batch normalization layers",
+        reading="The variance of a batch divided by one less. Behind a convolution a batch has thousands of "
+        "positions, so the two estimators differ by less than a part in a thousand and cannot matter by "
+        "construction. With one position a channel and batches of 4 or 8 they can.",
+        rule=f"{_RULE} Convolutional networks are shown only.",
+        compare=changed(ONE_POSITION, shown=ESTIMATORS),
+        profiles=("full", "estimators"),
+    ),
+    _claim(
+        "B1d",
+        "Whose statistics batch norm uses matters",
+        "",
+        reading="The abstract does not say it. Ours, as the question next to theirs: the batch's own "
+        "statistics or running ones, in training and at test.",
+        rule=_RULE,
+        compare=changed(STATISTICS),
+        condition="at one learning rate for all",
+    ),
+    _claim(
+        "B1e",
+        "Normalizing layers change adversarial training",
+        "",
+        reading="The abstract does not say it. Ours, for comparison with inputs.",
+        rule=_RULE,
+        compare=changed(LAYERS),
+        condition="at one learning rate for all",
+    ),
+)

@@ -1,0 +1,246 @@
+"""Claims as HTML for the page What reproduces: a matrix, a card for each, and what it took."""
+
+import base64
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from companion.scorecard._claim import AUTHORS, Card, Scale
+from companion.scorecard._forest import forest
+from companion.scorecard._verdicts import VERDICTS, Comparison, Outcome, Verdict
+
+SIGNS: dict[Verdict, str] = {
+    "reproduced": "✓",
+    "qualified": "◐",
+    "not reproduced": "✗",
+    "undecided": "?",
+    "not tested": "–",
+}
+COLUMNS = ("digits", "Fashion-MNIST", "CIFAR-10")
+MOST = 30
+"""Rows of a figure; of more, those that do not count are folded."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """HTML that a notebook shows."""
+
+    html: str
+
+    def __repr__(self) -> str:
+        return f"{len(self.html):,} characters of HTML"
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def matrix(cards: Mapping[str, Card]) -> Shown:
+    """Claims against data sets: a sign and a color for each verdict, with how many seeds.
+
+    Args:
+        cards: of `scorecard`.
+
+    Returns:
+        A table with its key.
+    """
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("claim", *COLUMNS, "verdict"))
+    lines = [f'<table class="verdicts"><thead><tr>{head}</tr></thead><tbody>']
+    for name, one in cards.items():
+        title = f'<a href="#claim-{name.lower()}"><b>{name}</b> {_text(one.claim.title)}</a>'
+        title += "" if one.claim.quotation else "<small>not in the abstract</small>"
+        cells = "".join(_cell(one, column) for column in COLUMNS)
+        lines.append(f'<tr><th scope="row">{title}</th>{cells}<td>{badge(one.judgment.verdict)}</td></tr>')
+    key = " ".join(f"{badge(verdict)} {_MEANING[verdict]}" for verdict in VERDICTS)
+    return Shown("".join([*lines, f'</tbody></table><p class="verdict-key">{key}</p>']))
+
+
+_MEANING: dict[Verdict, str] = {
+    "reproduced": "in every comparison;",
+    "qualified": "in some, or under a condition that is named;",
+    "not reproduced": "every comparison excludes the smallest effect of interest;",
+    "undecided": "nothing speaks for it yet, and it is not excluded;",
+    "not tested": "nothing that is recorded can tell. "
+    "Under a sign the number of seeds, or im. test images, f. features, runs.",
+}
+
+
+def _cell(one: Card, dataset: str) -> str:
+    judged, some = one.on(dataset)
+    if not some:
+        return '<td><span class="visually-hidden">no data</span></td>'
+    counted = [item for item in some if item.counts] or list(some)
+    sign, verdict = SIGNS[judged.verdict], judged.verdict
+    return (
+        f'<td><span class="verdict {_class(verdict)}" title="{verdict}">{sign}'
+        f'<span class="visually-hidden"> {verdict}</span></span><small>{_amount(counted)}</small></td>'
+    )
+
+
+def _amount(some: Sequence[Comparison]) -> str:
+    numbers = [item.effect.n for item in some]
+    low, high = min(numbers), max(numbers)
+    unit = {"seeds": "n = ", "images": "", "features": "", "runs": "n = "}[some[0].unit]
+    after = {"images": " im.", "features": " f."}.get(some[0].unit, "")
+    return f"{unit}{low:,}{'' if low == high else f'–{high:,}'}{after}"
+
+
+def badge(verdict: Verdict) -> str:
+    """A verdict as a word with its sign on its color."""
+    return f'<span class="verdict {_class(verdict)}">{SIGNS[verdict]} {verdict}</span>'
+
+
+def _class(verdict: Verdict) -> str:
+    return verdict.replace(" ", "-")
+
+
+def show(cards: Mapping[str, Card], *names: str) -> Shown:
+    """Cards of some claims: words, figure, rule, scale of theirs and ours, numbers.
+
+    Args:
+        cards: of `scorecard`.
+        names: of the claims.
+
+    Returns:
+        One section for each.
+    """
+    return Shown("".join(_section(cards[name]) for name in names))
+
+
+def _section(one: Card) -> str:
+    claim = one.claim
+    author = AUTHORS[claim.source]
+    quoted = (
+        f"<blockquote>“{_text(claim.quotation)}” <cite>{author}, abstract</cite></blockquote>"
+        if claim.quotation
+        else f"<p><i>Not in the abstract of {author}.</i></p>"
+    )
+    parts = [
+        f'<section class="claim" id="claim-{claim.name.lower()}">'
+        f"<h3>{claim.name} · {_text(claim.title)}</h3>",
+        f"<p>{badge(one.judgment.verdict)} <span>{_text(one.judgment.reason)}.</span></p>",
+        quoted,
+        f"<p><b>Our reading.</b> {_marked(claim.reading)}</p>",
+        *_figures(one),
+        f"<p><b>Rule.</b> {_marked(claim.rule)}</p>",
+        _folded("Scale: theirs and ours", _scales(claim.theirs, one.ours)),
+    ]
+    if one.comparisons:
+        parts.append(_folded(f"Numbers: {len(one.comparisons)} comparisons", _numbers(one)))
+    else:
+        parts.append(f"<p>Nothing is recorded yet that speaks to it (<code>{claim.experiment}</code>).</p>")
+    return "".join([*parts, f"<p>{_links(one)}</p></section>"])
+
+
+def _figures(one: Card) -> list[str]:
+    pairs = list(zip(one.comparisons, one.judgment.outcomes, strict=True))
+    main = [pair for pair in pairs if pair[0].counts] if len(pairs) > MOST else pairs
+    rest = [pair for pair in pairs if not pair[0].counts] if len(pairs) > MOST else []
+    found = [_figure(one, main)] if main else []
+    return (
+        [*found, _folded("Shown only: comparisons that do not count", _figure(one, rest))] if rest else found
+    )
+
+
+def _figure(one: Card, pairs: Sequence[tuple[Comparison, Outcome]]) -> str:
+    counts = [outcome for _, outcome in pairs]
+    alt = (
+        f"Forest plot of {one.claim.name}: {one.claim.effect}. {len(pairs)} effects with 95 % intervals, "
+        f"of which {counts.count('for')} speak for the claim, {counts.count('against')} against it, "
+        f"{counts.count('open')} leave it open."
+    )
+    picture = base64.b64encode(forest(pairs, one.claim.effect, percent=one.claim.percent)).decode()
+    return f'<img class="forest" alt="{_text(alt)}" src="data:image/svg+xml;base64,{picture}">'
+
+
+def _scales(theirs: Scale, ours: Mapping[str, Scale]) -> str:
+    heads = ["", "theirs", *(f"ours, {profile}" for profile in ours)]
+    rows = [
+        [field.name, *(getattr(one, field.name) for one in (theirs, *ours.values()))]
+        for field in fields(Scale)
+    ]
+    return _table(
+        heads if ours else [*heads, "ours"], rows if ours else [[*row, "no run yet"] for row in rows]
+    )
+
+
+def _numbers(one: Card) -> str:
+    form = "+.0%" if one.claim.percent else "+.3f"
+    rows = []
+    for item, outcome in zip(one.comparisons, one.judgment.outcomes, strict=True):
+        where = f"{item.setting}{'' if item.counts else ' (shown only)'}"
+        rows.append(
+            [
+                item.dataset,
+                where,
+                format(item.effect, form),
+                f"{item.effect.n:,} {item.unit}",
+                outcome,
+                _excluded(item, form.removeprefix("+")),
+                item.note,
+            ]
+        )
+    heads = ("data set", "setting", "effect [95 %]", "n", "speaks", "effects excluded", "numbers behind it")
+    return _table(heads, rows, "numbers")
+
+
+def _excluded(item: Comparison, form: str) -> str:
+    if item.sign == 0:
+        return f"beyond ±{item.excluded:{form}}"
+    return f"{'above' if item.sign > 0 else 'below'} {item.sign * item.excluded:{form}}"
+
+
+def _links(one: Card) -> str:
+    chapter = f'<a href="{one.claim.chapter}.html">the chapter</a>'
+    record = f"<code>book/results/{one.claim.experiment}/runs.jsonl</code>"
+    command = f"<code>python -m companion.experiments {one.claim.experiment}</code>"
+    return f"More in {chapter}. Record: {record}, made by {command}."
+
+
+def compute(cards: Mapping[str, Card]) -> Shown:
+    """What the records took: runs, hours, machine.
+
+    Args:
+        cards: of `scorecard`.
+
+    Returns:
+        A table, one row for each experiment.
+    """
+    known = {
+        f"{card.claim.experiment}, {profile}": origin
+        for card in cards.values()
+        for profile, origin in card.provenances.items()
+    }
+    rows, hours = [], 0.0
+    for name, origin in known.items():
+        done, wanted = origin["runs"]
+        hours += origin["seconds"] / 3600
+        device = origin["device"]
+        machine = f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
+        text = [f"{done:,} of {wanted:,}", f"{origin['seconds'] / 3600:.2f}", machine, origin["commit"][:7]]
+        rows.append([name, *text, f"jax {origin['versions']['jax']}", origin["dataset"]])
+    rows.append(["all", "", f"{hours:.2f}", "", "", "", ""])
+    return Shown(_table(("record", "runs", "hours", "machine", "commit", "versions", "data"), rows))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "words") -> str:
+    head = "".join(f'<th scope="col">{_text(one)}</th>' for one in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        f'<div class="scroll" tabindex="0"><table class="table {kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _folded(summary: str, inside: str) -> str:
+    return f"<details><summary>{summary}</summary>{inside}</details>"
+
+
+def _text(plain: str) -> str:
+    """Escaped, with minus signs, and a space before %."""
+    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", html.escape(plain))
+    return re.sub(r"(?<=\d)%", " %", text)
+
+
+def _marked(plain: str) -> str:
+    return re.sub(r"\*([^*]+)\*", r"<i>\1</i>", _text(plain))

@@ -1,0 +1,283 @@
+"""Rules of verdicts: from effects with intervals to a word. Pure functions on numbers.
+
+A claim says in which direction an effect goes; we say how small an effect would not matter. Then an interval
+can speak for the claim, against it, or leave it open, and only what is excluded is spoken against: absence of
+evidence is *undecided*, never *not reproduced*.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.stats
+
+from companion import features, statistics
+from companion.statistics import Estimate
+
+Verdict = Literal["reproduced", "qualified", "not reproduced", "undecided", "not tested"]
+Outcome = Literal["for", "against", "open"]
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "qualified", "not reproduced", "undecided", "not tested")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One effect that speaks to a claim.
+
+    Attributes:
+        dataset: where it was measured.
+        setting: what sets it apart from others of its data set.
+        effect: with its interval; its n counts `unit`.
+        sign: in which direction the claim says it goes: 1, −1, or 0 for either.
+        smallest: effect of interest, ≥ 0 in the claimed direction; an interval short of it speaks against.
+        beyond: what an interval must lie beyond to speak for the claim. 0, or −δ where the claim is "no worse
+            by δ or more"; then `smallest` is −δ too.
+        unit: what the effect's n counts: "seeds", "images", "features" or "runs".
+        also: outcome of a second condition that must hold with the first, such as the time saved.
+        counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
+        note: numbers behind it.
+    """
+
+    dataset: str
+    setting: str
+    effect: Estimate
+    sign: int
+    smallest: float
+    beyond: float = 0.0
+    unit: str = "seeds"
+    also: Outcome = "for"
+    counts: bool = True
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sign not in (1, -1, 0):
+            raise ValueError(f"sign must be 1, -1 or 0, got {self.sign}")
+        if self.smallest < self.beyond:
+            raise ValueError(f"smallest must be at least beyond, got {self.smallest} and {self.beyond}")
+        if self.sign == 0 and self.beyond != 0:
+            raise ValueError(f"beyond must be 0 where either direction counts, got {self.beyond}")
+
+    @property
+    def excluded(self) -> float:
+        """The smallest effect in the claimed direction that the interval excludes: this one and all larger.
+
+        Negative where the interval lies wholly on the other side.
+        """
+        low, high = self.effect.low, self.effect.high
+        return max(abs(low), abs(high)) if self.sign == 0 else high if self.sign > 0 else -low
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """What comparisons say together.
+
+    Attributes:
+        verdict: one of `VERDICTS`.
+        outcomes: of every comparison, in their order; those that do not count have theirs too.
+        reason: in words.
+    """
+
+    verdict: Verdict
+    outcomes: tuple[Outcome, ...]
+    reason: str
+
+
+def judge(comparisons: Sequence[Comparison], *, condition: str = "", level: float = 0.95) -> Judgment:
+    """The verdict of a claim.
+
+    Comparisons that count are one family, over which Holm's correction is made twice: for the tests that
+    speak for the claim, and for those that speak against it. With one comparison this is its interval. All
+    for the claim: *reproduced*; some: *qualified*; all against it: *not reproduced*; none for it, and some
+    open: *undecided*; none that counts: *not tested*.
+
+    Args:
+        comparisons: of one claim.
+        condition: under which alone it was measured, if any: then the best verdict is *qualified*.
+        level: of the intervals.
+
+    Returns:
+        The verdict with the outcomes behind it.
+    """
+    found = outcomes(comparisons, level=level)
+    counted = [outcome for one, outcome in zip(comparisons, found, strict=True) if one.counts]
+    verdict, reason = combined(counted, condition)
+    return Judgment(verdict, found, reason)
+
+
+def combined(counted: Sequence[Outcome], condition: str = "") -> tuple[Verdict, str]:
+    """The verdict of outcomes that count, and why."""
+    n, held, failed = len(counted), counted.count("for"), counted.count("against")
+    if not n:
+        return "not tested", "no comparison tests it"
+    words = f"for in {held}, against in {failed}, open in {n - held - failed} of {n} comparisons"
+    if held == n:
+        return ("qualified", f"{words}; {condition}") if condition else ("reproduced", words)
+    if held:
+        return "qualified", f"{words}; {condition}" if condition else words
+    return ("not reproduced" if failed == n else "undecided"), words
+
+
+def outcomes(comparisons: Sequence[Comparison], *, level: float = 0.95) -> tuple[Outcome, ...]:
+    """What each comparison says, those that count by Holm's adjusted p-values."""
+    pairs = np.array([_p_values(one) for one in comparisons]).reshape(-1, 2)
+    counts = np.array([one.counts for one in comparisons], bool)
+    for column in range(2):
+        if counts.any():
+            pairs[counts, column] = features.holm(pairs[counts, column])
+    found: list[Outcome] = []
+    for one, (p_for, p_against) in zip(comparisons, pairs, strict=True):
+        first: Outcome = "against" if p_against < 1 - level else "for" if p_for < 1 - level else "open"
+        both = (first, one.also)
+        found.append("against" if "against" in both else "open" if "open" in both else "for")
+    return tuple(found)
+
+
+def _p_values(one: Comparison) -> tuple[float, float]:
+    """Two-sided p of "nothing beyond", where the effect lies there, and of "at least the smallest effect"."""
+    value, sign = one.effect.value, one.sign
+    if sign == 0:
+        beside = [_p(one.effect, edge) if abs(value) < one.smallest else 1.0 for edge in _edges(one)]
+        return _p(one.effect, 0.0), max(beside)
+    p_for = _p(one.effect, sign * one.beyond) if sign * value > one.beyond else 1.0
+    p_against = _p(one.effect, sign * one.smallest) if sign * value < one.smallest else 1.0
+    return p_for, p_against
+
+
+def _edges(one: Comparison) -> tuple[float, float]:
+    return -one.smallest, one.smallest
+
+
+def _p(effect: Estimate, at: float) -> float:
+    """Two-sided p-value of a value, from the interval: it is 1 − level at the interval's ends.
+
+    Student's with n − 1 degrees of freedom; the half width is that of the side on which the value lies.
+    """
+    half = effect.value - effect.low if at < effect.value else effect.high - effect.value
+    if half == 0:
+        return 1.0 if at == effect.value else 0.0
+    freedom = max(effect.n - 1, 1)
+    error = half / scipy.stats.t.ppf(0.5 + effect.level / 2, freedom)
+    return float(2 * scipy.stats.t.sf(abs(effect.value - at) / error, freedom))
+
+
+def paired(one: Any, other: Any, *, level: float = 0.95) -> Estimate | None:
+    """Mean of one − other over seeds that have both, with Student's interval; None for fewer than two."""
+    gaps = np.asarray(one, float) - np.asarray(other, float)
+    gaps = gaps[np.isfinite(gaps)]
+    return statistics.mean(gaps, level=level) if len(gaps) > 1 else None
+
+
+def newcombe(one: Estimate, other: Estimate) -> Estimate:
+    """Difference of two independent shares, from their Wilson intervals.
+
+    Of two shares on the same images, whose errors go together, it is too wide.
+
+    Source: Newcombe (1998), Statistics in Medicine 17, method 10.
+    """
+    value = one.value - other.value
+    low = value - math.hypot(one.value - one.low, other.high - other.value)
+    high = value + math.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value, low, high, one.level, min(one.n, other.n))
+
+
+def share(hits: int, n: int, *, level: float = 0.95) -> Estimate:
+    """A share with its Wilson interval."""
+    ends = scipy.stats.binomtest(hits, n).proportion_ci(level, method="wilson")
+    return Estimate(hits / n, float(ends.low), float(ends.high), level, n)
+
+
+def rank_correlation(x: Any, y: Any, *, level: float = 0.95) -> Estimate:
+    """Spearman's correlation with the interval of Bonett & Wright (2000), Psychometrika 65."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    value, n = float(scipy.stats.spearmanr(x, y)[0]), len(x)
+    half = scipy.stats.norm.ppf(0.5 + level / 2) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
+    return Estimate(value, math.tanh(middle - half), math.tanh(middle + half), level, n)
+
+
+MARGIN = 0.2
+"""The share of PGD training's gain over standard training that "as robust" may lose."""
+SAVED = 0.1
+"""The share of time that "cheaper" must save."""
+
+
+def cheaper_and_as_robust(
+    method: Any, pgd: Any, standard: Any, saved: Any, *, level: float = 0.95
+) -> tuple[Estimate, Outcome] | None:
+    """The one criterion for schedules of adversarial training.
+
+    As robust: the lower end of (method − PGD), paired by seed, lies above −`MARGIN` of PGD training's mean
+    gain over standard training. Cheaper: so does that of the time saved above `SAVED`.
+
+    Args:
+        method: robust accuracy by seed, NaN where there is none.
+        pgd: of PGD training, the same seeds.
+        standard: of standard training, the same seeds.
+        saved: 1 − time of the method / time of PGD training, the same seeds.
+        level: of the intervals.
+
+    Returns:
+        The difference to PGD training in units of its gain, to be compared with −`MARGIN`, and the outcome of
+        the time; None for fewer than two seeds, or where PGD training has no certain gain to measure by.
+    """
+    gap, gain = paired(method, pgd, level=level), paired(pgd, standard, level=level)
+    if gap is None or gain is None or gain.low <= 0:
+        return None
+    effect = Estimate(gap.value / gain.value, gap.low / gain.value, gap.high / gain.value, level, gap.n)
+    time = paired(saved, 0.0, level=level)
+    if time is None:
+        return None
+    return effect, "for" if time.low >= SAVED else "against" if time.high < SAVED else "open"
+
+
+def strict_collapse(
+    epochs: Any, fgsm: Any, robust: Any, *, high: float = 0.9, low: float = 0.1, records: int = 3
+) -> float:
+    """When catastrophic overfitting begins: FGSM ≥ high and PGD < low for so many records running.
+
+    Args:
+        epochs: of the records (r,).
+        fgsm: accuracy under FGSM (r,).
+        robust: accuracy under PGD (r,).
+        high: see above.
+        low: see above.
+        records: see above.
+
+    Returns:
+        The epoch of the first such record, whether or not robust accuracy rose before; infinity if there is
+        none.
+    """
+    epochs, fgsm, robust = (np.asarray(values, float) for values in (epochs, fgsm, robust))
+    there = (fgsm >= high) & (robust < low)
+    if len(there) < records:
+        return math.inf
+    running = np.lib.stride_tricks.sliding_window_view(there, records).all(axis=1)
+    return float(epochs[running.argmax()]) if running.any() else math.inf
+
+
+def equal_accuracy(clean: Any, level: float) -> int | None:
+    """The first record whose clean accuracy reaches a level; None if none does."""
+    reached = np.asarray(clean, float) >= level
+    return int(reached.argmax()) if reached.any() else None
+
+
+def detection(onsets: Any, alarms: Any, calm: Any) -> Estimate | None:
+    """How much more often a detector rings before a collapse than on calm runs: a difference of shares.
+
+    Args:
+        onsets: of the runs that collapse.
+        alarms: in these runs; infinity for none. An alarm at the onset itself comes too late.
+        calm: alarms in runs that do not collapse.
+
+    Returns:
+        Share warned minus share of false alarms, with Newcombe's interval; n counts the collapses. None
+        without runs of either kind.
+    """
+    onsets, alarms, calm = (np.asarray(values, float) for values in (onsets, alarms, calm))
+    if not len(onsets) or not len(calm):
+        return None
+    warned = share(int((alarms < onsets).sum()), len(onsets))
+    false = share(int(np.isfinite(calm).sum()), len(calm))
+    found = newcombe(warned, false)
+    return Estimate(found.value, found.low, found.high, found.level, len(onsets))

@@ -1,0 +1,378 @@
+import math
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from companion import scorecard
+from companion.experiments import warm_start
+from companion.results import Result
+from companion.scorecard import Comparison, judge
+from companion.statistics import Estimate
+
+CLAIMS = {one.name: one for one in scorecard.CLAIMS}
+T3 = 4.302653  # Student's 97.5 % quantile with two degrees of freedom, from a table
+
+
+def wide(value, half, n=10**7):
+    return Estimate(value, value - half, value + half, 0.95, n)
+
+
+def one(value, half, *, sign=1, smallest=0.1, **rest):
+    return Comparison("digits", "a", wide(value, half), sign, smallest, **rest)
+
+
+def said(*comparisons):
+    return judge(comparisons).outcomes
+
+
+def with_p(p):
+    """An effect whose two-sided normal p-value is p: quantiles from a table."""
+    z = {0.02: 2.326348, 0.03: 2.170090, 0.04: 2.053749}[p]
+    return one(z, 1.959964, smallest=0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "sign", "outcome"),
+    [
+        pytest.param(0.3, 0.1, 1, "for", id="beyond 0"),
+        pytest.param(0.3, 0.4, 1, "open", id="too wide"),
+        pytest.param(0.02, 0.05, 1, "against", id="too small"),
+        pytest.param(0.02, 0.01, 1, "against", id="certain and too small"),
+        pytest.param(0.0, 0.2, 1, "open", id="no evidence"),
+        pytest.param(-0.3, 0.1, 1, "against", id="the other way"),
+        pytest.param(-0.3, 0.1, -1, "for", id="downward"),
+        pytest.param(0.05, 0.1, -1, "against", id="downward, excluded"),
+        pytest.param(-0.3, 0.1, 0, "for", id="either way"),
+        pytest.param(0.02, 0.05, 0, "against", id="within both edges"),
+        pytest.param(0.08, 0.05, 0, "for", id="past 0, past an edge"),
+        pytest.param(0.07, 0.075, 0, "open", id="past an edge only"),
+    ],
+)
+def test_an_interval_speaks_for_against_or_not_at_all(value, half, sign, outcome):
+    assert said(one(value, half, sign=sign)) == (outcome,)
+
+
+def test_more_seeds_decide_what_few_leave_open():
+    few = scorecard.paired([0.1, 0.2, 0.3], [0.0, 0.0, 0.0])
+    assert (few.low, few.high) == pytest.approx((0.2 - T3 * 0.1 / 3**0.5, 0.2 + T3 * 0.1 / 3**0.5), rel=1e-6)
+    many = scorecard.paired([0.1, 0.2, 0.3] * 4, np.zeros(12))
+    assert said(Comparison("digits", "a", few, 1, 0.05)) == ("open",)
+    assert said(Comparison("digits", "a", many, 1, 0.05)) == ("for",)
+    assert said(Comparison("digits", "a", many, -1, 0.05)) == ("against",)
+
+
+def test_pairs_need_both_sides_and_two_of_them():
+    assert scorecard.paired([0.1, np.nan, 0.3], [0.0, 0.0, np.nan]) is None
+    assert scorecard.paired([0.1, 0.3, np.nan], [0.0, 0.0, 1.0]).n == 2
+
+
+def test_effects_without_spread_are_decided():
+    assert said(one(0.3, 0.0), one(0.0, 0.0)) == ("for", "against")
+
+
+def test_holm_takes_the_smallest_p_times_their_number():
+    assert said(with_p(0.03)) == said(with_p(0.04)) == ("for",)
+    assert said(with_p(0.03), with_p(0.04)) == ("open", "open")  # 2 · .03 = .06
+    assert said(with_p(0.02), with_p(0.04)) == ("for", "for")  # 2 · .02 = .04, then .04
+
+
+def test_what_is_shown_only_takes_no_part():
+    shown = one(0.3, 0.4, smallest=0.0, counts=False)
+    judged = judge([with_p(0.04), shown])
+    assert judged.outcomes == ("for", "open")
+    assert judged.verdict == "reproduced"
+
+
+FOR, AGAINST, OPEN = one(0.3, 0.05), one(-0.3, 0.05), one(0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "condition", "verdict"),
+    [
+        ([FOR, FOR], "", "reproduced"),
+        ([FOR, FOR], "at one rate", "qualified"),
+        ([FOR, AGAINST], "", "qualified"),
+        ([FOR, OPEN], "", "qualified"),
+        ([AGAINST, AGAINST], "", "not reproduced"),
+        ([AGAINST, OPEN], "", "undecided"),
+        ([OPEN], "", "undecided"),
+        ([], "", "not tested"),
+        ([one(0.3, 0.05, counts=False)], "", "not tested"),
+    ],
+)
+def test_outcomes_make_a_verdict(comparisons, condition, verdict):
+    assert judge(comparisons, condition=condition).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("also", "outcome"), [("for", "for"), ("open", "open"), ("against", "against")], ids=lambda one: one
+)
+def test_a_second_condition_must_hold_too(also, outcome):
+    assert said(one(0.3, 0.1, also=also)) == (outcome,)
+
+
+@pytest.mark.parametrize(
+    ("sign", "excluded"), [(1, 0.4), (-1, -0.2), (0, 0.4)], ids=("upward", "downward", "either")
+)
+def test_the_smallest_excluded_effect_is_the_end_of_the_interval(sign, excluded):
+    assert one(0.3, 0.1, sign=sign).excluded == pytest.approx(excluded)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sign": 2}, "sign must be"),
+        ({"smallest": -0.1}, "smallest must be at least beyond"),
+        ({"sign": 0, "beyond": -0.1}, "beyond must be 0"),
+    ],
+)
+def test_a_comparison_says_what_is_wrong(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        one(0.3, 0.1, **wrong)
+
+
+def test_a_difference_of_shares_has_the_published_interval():
+    # Newcombe (1998), table II, method 10: 56/70 − 48/80. Wilson's intervals are from the same page.
+    first, second = Estimate(0.8, 0.6918, 0.8771, 0.95, 70), Estimate(0.6, 0.4904, 0.7004, 0.95, 80)
+    found = scorecard.newcombe(first, second)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=3e-4)
+
+
+def test_rank_correlation_and_its_interval():
+    x = np.arange(10.0)
+    y = x.reshape(5, 2)[:, ::-1].ravel() ** 3  # neighbors swapped: Σ d² = 10
+    found = scorecard.rank_correlation(x, y)
+    r = 1 - 6 * 10 / (10 * 99)
+    half = 1.959964 * math.sqrt((1 + r * r / 2) / 7)
+    assert found.value == pytest.approx(r)
+    assert found.low == pytest.approx(math.tanh(math.atanh(r) - half), rel=1e-5)
+    assert found.high == pytest.approx(math.tanh(math.atanh(r) + half), rel=1e-5)
+
+
+def test_one_criterion_of_cheaper_and_as_robust():
+    pgd, standard = np.array([0.50, 0.52, 0.54]), np.array([0.10, 0.12, 0.14])  # a gain of .4: margin .08
+    gaps = np.array([-0.03, -0.02, -0.01])
+    effect, time = scorecard.cheaper_and_as_robust(pgd + gaps, pgd, standard, np.full(3, 0.2))
+    half = T3 * 0.01 / 3**0.5
+    assert (effect.low, effect.high) == pytest.approx(((-0.02 - half) / 0.4, (-0.02 + half) / 0.4), rel=1e-5)
+    assert time == "for"
+    assert scorecard.cheaper_and_as_robust(pgd, pgd, standard, np.full(3, 0.05))[1] == "against"
+    assert scorecard.cheaper_and_as_robust(pgd, pgd, standard, np.array([0.05, 0.1, 0.2]))[1] == "open"
+    assert scorecard.cheaper_and_as_robust(pgd, pgd, pgd, np.full(3, 0.2)) is None  # nothing to lose
+
+
+@pytest.mark.parametrize(
+    ("fgsm", "robust", "epoch"),
+    [
+        pytest.param([0.5, 0.95, 0.95, 0.95], [0.3, 0.05, 0.0, 0.05], 1, id="after a rise"),
+        pytest.param([0.95, 0.9, 0.95, 0.2], [0.0, 0.0, 0.0, 0.0], 0, id="without a rise"),
+        pytest.param([0.95, 0.95, 0.5, 0.95], [0.0, 0.0, 0.0, 0.0], math.inf, id="two running"),
+        pytest.param([0.95, 0.95, 0.95, 0.95], [0.0, 0.1, 0.0, 0.0], math.inf, id="not below"),
+        pytest.param([0.95, 0.95], [0.0, 0.0], math.inf, id="two records"),
+    ],
+)
+def test_a_strict_collapse_lasts_three_records(fgsm, robust, epoch):
+    assert scorecard.strict_collapse(range(len(fgsm)), fgsm, robust) == epoch
+
+
+def test_the_record_of_equal_accuracy_is_the_first_that_reaches_it():
+    assert scorecard.equal_accuracy([0.1, 0.4, 0.3, 0.6], 0.35) == 1
+    assert scorecard.equal_accuracy([0.1, np.nan, 0.3], 0.35) is None
+
+
+def test_an_alarm_at_the_onset_comes_too_late():
+    found = scorecard.detection([5, 6, 7, 8], [3, 6, 5, 7], [math.inf, math.inf, 4, math.inf, math.inf])
+    assert found.value == pytest.approx(3 / 4 - 1 / 5)
+    assert found.n == 4
+    assert scorecard.detection([], [], [math.inf]) is None
+
+
+# Claims on records made by hand.
+
+
+def record(config, **arrays):
+    provenance = {"config": config, "runs": (1, 1), "seconds": 1.0}
+    return Result(MappingProxyType({}), MappingProxyType(arrays), MappingProxyType(provenance))
+
+
+def judged(name, made):
+    return scorecard.card(CLAIMS[name], {"full": made})
+
+
+REGIMES = ["standard", "again", "fgsm", "pgd"]
+PLAN = {
+    "dataset": "cifar10", "model": "CNN", "width": 8, "n_train": 100, "n_probe": 10, "batch_size": 10,
+    "eps": 8 / 255, "steps": 5, "linear": [3.0], "linear_epochs": 2,
+}  # fmt: skip
+
+
+def rotating(turned):
+    """Kernels in a plane at these angles: records of a path."""
+    return 1 - np.cos(np.subtract.outer(turned, turned))
+
+
+def dynamics_record(epochs=3, **changed):
+    """Three seeds, four records; one kernel turns steadily, PGD's is at its end after a third."""
+    steady, soon = np.array([0.0, 0.2, 0.4, 0.6]), np.array([0.0, 0.6, 0.6, 0.6])
+    shape, noise = (1, 3, 4, 4), np.array([0.0, 0.01, 0.02])[:, None]
+    arrays = {name: np.zeros(shape) for name in ("clean", "rank", "concentration")}
+    distances = np.zeros((1, 3, 4, 4, 4))
+    for i, turned in enumerate((steady, steady, soon, soon)):
+        distances[0, :, i] = rotating(turned)
+    arrays["clean"][0, :, 0] = np.array([0.1, 0.3, 0.5, 0.7]) + noise
+    arrays["clean"][0, :, 3] = np.array([0.1, 0.2, 0.3, 0.45]) + noise
+    arrays["rank"][0, :, 0] = np.array([5.0, 8.0, 10.0, 40.0]) * (1 + noise)
+    arrays["rank"][0, :, 3] = np.array([5.0, 9.0, 15.0, 15.0]) * (1 + 2 * noise)
+    arrays["concentration"][0] = 0.99 + 0.001 * noise[:, None]
+    arrays |= {"distances": distances, "epochs": np.arange(4.0)[None]}
+    return record(
+        {"cases": [PLAN | {"epochs": epochs}], "regimes": REGIMES, "seeds": 3}, **(arrays | changed)
+    )
+
+
+def test_concentration_is_compared_at_equal_clean_accuracy():
+    card = judged("A6", dynamics_record())
+    found = {item.setting.replace(", constant, 30 steps", ""): item for item in card.comparisons}
+    # PGD training ends at .45. Standard training reaches that at its third record, at rank 10, not 40.
+    assert found["effective rank"].effect.value == pytest.approx(0.515, abs=0.003)
+    assert found["effective rank, at the end"].effect.value < -0.5
+    assert not found["effective rank, at the end"].counts
+    outcomes = dict(zip(found, card.judgment.outcomes, strict=True))
+    assert outcomes["effective rank"] == "against"
+    assert outcomes["effective rank, at the end"] == "for"
+
+
+def test_a_short_run_cannot_test_an_earlier_rest():
+    short, long = judged("A5", dynamics_record()), judged("A5", dynamics_record(epochs=1000))
+    # Angles left, by trapezoids: ½ for the steady one, 1/6 for the one that is there after a third.
+    for card in (short, long):
+        assert card.comparisons[0].effect.value == pytest.approx(1 / 6 - 1 / 2, abs=1e-6)
+    assert (short.judgment.verdict, long.judgment.verdict) == ("not tested", "reproduced")
+    assert judged("C1b", dynamics_record()).judgment.verdict == "reproduced"
+
+
+def schedules_record(method, saved=0.3, n=4):
+    """Of every schedule robust accuracy .1 but PGD's .5 and one method's; passes 60 for PGD."""
+    case = vars(warm_start.Case(dataset="cifar10"))
+    config = {"cases": [case], "rates": ["constant"], "seeds": n}
+    names = list(warm_start.methods(warm_start.Case()))
+    final = np.full((1, 1, len(names), n, 2, 3), np.nan)
+    final[..., 1, 0] = 0.1
+    noise = 0.01 * np.arange(n)
+    final[0, 0, names.index("pgd"), :, 1, 0] = 0.5 + noise
+    final[0, 0, names.index("growing steps"), :, 1, 0] = method + noise + 0.001 * np.arange(n) ** 2
+    final[0, 0, names.index("rule"), :, 1, 0] = method + noise + 0.001 * np.arange(n) ** 2
+    passes = np.full((1, 1, len(names), n), 60.0)
+    passes[0, 0, names.index("growing steps")] = passes[0, 0, names.index("rule")] = 60 * (1 - saved)
+    total, probe = np.full_like(passes, 20.0), np.full((1, 1, n), 10.0)
+    return record(config, final=final, passes=passes, total=total, probe=probe)
+
+
+@pytest.mark.parametrize(
+    ("method", "saved", "n", "verdict"),
+    [
+        pytest.param(0.48, 0.3, 4, "reproduced", id="as robust and cheaper"),
+        pytest.param(0.48, 0.05, 4, "not reproduced", id="not cheaper"),
+        pytest.param(0.3, 0.3, 4, "not reproduced", id="less robust"),
+        pytest.param(0.417, 0.3, 4, "undecided", id="near the margin"),
+        pytest.param(0.48, 0.3, 1, "not tested", id="one seed"),
+    ],
+)
+def test_a_schedule_is_judged_by_robustness_and_time(method, saved, n, verdict):
+    assert judged("B2b", schedules_record(method, saved, n)).judgment.verdict == verdict
+
+
+def test_the_kernels_of_a_rule_count_as_time():
+    # Half of the rule's seconds are its kernels: 42 passes take as long as 84.
+    card = judged("B2a", schedules_record(0.48))
+    assert card.judgment.verdict == "not reproduced"
+    assert "-40% of the passes" in next(item.note for item in card.comparisons if item.counts)
+
+
+def collapse_record(alarms, calm):
+    """Six seeds of FGSM training, of which two are for calibration; all but the third collapse at epoch 2."""
+    case = {
+        "dataset": "mnist5k",
+        "blocks": [],
+        "eps": 0.3,
+        "width": 8,
+        "n_train": 10,
+        "n_test": 10,
+        "n_probe": 5,
+    }
+    case |= {"rate": 0.1, "epochs": 5, "final": [4, 1]}
+    config = {"cases": [case], "methods": ["fgsm", "pgd"], "seeds": 6, "calibration": 2}
+    accuracy = np.full((1, 2, 6, 5, 3), 0.5)
+    accuracy[0, 0, :, 2:] = (0.9, 0.95, 0.05)
+    accuracy[0, 0, 2] = 0.5
+    alarm = np.full((1, 5, 2, 6), np.inf)
+    alarm[0, 0, 0, 2:], alarm[0, 0, 1, 2:] = alarms, calm
+    return record(config, accuracy=accuracy, alarm=alarm, epochs=np.arange(5.0)[None])
+
+
+def test_detectors_are_scored_on_strict_collapses_of_held_out_seeds():
+    never = math.inf
+    card = judged("B3b", collapse_record([never, 1, 1, 2], [never, never, never, 4]))
+    top = next(item for item in card.comparisons if item.setting.startswith("top share"))
+    assert (top.effect.n, top.effect.value) == (3, pytest.approx(2 / 3 - 1 / 4))
+    assert {item.setting.split(",")[0] for item in card.comparisons if not item.counts} == {
+        "linearity",
+        "pgd accuracy",
+    }
+    assert judged("B3a", collapse_record([1] * 4, [1] * 4)).comparisons[0].effect.value == pytest.approx(
+        5 / 6
+    )
+
+
+# All claims.
+
+
+def test_every_claim_is_there_in_parts_or_whole():
+    wanted = {*(f"A{i}" for i in range(1, 7)), "B1", "B2", "B3", "C1", "C2"}
+    assert {name[:2] for name in CLAIMS} == wanted
+    assert len(CLAIMS) == len(scorecard.CLAIMS)
+
+
+@pytest.mark.parametrize("claim", scorecard.CLAIMS, ids=lambda claim: claim.name)
+def test_a_claim_says_whose_it_is_and_how_it_is_judged(claim):
+    assert claim.title
+    assert claim.rule
+    assert claim.reading
+    assert claim.quotation or "abstract does not" in claim.reading or "No claim" in claim.reading
+    assert len(claim.quotation.split()) < 35
+    assert claim.source == {"A": "tsilivis2022", "B": "li2023", "C": "loo2022"}[claim.name[0]]
+
+
+def test_without_records_nothing_is_tested(tmp_path):
+    cards = scorecard.scorecard(folder=tmp_path)
+    assert {card.judgment.verdict for card in cards.values()} == {"not tested"}
+    shown = scorecard.matrix(cards).html + scorecard.show(cards, *cards).html + scorecard.compute(cards).html
+    assert shown.count("not tested") > len(cards)
+    assert "<img" not in shown
+
+
+@pytest.fixture(scope="module")
+def cards():
+    return scorecard.scorecard()
+
+
+def test_every_card_of_the_records_has_its_place_in_the_page(cards):
+    rows = scorecard.matrix(cards).html
+    for name, card in cards.items():
+        shown = scorecard.show(cards, name).html
+        assert f'href="#claim-{name.lower()}"' in rows
+        assert f'id="claim-{name.lower()}"' in shown
+        assert shown.count("<img ") == shown.count('alt="Forest plot of')
+        assert (shown.count("<img ") > 0) == bool(card.comparisons)
+        assert len(card.comparisons) == len(card.judgment.outcomes)
+        for part in (card.on(data)[0] for data in scorecard.COLUMNS):
+            assert part.verdict in scorecard.VERDICTS
+
+
+def test_a_forest_is_the_same_picture_on_every_call():
+    pairs = [(one(0.3, 0.1), "for"), (one(-0.3, 0.2, sign=0, counts=False), "open")]
+    first = scorecard.forest(pairs, "an effect", percent=True)
+    assert first == scorecard.forest(pairs, "an effect", percent=True)
+    assert "an effect" in first.decode()
+    assert "−40 %" in first.decode() or "−25 %" in first.decode()
