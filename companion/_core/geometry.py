@@ -82,9 +82,15 @@ def step(
     norm: str, gradient: Array, now: Array, x: Array, low: Array, high: Array, size: Scalar, eps: Scalar
 ) -> jax.Array:
     """Steepest ascent in the norm, then back into the ball around x and the pixels' bounds."""
+    direction = jnp.sign(gradient) if norm == "linf" else gradient / _length(gradient)
+    return project(norm, now + size * direction, x, low, high, eps)
+
+
+def project(norm: str, point: Array, x: Array, low: Array, high: Array, eps: Scalar) -> jax.Array:
+    """Back into the ball around x and the pixels' bounds."""
     if norm == "linf":
-        return jnp.clip(now + size * jnp.sign(gradient), low, high)
-    delta = now + size * gradient / _length(gradient) - x
+        return jnp.clip(point, low, high)
+    delta = point - x
     return jnp.clip(x + delta * jnp.minimum(1, eps / _length(delta)), low, high)
 
 

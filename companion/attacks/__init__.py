@@ -10,10 +10,13 @@ attack is then kept from call to call. Networks of other frameworks take the arr
 """
 
 from companion.attacks._accuracy import robust_accuracy, two_logits
+from companion.attacks._apgd import apgd
+from companion.attacks._autoattack import STANDARD, AutoAttack, autoattack
 from companion.attacks._controls import one_step, random_sign, random_uniform
+from companion.attacks._fab import Smallest, fab
 from companion.attacks._inner import Replay, free_training, training_attack
 from companion.attacks._inner import grown as grown
-from companion.attacks._losses import Loss, cross_entropy, margin, squared
+from companion.attacks._losses import Loss, cross_entropy, dlr, margin, squared, targeted_dlr
 from companion.attacks._losses import loss_named as loss_named
 from companion.attacks._pgd import fgsm, pgd
 from companion.attacks._predict import as_partial as as_partial
@@ -25,13 +28,20 @@ from companion.attacks._transfer import Transfer, gradient_cosine, transfer
 
 # What is imported and not listed here is for other rooms.
 __all__ = [
+    "STANDARD",
     "AttackWarning",
+    "AutoAttack",
     "Loss",
     "Replay",
     "SanityChecks",
+    "Smallest",
     "Threat",
     "Transfer",
+    "apgd",
+    "autoattack",
     "cross_entropy",
+    "dlr",
+    "fab",
     "fgsm",
     "free_training",
     "gradient_cosine",
@@ -44,6 +54,7 @@ __all__ = [
     "sanity_checks",
     "square",
     "squared",
+    "targeted_dlr",
     "training_attack",
     "transfer",
     "two_logits",

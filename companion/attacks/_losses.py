@@ -10,7 +10,7 @@ from companion._core.checks import predicted
 from companion._core.compile import double
 from companion._core.types import Array, LossFunction
 
-Loss = Literal["margin", "cross_entropy", "squared"] | LossFunction
+Loss = Literal["margin", "cross_entropy", "squared", "dlr"] | LossFunction
 
 
 def margin(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
@@ -84,7 +84,70 @@ def squared(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Arr
         return ((outputs - wanted) ** 2).sum(axis=1) / 2
 
 
-LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared}
+def dlr(outputs: Float[Any, "m k"], labels: Int[Any, " m"]) -> Float[jax.Array, " m"]:
+    """The difference of logits ratio, (max_{j≠y} z_j − z_y) / (z_π1 − z_π3), z_π1 ≥ z_π2 ≥ … the outputs.
+
+    Neither a shift nor a scale of the outputs changes it, so that no network hides behind large ones. It
+    needs three classes; of one output or two classes it is the `margin`, whose gradient has its direction.
+
+    Args:
+        outputs: (m, 1) or (m, k).
+        labels: (m,), 0 or 1 for one output, else in [0, k).
+
+    Returns:
+        (m,), in [−1, 1] for k ≥ 3; positive where the prediction is wrong.
+
+    Source: Croce & Hein (2020), arXiv 2003.01690, equation 6.
+
+    >>> dlr(jnp.array([[3.0, 1.0, 0.0, -1.0]]), jnp.array([0])).round(4)
+    Array([-0.6667], dtype=float32)
+    """
+    with double(outputs):
+        outputs = jnp.asarray(outputs)
+        value = margin(outputs, labels)
+        if outputs.shape[1] < 3:
+            return value
+        ordered = jnp.sort(outputs, axis=1)
+        return value / jnp.maximum(ordered[:, -1] - ordered[:, -3], _tiny(outputs))
+
+
+def targeted_dlr(
+    outputs: Float[Any, "m k"], labels: Int[Any, " m"], targets: Int[Any, " m"]
+) -> Float[jax.Array, " m"]:
+    """The targeted ratio, (z_t − z_y) / (z_π1 − (z_π3 + z_π4) / 2), which rises toward a wrong class t.
+
+    Of three classes the denominator is z_π1 − z_π3. Of fewer there is one wrong class: it is the `margin`.
+
+    Args:
+        outputs: (m, 1) or (m, k).
+        labels: (m,).
+        targets: classes to go to (m,), other than the labels.
+
+    Returns:
+        (m,).
+
+    Source: Croce & Hein (2020), arXiv 2003.01690, equation 7.
+
+    >>> targeted_dlr(jnp.array([[3.0, 1.0, 0.0, -1.0]]), jnp.array([0]), jnp.array([1])).round(4)
+    Array([-0.5714], dtype=float32)
+    """
+    with double(outputs):
+        outputs, labels, targets = (jnp.asarray(array) for array in (outputs, labels, targets))
+        k = outputs.shape[1]
+        if k < 3:
+            return margin(outputs, labels)
+        own, wanted = (jnp.take_along_axis(outputs, one[:, None], axis=1)[:, 0] for one in (labels, targets))
+        ordered = jnp.sort(outputs, axis=1)
+        rest = ordered[:, -3] if k == 3 else (ordered[:, -3] + ordered[:, -4]) / 2
+        return (wanted - own) / jnp.maximum(ordered[:, -1] - rest, _tiny(outputs))
+
+
+def _tiny(outputs: Array) -> float:
+    """Keeps a ratio finite where all outputs are equal."""
+    return 1e-12 if outputs.dtype == jnp.float32 else 1e-24
+
+
+LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared, "dlr": dlr}
 
 
 def loss_named(loss: Any) -> LossFunction:

@@ -54,6 +54,10 @@ def checked_inputs(
     """
     if not callable(predict):
         raise TypeError(f"{name} must be a function of inputs (m, ...), got {predict!r}")
+    if any(kind.__module__.startswith("torch.") for kind in type(predict).__mro__):
+        raise TypeError(
+            f"{name} is a module of PyTorch: give networks.from_torch({name}), which JAX sees into"
+        )
     x = examples("x", x)
     if bounds is not None:
         within("x", x, bounds)

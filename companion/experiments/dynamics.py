@@ -93,7 +93,8 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         regimes at r records: `epochs` (c, r); `loss`, `clean`, `robust`, `concentration`, `rank` (effective),
         `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last in radians per epoch
         between a record and the next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`; `distances` (c, s,
-        g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch; `final` (c, s, g, 2, 3): clean and PGD with
+        g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch; `final` (c, s, g, 2, 3):
+        clean and PGD with
         restarts at the end, with the ends of 95 % intervals; `spectrum` (c, s, g, r, 40), the largest
         eigenvalues. Of l moments at which the kernels along `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2),
         over paths, moments, `PHASES`, and clean and robust accuracy; `solved` (c, s, 2, l, 2) for kernel

@@ -1,0 +1,148 @@
+"""What a query of the square attack changes: signs in a square (L∞), or where the length goes (L2)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from companion._core import geometry
+from companion._core.types import Array, Key, Scalar
+
+
+class LinfMoves:
+    """Perturbations are booleans: which pixels are at the upper end of their range; others at the lower."""
+
+    def __init__(self, low: Array, high: Array) -> None:
+        self.low, self.high = low, high
+
+    def begun(self, keys: Key) -> Array:
+        """Vertical stripes, of a random sign for each column and channel."""
+        height, width, channels = self.low.shape[1:]
+
+        def stripes(key: Key) -> Array:
+            signs = geometry.signs(jax.random.fold_in(key, 0), (1, width, channels))
+            return jnp.broadcast_to(signs, (height, width, channels))
+
+        return jax.vmap(stripes)(keys)
+
+    def side(self, side: Scalar) -> Scalar:
+        """The side of a square, from one pixel on."""
+        return jnp.clip(side, 1, min(self.low.shape[1:3])).astype(np.int32)
+
+    def moved(self, keys: Key, side: Scalar, up: Array) -> Array:
+        """One random sign a channel in a random square."""
+        height, width, channels = self.low.shape[1:]
+
+        def one(key: Key, up: Array) -> Array:
+            r, c, s = jax.random.split(key, 3)
+            inside = _inside(*_corner(r, c, side, height, width), side, height, width)
+            return jnp.where(inside[..., None], geometry.signs(s, (channels,)), up)
+
+        return jax.vmap(one)(keys, up)
+
+    def placed(self, up: Array) -> Array:
+        """The images."""
+        return jnp.where(up, self.high, self.low)
+
+
+class L2Moves:
+    """Perturbations are arrays of any length; placed, they are scaled to ε and cut at the pixels' bounds."""
+
+    def __init__(self, x: Array, low: Array, high: Array, eps: Scalar) -> None:
+        self.x, self.low, self.high, self.eps = x, low, high, jnp.asarray(eps, x.dtype)
+
+    def begun(self, keys: Key) -> Array:
+        """A grid of bumps, each of a fifth of the height, of random sign in each channel."""
+        height, width, channels = self.x.shape[1:]
+        size = height // 5
+        down, across = height // size, width // size
+        top = left = (height - size * 5) // 2
+
+        def one(key: Key) -> Array:
+            turned, signs = jax.random.split(jax.random.fold_in(key, 0))
+            flips = geometry.signs(turned, (down, across))
+            signs = jnp.where(geometry.signs(signs, (down, across, channels)), 1.0, -1.0)
+            bump = bump_of(size, size, size)
+            cells = jnp.where(flips[..., None, None], bump.T, bump)[..., None] * signs[:, :, None, None, :]
+            grid = cells.transpose(0, 2, 1, 3, 4).reshape(down * size, across * size, channels)
+            found = jnp.zeros((height + size * down, width + size * across, channels), self.x.dtype)
+            found = jax.lax.dynamic_update_slice(found, grid.astype(self.x.dtype), (top, left, 0))
+            return found[:height, :width]
+
+        return jax.vmap(one)(keys)
+
+    def side(self, side: Scalar) -> Scalar:
+        """The side of a square: odd, and three at least."""
+        side = jnp.maximum(side, 3)
+        side = side + (side % 2 == 0)
+        least = min(self.x.shape[1:3])
+        return jnp.minimum(side, least - (least % 2 == 0)).astype(np.int32)
+
+    def moved(self, keys: Key, side: Scalar, found: Array) -> Array:
+        """A bump is added in one random square; another random square gives its length."""
+        height, width, channels = self.x.shape[1:]
+
+        def one(key: Key, point: Array, x: Array, low: Array, high: Array) -> Array:
+            r, c, r2, c2, t, s = jax.random.split(key, 6)
+            corner, other = _corner(r, c, side, height, width), _corner(r2, c2, side, height, width)
+            here = _inside(*corner, side, height, width)[..., None]
+            there = _inside(*other, side, height, width)[..., None]
+            delta = self._perturbation(point, x, low, high)
+            whole = (delta**2).sum()
+            both = (jnp.where(here | there, delta, 0) ** 2).sum(axis=(0, 1))
+            old = jnp.where(here, delta, 0)
+            old = old / jnp.maximum(jnp.sqrt((old**2).sum(axis=(0, 1))), 1e-12)
+            signs = jnp.where(geometry.signs(s, (channels,)), 1.0, -1.0).astype(x.dtype)
+            bump = bump_of(side, height, width, *corner)
+            turned = bump_of(side, height, width, *corner, turned=True)
+            bump = jnp.where(geometry.signs(t, ()), turned, bump)[..., None] * signs
+            new = old + jnp.where(here, bump, 0)
+            length = jnp.sqrt(jnp.maximum(self.eps**2 - whole, 0) / channels + both)
+            new = new / jnp.maximum(jnp.sqrt((new**2).sum(axis=(0, 1))), 1e-12) * length
+            return jnp.where(here, new, jnp.where(there, 0, delta)).astype(x.dtype)
+
+        return jax.vmap(one)(keys, found, self.x, self.low, self.high)
+
+    def _perturbation(self, point: Array, x: Array, low: Array, high: Array) -> Array:
+        scaled = point * self.eps / jnp.maximum(jnp.sqrt((point**2).sum()), 1e-12)
+        return jnp.clip(x + scaled, low, high) - x
+
+    def placed(self, found: Array) -> Array:
+        """The images."""
+        return self.x + jax.vmap(self._perturbation)(found, self.x, self.low, self.high)
+
+
+def _corner(row: Key, column: Key, side: Scalar, height: int, width: int) -> tuple[Array, Array]:
+    top = jax.random.randint(row, (), 0, height - side + 1, np.int32)
+    return top, jax.random.randint(column, (), 0, width - side + 1, np.int32)
+
+
+def _inside(top: Scalar, left: Scalar, side: Scalar, height: int, width: int) -> Array:
+    row, column = jnp.arange(height)[:, None], jnp.arange(width)
+    return (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
+
+
+def bump_of(
+    side: Scalar, height: int, width: int, top: Scalar = 0, left: Scalar = 0, *, turned: bool = False
+) -> Array:
+    """Two opposite bumps, one above the other, in a square of an image (height, width); its length is 1.
+
+    Each fills half of the square, and falls off around its center: where the larger of the distances in rows
+    and columns is D the value is Σ_{t ≥ D} 1 / (t + 1)², t up to the half's larger half side.
+    """
+    row, column = jnp.arange(height)[:, None] - top, jnp.arange(width) - left
+    inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+    if turned:
+        row, column = column, row
+    half = side // 2
+    lower = row >= half
+    rows = jnp.where(lower, side - half, half)
+    far = jnp.maximum(jnp.abs(row - jnp.where(lower, half, 0) - rows // 2), jnp.abs(column - side // 2))
+    most = jnp.maximum(rows // 2 + 1, side // 2 + 1)
+    tail = jnp.cumsum(1 / jnp.arange(1, height + width + 2, dtype=np.float32) ** 2)
+    sums = jnp.concatenate([jnp.zeros(1, np.float32), tail])
+    last = len(sums) - 1
+    value = sums[jnp.clip(most, 0, last)] - sums[jnp.clip(far, 0, last)]
+    value = jnp.where(inside & (far < most), value, 0)
+    lengths = [jnp.sqrt((jnp.where(part, value, 0) ** 2).sum()) for part in (lower, ~lower)]
+    value = jnp.where(lower, -value / jnp.maximum(lengths[0], 1e-12), value / jnp.maximum(lengths[1], 1e-12))
+    return value / jnp.maximum(jnp.sqrt((value**2).sum()), 1e-12)
