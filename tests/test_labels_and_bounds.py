@@ -32,6 +32,11 @@ LABELS = {
     "attacks.pgd": lambda y, k: attacks.pgd(network(k), X, y, THREAT),
     "attacks.fgsm": lambda y, k: attacks.fgsm(network(k), X, y, THREAT),
     "attacks.square": lambda y, k: attacks.square(network(k), X.reshape(4, 1, 2, 1), y, THREAT, key=KEY),
+    "attacks.apgd": lambda y, k: attacks.apgd(network(k), X, y, THREAT, key=KEY, steps=1),
+    "attacks.fab": lambda y, k: attacks.fab(network(k), X, y, steps=1),
+    "attacks.autoattack": lambda y, k: attacks.autoattack(
+        network(k), X, y, THREAT, key=KEY, version="apgd-ce"
+    ),
     "attacks.one_step": lambda y, k: attacks.one_step(fitted(k), X, y, THREAT),
     "attacks.robust_accuracy": lambda y, k: attacks.robust_accuracy(network(k), X, y),
     "attacks.transfer": lambda y, k: attacks.transfer({"x": X}, {"f": network(k)}, X, y),
@@ -54,6 +59,8 @@ NO_LABELS = {
     "attacks.margin": "is traced",
     "attacks.cross_entropy": "is traced",
     "attacks.squared": "is traced",
+    "attacks.dlr": "is traced",
+    "attacks.targeted_dlr": "is traced",
     "training.train": "in tests/test_train.py, by its own names",
 }
 # Each of inputs (4, 2).
@@ -62,6 +69,10 @@ BOUNDED = {
     "attacks.fgsm": lambda x: attacks.fgsm(network(1), x, Y, THREAT),
     "attacks.square": lambda x: attacks.square(
         network(1), x.reshape(4, 1, 2, 1), Y, THREAT, key=KEY, queries=2
+    ),
+    "attacks.apgd": lambda x: attacks.apgd(network(1), x, Y, THREAT, key=KEY, steps=1),
+    "attacks.autoattack": lambda x: (
+        attacks.autoattack(network(1), x, Y, THREAT, key=KEY, version="apgd-ce").attacked
     ),
     "attacks.one_step": lambda x: attacks.one_step(fitted(1), x, Y, THREAT),
     "attacks.sanity_checks": lambda x: (

@@ -103,6 +103,13 @@ CASES = {
         lambda a: attacks.sanity_checks(_f(a), a(X), Y, Threat("linf", 0.0), key=KEY, steps=1).clean.value,
         np.float64,
     ),
+    "attacks.dlr": Case(lambda a: attacks.dlr(a(ALPHA), Y), half="any"),
+    "attacks.targeted_dlr": Case(lambda a: attacks.targeted_dlr(a(ALPHA), Y, 1 - Y), half="any"),
+    "attacks.apgd": Case(lambda a: attacks.apgd(_f(a), a(X), Y, THREAT, steps=2, key=KEY)),
+    "attacks.fab": Case(lambda a: attacks.fab(_f(a), a(X), Y, steps=2).attacked),
+    "attacks.autoattack": Case(
+        lambda a: attacks.autoattack(_f(a), a(X), Y, THREAT, key=KEY, version="fab-t").attacked
+    ),
     "attacks.square": Case(
         lambda a: attacks.square(lambda x: x.mean((1, 2)) - 0.5, a(IMAGES), Y[:2], THREAT, key=KEY, queries=9)
     ),
@@ -243,7 +250,8 @@ _START = jax.tree.map(np.asarray, FC.init(KEY, X))
 
 # Names of public modules that are in no case, and why.
 OTHERWISE = {
-    "no arrays": """attacks.AttackWarning attacks.Loss attacks.SanityChecks attacks.Threat attacks.Transfer
+    "no arrays": """attacks.AttackWarning attacks.AutoAttack attacks.Loss attacks.STANDARD
+        attacks.Smallest attacks.SanityChecks attacks.Threat attacks.Transfer
         attacks.free_training catastrophic.Detector catastrophic.Score catastrophic.alarmed
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
         features.Correlation features.Usefulness kernels.Plan kernels.keep_compiled networks.Model

@@ -50,8 +50,8 @@ def signs(key: Key, shape: tuple[int, ...]) -> jax.Array:
 
 
 def uniform(key: Key, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """Random numbers, uniform in [−1, 1)."""
-    return 2 * jax.random.uniform(key, shape, dtype) - 1
+    """Random numbers, uniform in [−1, 1), the same in every precision."""
+    return (2 * jax.random.uniform(key, shape, np.float32) - 1).astype(dtype)
 
 
 def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
@@ -71,8 +71,8 @@ def start(norm: str, eps: Scalar, keys: Key, x: Array, low: Array, high: Array) 
         return jnp.clip(x + eps * share, low, high)
 
     def point(key: Key) -> jax.Array:
-        direction = jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:], x.dtype)
-        radius = jax.random.uniform(jax.random.fold_in(key, 1), (), x.dtype) ** (1 / direction.size)
+        direction = jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:], np.float32).astype(x.dtype)
+        radius = jax.random.uniform(jax.random.fold_in(key, 1), (), np.float32) ** (1 / direction.size)
         return eps * radius * direction / jnp.linalg.norm(direction)
 
     return jnp.clip(x + jax.vmap(point)(keys), low, high)

@@ -228,10 +228,10 @@ def _begun(
 
 
 def _better(point: Array, here: Array, found: Array, score: Array) -> tuple[Array, Array]:
-    # One that is fooled stays as it is; NaN is kept, to be found.
-    improved = ~(here <= score) & ~(score > 0)
+    # One that is fooled stays as it is; NaN stays too, to be told of.
+    improved = (here > score) & ~(score > 0)
     wide = improved.reshape(-1, *[1] * (point.ndim - 1))
-    return jnp.where(wide, point, found), jnp.where(improved, here, score)
+    return jnp.where(wide, point, found), jnp.where(score > 0, score, jnp.maximum(here, score))
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "norm"))

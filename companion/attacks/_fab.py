@@ -1,6 +1,7 @@
 """Fast adaptive boundary: the smallest perturbation that changes the class, for a whole curve over ε."""
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,7 @@ def fab(
 
 
 def _lengths(delta: np.ndarray, norm: str) -> np.ndarray:
-    flat = delta.reshape(len(delta), -1)
+    flat = delta.reshape(len(delta), math.prod(delta.shape[1:]))
     return np.abs(flat).max(axis=1, initial=0) if norm == "linf" else np.linalg.norm(flat, axis=1)
 
 
@@ -188,7 +189,7 @@ def to_plane(point: Array, w: Array, value: Array, low: Scalar, high: Scalar, no
     speed = jnp.where(weight > 0, jnp.ones_like(w) if norm == "linf" else weight, 0)
     room = jnp.where(sign > 0, high - point, point - low)
 
-    def newton(_: int, t: Array) -> Array:
+    def newton(_: Scalar, t: Array) -> Array:
         gained = (weight * jnp.minimum(t * speed, room)).sum()
         slope = jnp.where(t * speed < room, weight * speed, 0).sum()
         missing = jnp.maximum(jnp.abs(value) - gained, 0)
@@ -202,7 +203,7 @@ def to_plane(point: Array, w: Array, value: Array, low: Scalar, high: Scalar, no
 def _bisected(predict: Partial, best: Array, x: Array, labels: Array) -> Array:
     """The point nearest to x, of ten halvings of the way, that is still fooled."""
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Scalar, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         good, bad = ends
         middle = (good + bad) / 2
         fooled = (progress_of(predict(middle), labels, targeted=False) > 0).reshape(-1, *[1] * (x.ndim - 1))
