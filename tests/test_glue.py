@@ -2,7 +2,7 @@
 
 import pytest
 
-from companion.interactive import _glue, glue
+from companion.interactive import _glue, glue, table
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from companion.interactive import _glue, glue
         ("commit 65e-4a", "commit 65e-4a"),
     ],
 )
-def test_numbers_are_typeset(given, printed):
-    assert _glue._typeset(given) == printed
+def test_numbers_aretypeset(given, printed):
+    assert _glue.typeset(given) == printed
 
 
 def test_values_are_printed_and_stored(monkeypatch, capsys):
@@ -34,3 +34,17 @@ def test_a_page_does_not_repeat_what_its_text_says(monkeypatch, capsys):
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
     glue(slope="-0.50")
     assert capsys.readouterr().out == ""
+
+
+def test_a_table_is_html_with_caption_heads_and_typeset_numbers():
+    shown = table("Gaps, n < 3", ["method", "gap"], [["FGSM", "-0.1"], ["PGD", 2]])._repr_html_()
+    assert "<caption>Gaps, n &lt; 3</caption>" in shown
+    assert shown.count('<th scope="col">') == 2
+    assert (
+        '<tr><th scope="row">FGSM</th><td>−0.1</td></tr><tr><th scope="row">PGD</th><td>2</td></tr>' in shown
+    )
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"as long as heads, 2, got \[1\]"):
+        table("", ["a", "b"], [["a"]])
