@@ -220,17 +220,21 @@ def test_fallen_marks_every_record_of_every_run_and_knows_missing_ones():
 
 
 @pytest.mark.parametrize(
-    ("fgsm", "robust", "wanted"),
+    ("fgsm", "robust", "records", "wanted"),
     [
-        ([0.5, 0.95, 0.97], [0.3, 0.05, 0.04], [False, True, True]),
-        ([0.5, 0.89, 0.90], [0.3, 0.05, 0.04], [False, False, True]),
-        ([0.5, 0.95, 0.95], [0.3, 0.10, 0.09], [False, False, True]),
-        ([0.5, 0.95, 0.95], [0.19, 0.05, 0.04], [False, False, False]),  # there was nothing to lose
-        ([0.5, math.nan, 0.95], [0.2, math.nan, 0.04], [False, False, True]),
+        ([0.3, 0.9, 1, 0.95, 0.95], [0.4, 0.05, 0, 0.09, 0.2], 3, [0, 1, 1, 1, 0]),
+        ([0.95] * 4, [0.05, 0.05, 0.1, 0.05], 3, [0, 0, 0, 0]),
+        ([0.95] * 4, [0.05, 0.05, 0.1, 0.05], 2, [1, 1, 0, 0]),
+        ([0.95, 0.89, 0.95, 0.95], [0.0] * 4, 1, [1, 0, 1, 1]),
+        ([0.95, math.nan, 0.95, 0.95], [0, math.nan, 0, 0], 3, [0, 0, 0, 0]),
+        ([0.95, 0.95], [0, 0], 3, [0, 0]),
+        (np.array([[0.95] * 3, [0.5] * 3]), np.zeros((2, 3)), 3, [[1, 1, 1], [0, 0, 0]]),
     ],
+    ids=["a stretch", "interrupted", "two suffice", "one suffices", "missing", "too short", "two runs"],
 )
-def test_collapsed(fgsm, robust, wanted):
-    assert catastrophic.collapsed(fgsm, robust).tolist() == wanted
+def test_collapsed(fgsm, robust, records, wanted):
+    found = catastrophic.collapsed(fgsm, robust, records=records)
+    assert found.astype(int).tolist() == wanted
 
 
 def test_a_missing_record_rings_no_alarm_and_hides_no_later_one():
@@ -310,6 +314,7 @@ def test_wrong_arguments():
             (lambda: catastrophic.onset([0, 1], [1, 0], fall=2), "fall must be less than 1, got 2"),
             (lambda: catastrophic.fallen([1, 0], fall=0), "fall must be more than 0"),
             (lambda: catastrophic.collapsed([1, 0], [1]), r"of one shape, got \(2,\) and \(1,\)"),
+            (lambda: catastrophic.collapsed([1], [0], records=0), "records must be"),
             (lambda: Detector(1.0, "aboove"), "side must be 'above' or 'below', got 'aboove'"),
             (lambda: catastrophic.spectrum_signals([np.ones((2, 3))]), "square kernels of one size"),
             (lambda: catastrophic.spectrum_signals([np.eye(2), np.eye(3)]), "square kernels of one size"),

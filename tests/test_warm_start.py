@@ -168,3 +168,21 @@ def test_wrong_arguments():
         ],
         ValueError,
     )
+
+
+def test_the_cosine_of_steps_is_that_of_gradients_by_hand():
+    weights, labels = np.asarray(RNG.normal(size=(6, 3)), np.float32), Y[:20]
+
+    def gradient(x):
+        outputs = np.exp(x @ weights)
+        errors = outputs / outputs.sum(axis=1, keepdims=True) - np.eye(3)[labels]
+        return (x.T @ errors).ravel()
+
+    shift = Partial(lambda predict, x, labels, key, epoch: x - 0.5 * jnp.sign(predict(x)[:, :1]))
+    found = warm_start.step_cosine(
+        lambda params, x: x @ params, weights, X[:20], labels, shift, key=jax.random.key(0)
+    )
+    one, two = gradient(X[:20]), gradient(X[:20] - 0.5 * np.sign(X[:20] @ weights)[:, :1])
+    wanted = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+    assert abs(wanted) < 0.99
+    assert found == pytest.approx(wanted, abs=1e-5)

@@ -46,30 +46,40 @@ def collapsed(
     *,
     high: float = 0.9,
     low: float = 0.1,
-    least: float = 0.2,
+    records: int = 3,
 ) -> Bool[np.ndarray, "*runs r"]:
-    """Records of a network that resists FGSM and no strong attack, after it had resisted both.
+    """Records of a network that resists FGSM and no strong attack, several running.
+
+    Whether it resisted the strong attack before does not count: a network that learns to fool FGSM from the
+    beginning has collapsed too.
 
     Args:
         fgsm: accuracy under FGSM, records on the last axis; NaN where there is none.
         robust: accuracy under a strong attack, of the same shape.
         high: accuracy under FGSM is at least this,
-        low: that under the strong attack below this,
-        least: and that had reached this before.
+        low: and that under the strong attack below this,
+        records: in so many records running, or more.
 
     Returns:
-        The mask, in the shape of both.
+        The mask, in the shape of both; all records of such a stretch are in it.
+
+    Raises:
+        ValueError: shapes that differ; fewer than one record.
 
     Source: the phenomenon is Wong et al.'s (2020), arXiv 2001.03994, section 5; the numbers are ours.
 
-    >>> collapsed([0.3, 0.5, 0.95], [0.2, 0.4, 0.05])
-    array([False, False,  True])
+    >>> collapsed([0.3, 0.95, 0.95, 0.95], [0.2, 0.05, 0.0, 0.05])
+    array([False,  True,  True,  True])
     """
     fgsm, robust = np.asarray(fgsm, float), np.asarray(robust, float)
     if fgsm.shape != robust.shape:
         raise ValueError(f"fgsm and robust must be of one shape, got {fgsm.shape} and {robust.shape}")
-    highest = np.fmax.accumulate(robust, axis=-1)
-    return (fgsm >= high) & (robust < low) & (highest >= least)
+    there = (fgsm >= high) & (robust < low)
+    found = np.zeros_like(there)
+    for first in range(there.shape[-1] - count("records", records) + 1):
+        stretch = slice(first, first + records)
+        found[..., stretch] |= there[..., stretch].all(axis=-1, keepdims=True)
+    return found
 
 
 def onset(epochs: Numbers, robust: Numbers, *, fall: float = 0.5, least: float | int = 0.0) -> float:

@@ -39,6 +39,7 @@ class Case:
         weight: λ of GradAlign.
         final: steps and restarts of PGD on the networks at the end.
         skip: methods that are not trained.
+        batches: whether networks with batch norm are evaluated by a test batch's own statistics too.
     """
 
     dataset: str = "mnist5k"
@@ -61,6 +62,7 @@ class Case:
     weight: float = 0.5
     final: tuple[int, int] = (20, 2)
     skip: tuple[str, ...] = field(default=(), metadata=LISTS)
+    batches: bool = field(default=True, metadata={"absent": True})
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ _NIGHT = replace(
 )  # fmt: skip
 _SOME = tuple((method, 15 if method == "switch" else 10) for method in METHODS[1:])
 PROFILES = {
-    "quick": Config(),
+    "quick": Config((Case(batches=False),)),
     "full": Config((_DIGITS, _RESIDUAL), METHODS, seeds=20, calibration=5, at_most=_SOME),
     # Outside digits: a night on two cores.
     "night": Config(

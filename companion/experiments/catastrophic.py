@@ -250,7 +250,7 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
         "switched": np.array(np.inf if one.switched is None else one.switched),
         "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=0.2)),
     }
-    if case.norm == "batch":
+    if case.norm == "batch" and case.batches:
         found["in_batches"] = np.array(
             [_in_batches(one.snapshots[epoch], x, y, case=case) for epoch in one.epochs]
         )
