@@ -79,7 +79,7 @@ def settled(*, fraction: float = 0.1) -> Callable[[Run], bool]:
             raise ValueError("the rule needs kernels: give train a probe")
         if len(run.epochs) < 3:
             return False
-        speeds = dynamics.velocity(run.kernels, run.epochs)
+        speeds = dynamics.successive(run.kernels) / np.diff(run.epochs)
         return bool(speeds[-1] <= fraction * speeds.max())
 
     rule.__qualname__ = f"settled {fraction:g}"

@@ -132,10 +132,34 @@ def test_concentration_and_effective_rank_are_those_of_the_spectrum(n):
     assert dynamics.concentration(one, top=n) == pytest.approx(1)
 
 
-def test_velocity_is_the_distance_per_epoch():
-    expected = [slow_distance(PATH[i], PATH[i + 1]) / (TIMES[i + 1] - TIMES[i]) for i in range(4)]
-    np.testing.assert_allclose(dynamics.velocity(PATH, TIMES), expected, rtol=1e-9)
-    assert dynamics.velocity([PATH[0], 2 * PATH[0]], np.array([0.0, 1.0])) == pytest.approx(0, abs=1e-12)
+def turning(angles):
+    """Kernels of one plane, at these angles from the first."""
+    one, two = np.eye(2) / np.sqrt(2), np.diag([1.0, -1.0]) / np.sqrt(2)
+    return [np.cos(a) * one + np.sin(a) * two for a in angles]
+
+
+def test_velocity_is_the_angle_per_epoch():
+    moved = np.array([slow_distance(PATH[i], PATH[i + 1]) for i in range(4)])
+    np.testing.assert_allclose(dynamics.successive(PATH), moved, rtol=1e-9)
+    np.testing.assert_allclose(
+        dynamics.velocity(PATH, TIMES), np.arccos(1 - moved) / np.diff(TIMES), rtol=1e-6
+    )
+    assert dynamics.velocity([PATH[0], 2 * PATH[0]], np.array([0.0, 1.0])) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_steady_rotation_has_one_velocity_and_half_of_its_way_remaining():
+    times = np.array([0.0, 0.5, 1.0, 3.0, 4.0])  # records lie at uneven distances
+    path = turning(0.3 * times)
+    np.testing.assert_allclose(dynamics.velocity(path, times), 0.3, rtol=1e-6)
+    to_last = dynamics.distances(path)[-1]
+    np.testing.assert_allclose(dynamics.angle(to_last), 0.3 * (4 - times), atol=1e-7)
+    assert dynamics.remaining(to_last, times) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("distance", [-0.1, 2.1])
+def test_an_angle_needs_a_distance(distance):
+    with pytest.raises(ValueError, match="distance must lie in"):
+        dynamics.angle(distance)
 
 
 def test_alignment_is_the_cosine_with_the_labels_kernel():
@@ -226,11 +250,12 @@ def test_a_path_on_disk_refuses_what_does_not_belong(tmp_path):
     assert path.times == [0.0]
 
 
-def test_remaining_is_the_mean_distance_left():
+def test_remaining_is_the_mean_angle_left():
     times = np.array([0.0, 1.0, 4.0])
     # By hand: trapezoids of 1 · (0.6 + 0.3) / 2 and 3 · (0.3 + 0) / 2, over 4 epochs and 0.6.
-    assert dynamics.remaining(np.array([0.6, 0.3, 0.0]), times) == pytest.approx((0.45 + 0.45) / 4 / 0.6)
-    assert dynamics.remaining(np.array([0.6, 0.0, 0.0]), times) == pytest.approx(0.3 / 4 / 0.6)
+    left = 1 - np.cos(np.array([[0.6, 0.3, 0.0], [0.6, 0.0, 0.0]]))
+    assert dynamics.remaining(left[0], times) == pytest.approx((0.45 + 0.45) / 4 / 0.6)
+    assert dynamics.remaining(left[1], times) == pytest.approx(0.3 / 4 / 0.6)
 
 
 def test_a_kernel_that_ends_where_it_began_has_nothing_remaining():

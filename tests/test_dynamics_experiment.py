@@ -74,7 +74,8 @@ def test_curves_are_those_of_the_run_itself(found, one):
         np.testing.assert_allclose(arrays["angle"][row][:, i], angle, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(arrays["spectrum"][row][-1], values[:40], rtol=1e-4, atol=1e-3)
     first, second = (k.astype(float) for k in one.kernels[:2])
-    speed = (1 - (first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second)) / one.epochs[1]
+    cosine = (first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second)
+    speed = np.arccos(cosine) / one.epochs[1]
     assert arrays["velocity"][row][0] == pytest.approx(speed, rel=1e-3)
     assert np.isnan(arrays["velocity"][row][-1])
 

@@ -135,6 +135,7 @@ CASES = {
     "dynamics.specialization": Case(
         lambda a: dynamics.specialization(a(PATH[:2]), a(np.abs(ALPHA)))[0], np.float64
     ),
+    "dynamics.successive": Case(lambda a: dynamics.successive(a(PATH)), np.float64),
     "dynamics.velocity": Case(lambda a: dynamics.velocity(a(PATH), np.arange(3.0)), np.float64),
     "empirical.empirical_ntk": Case(lambda a: empirical_ntk(FC.apply, jax.tree.map(a, _START), a(X))),
     "empirical.empirical_ntk_fn": Case(
@@ -253,7 +254,8 @@ OTHERWISE = {
         training.Probe attacks.Replay training.Run training.Switch training.Trained
         architectures.Architecture""",
     "Python's numbers, read as float64": """catastrophic.alarm catastrophic.calibrate catastrophic.collapsed
-        catastrophic.fallen catastrophic.onset catastrophic.score dynamics.lazy_onset dynamics.remaining""",
+        catastrophic.fallen catastrophic.onset catastrophic.score dynamics.angle dynamics.lazy_onset
+        dynamics.remaining""",
     "only what `fit` made, in float64": """regression.condition_number regression.learned_fraction
         regression.rounding_error regression.target_energy""",
     "labels or booleans": "data.targets features.usefulness statistics.proportion",

@@ -10,12 +10,14 @@ Definitions: Tsilivis & Kempe (2022), arXiv 2210.05577; Fort et al. (2020), arXi
 
 from companion.dynamics._measures import alignment, concentration, effective_rank, per_output, specialization
 from companion.dynamics._paths import (
+    angle,
     distances,
     inner_products,
     lazy_onset,
     polar,
     remaining,
     rotation,
+    successive,
     velocity,
 )
 from companion.storage import KernelPath
@@ -23,6 +25,7 @@ from companion.storage import KernelPath
 __all__ = [
     "KernelPath",
     "alignment",
+    "angle",
     "concentration",
     "distances",
     "effective_rank",
@@ -33,5 +36,6 @@ __all__ = [
     "remaining",
     "rotation",
     "specialization",
+    "successive",
     "velocity",
 ]

@@ -118,8 +118,57 @@ def polar(
     return radius / radius[-1] if radius[-1] > 0 else radius, angle
 
 
+def successive(path: KernelSequence) -> Float[np.ndarray, " s"]:
+    """d(K_t, K_{t+1}) between neighbors of a path.
+
+    Args:
+        path: as for `inner_products`.
+
+    Returns:
+        (T,), in [0, 2].
+
+    Raises:
+        TypeError, ValueError: as `distances`.
+
+    Cost: O(T n²), two kernels in memory.
+
+    >>> successive([np.eye(2), np.diag([1.0, 0.0])]).round(4)
+    array([0.2929])
+    """
+    size = length(path)
+    before, moved = matrix("path[0]", path[0]), np.empty(size - 1)
+    for t in range(1, size):
+        now = kernel_at(path, t, len(before))
+        moved[t - 1] = 1 - float((before * now).sum()) / (norm_of(before, t - 1) * norm_of(now, t))
+        before = now
+    return np.maximum(moved, 0)
+
+
+def angle(distance: Float[Any, "*shape"] | float) -> Float[np.ndarray, "*shape"]:
+    """arccos(1 − d), the angle between two kernels of distance d: unlike d, it adds up along a rotation.
+
+    Args:
+        distance: d in [0, 2], as of `distances`; NaN stays NaN.
+
+    Returns:
+        Radians, in the shape of `distance`.
+
+    Raises:
+        ValueError: a distance outside [0, 2].
+
+    >>> angle(np.array([0.0, 1.0])).round(4)
+    array([0.    , 1.5708])
+    """
+    distance = np.asarray(distance, float)
+    if ((distance < 0) | (distance > 2)).any():
+        raise ValueError(f"distance must lie in [0, 2], got {distance.min()} to {distance.max()}")
+    return 2 * np.arcsin(np.sqrt(distance / 2))  # exact for small d, where 1 − d loses digits
+
+
 def velocity(path: KernelSequence, times: Float[Any, " t"]) -> Float[np.ndarray, " t-1"]:
-    """d(K_t, K_{t+Δ}) / Δ between neighbors: how fast the kernel turns, per epoch.
+    """arccos(1 − d(K_t, K_{t+Δ})) / Δ between neighbors: by how much the kernel turns, in radians per epoch.
+
+    A steady rotation has one velocity, however far apart its records lie; d / Δ would grow with Δ.
 
     Args:
         path: as for `inner_products`.
@@ -131,19 +180,13 @@ def velocity(path: KernelSequence, times: Float[Any, " t"]) -> Float[np.ndarray,
     Raises:
         TypeError, ValueError: as `distances`; times that do not ascend, or are not as many as the kernels.
 
-    Cost: O(T n²), two kernels in memory. Source: Fort et al. (2020), arXiv 2010.15110.
+    Cost: O(T n²), two kernels in memory. Source: after Fort et al. (2020), arXiv 2010.15110, who divide d.
 
     >>> velocity([np.eye(2), np.diag([1.0, 0.0])], np.array([0.0, 2.0])).round(4)
-    array([0.1464])
+    array([0.3927])
     """
-    size = length(path)
-    times = _ascending(times, size)
-    before, speeds = matrix("path[0]", path[0]), np.empty(size - 1)
-    for t in range(1, size):
-        now = kernel_at(path, t, len(before))
-        speeds[t - 1] = 1 - float((before * now).sum()) / (norm_of(before, t - 1) * norm_of(now, t))
-        before = now
-    return np.maximum(speeds, 0) / np.diff(times)
+    times = _ascending(times, length(path))
+    return angle(successive(path)) / np.diff(times)
 
 
 def rotation(path: KernelSequence, *, top: int = 20) -> Float[np.ndarray, " t"]:
@@ -209,8 +252,8 @@ def lazy_onset(
 def remaining(to_last: Float[Any, " t"], times: Float[Any, " t"]) -> float:
     """How much of its way a kernel still has to go, averaged over training: lazy onset without a threshold.
 
-    ∫ d(K_t, K_T) dt / (T' d(K_0, K_T)) over the times, by trapezoids, T' the whole time: 0 for a kernel that
-    jumps to its end at once, ½ for one that goes there steadily.
+    ∫ ∠(K_t, K_T) dt / (T' ∠(K_0, K_T)) over the times, by trapezoids, with the angles ∠ = arccos(1 − d) and
+    T' the whole time: 0 for a kernel that jumps to its end at once, ½ for one that turns there steadily.
 
     Args:
         to_last: d(K_t, K_T), (t,): the last row of `distances`.
@@ -222,14 +265,15 @@ def remaining(to_last: Float[Any, " t"], times: Float[Any, " t"]) -> float:
     Raises:
         TypeError, ValueError: as `lazy_onset`; a kernel that ends where it began.
 
-    >>> remaining(np.array([0.4, 0.2, 0.0]), np.arange(3.0))
+    >>> round(remaining(1 - np.cos(np.array([0.4, 0.2, 0.0])), np.arange(3.0)), 6)
     0.5
     """
     to_last = _to_last(to_last)
     times = _ascending(times, len(to_last))
     if to_last[0] <= 0:
         raise ValueError("to_last must begin above 0: this kernel ends where it began")
-    return float(np.trapezoid(to_last, times) / (times[-1] - times[0]) / to_last[0])
+    left = angle(np.clip(to_last, 0, 2))
+    return float(np.trapezoid(left, times) / (times[-1] - times[0]) / left[0])
 
 
 def _to_last(to_last: Float[Any, " t"]) -> np.ndarray:

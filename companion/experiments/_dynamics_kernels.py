@@ -34,7 +34,6 @@ def followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
         "alignment": np.array([dynamics.alignment(c.mean(axis=0), labels) for c in classes]),
         "specialization": np.array([dynamics.specialization(c, labels)[0] for c in classes]),
         "rotation": np.array([((space.T @ spaces[-1]) ** 2).sum() / TOP for space in spaces]),
-        "velocity": np.append(dynamics.velocity(one.kernels, one.epochs), np.nan),
         "radius": np.stack([radius for radius, _ in polar], axis=-1),
         "angle": np.stack([angle for _, angle in polar], axis=-1),
         "distances": dynamics.distances(one.kernels),

@@ -69,7 +69,12 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         rows[c, seed] = {name: array for name, array in arrays.items() if name not in _FIRST}
         if seed == 0:
             first[(c,)] = {name: array for name, array in arrays.items() if name in _FIRST}
-    return filled((len(config.cases), config.seeds), rows) | filled((len(config.cases),), first)
+    arrays = filled((len(config.cases), config.seeds), rows) | filled((len(config.cases),), first)
+    if "epochs" in arrays:
+        turned = dynamics.angle(np.diagonal(arrays["distances"], 1, -2, -1))
+        arrays["velocity"] = np.full(arrays["rank"].shape, np.nan, np.float32)
+        arrays["velocity"][..., :-1] = turned / np.diff(arrays["epochs"])[:, None, None]
+    return arrays
 
 
 _FIRST = ("epochs", "kernels")
@@ -85,17 +90,17 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
 
     Returns:
         Arrays, with a first axis over cases, then over seeds s; what a case does not have is NaN. Of g
-        regimes at r records: `epochs` (c, r); `loss`, `clean`, `robust`, `concentration`, `rank` (effective),
-        `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last between a record and the
-        next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`; `distances` (c, s, g, r, r); `between` (c,
-        s, r, g, g), distances between regimes at one epoch; `final` (c, s, g, 2, 3): clean and PGD with
-        restarts at the end, with the ends of 95 % intervals; `spectrum` (c, s, g, r, 40), the largest
-        eigenvalues. Of l moments at which the kernels along `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2),
-        over paths, moments, `PHASES`, and clean and robust accuracy; `solved` (c, s, 2, l, 2) for kernel
-        regression; `curve` (c, s, 2, 2, q, 2) of the second phase at the end, over paths, `PHASES` and its
-        records. `attacked_concentration`, `attacked_rank` (c, s, g, r) and `attacked_distances` (c, s, g, r,
-        r) on attacked images of the probe. `seconds` (c, s, g) of training steps; `kernels` (c, g, r, m, m)
-        of seed 0, averaged over outputs.
+        regimes at r records: `epochs` (c, r); `loss`, `clean`, `robust`, `concentration`, `rank`
+        (effective), `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last in radians
+        per epoch between a record and the next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`;
+        `distances` (c, s, g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch;
+        `final` (c, s, g, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals;
+        `spectrum` (c, s, g, r, 40), the largest eigenvalues. Of l moments at which the kernels along
+        `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2), over paths, moments, `PHASES`, and clean and robust
+        accuracy; `solved` (c, s, 2, l, 2) for kernel regression; `curve` (c, s, 2, 2, q, 2) of the second
+        phase at the end, over paths, `PHASES` and its records. `attacked_concentration`, `attacked_rank`
+        (c, s, g, r) and `attacked_distances` (c, s, g, r, r) on attacked images of the probe. `seconds` (c,
+        s, g) of training steps; `kernels` (c, g, r, m, m) of seed 0, averaged over outputs.
     """
     return EXPERIMENT.run(config, progress=progress, folder=folder)
 

@@ -85,7 +85,9 @@ def compute(case: Case, method: str, rate: str, seed: int) -> Arrays:
     times = np.linspace(0, case.epochs, case.epochs * case.record + 1)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {
         "between": np.stack([dynamics.distances(list(some)) for some in zip(*paths, strict=True)]),
-        "velocity": np.stack([np.append(dynamics.velocity(path, times), np.nan) for path in paths]),
+        "velocity": np.stack(
+            [np.append(dynamics.successive(path) / np.diff(times), np.nan) for path in paths]
+        ),
     }
 
 
@@ -128,11 +130,12 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
     Returns:
         Arrays over cases c, rates k, `every_method` m, seeds s and records r; NaN where a case has fewer:
         `epochs` (c, r); `clean`, `robust`, `seconds` (c, k, m, s, r) along training, free training's at its
-        own records; `final` (c, k, m, s, 2, 3): clean and PGD with restarts at the end, with the ends of 95 %
-        intervals; `total` (c, k, m, s): seconds of training, with those of the probe where a rule needed it;
-        `probe` (c, k, s): these alone; `passes` (c, k, m, s): forward and backward passes of a training
-        image; `switched` (c, k, s): the rule's epoch, infinity for never. Of the constant rate: `between` (c,
-        s, r, 4, 4), distances of the kernels of `EARLY` at one epoch; `velocity` (c, s, 4, r).
+        own records; `final` (c, k, m, s, 2, 3): clean and PGD with restarts at the end, with the ends of 95
+        % intervals; `total` (c, k, m, s): seconds of training, with those of the probe where a rule needed
+        it; `probe` (c, k, s): these alone; `passes` (c, k, m, s): forward and backward passes of a training
+        image; `switched` (c, k, s): the rule's epoch, infinity for never. Of the constant rate: `between`
+        (c, s, r, 4, 4), distances of the kernels of `EARLY` at one epoch; `velocity` (c, s, 4, r), d per
+        epoch, which the rule looks at.
     """
     return EXPERIMENT.run(config, progress=progress)
 
