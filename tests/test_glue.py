@@ -2,7 +2,7 @@
 
 import pytest
 
-from companion.interactive import _glue, glue
+from companion.interactive import _glue, glue, table
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from companion.interactive import _glue, glue
     ],
 )
 def test_numbers_are_typeset(given, printed):
-    assert _glue._typeset(given) == printed
+    assert _glue.typeset(given) == printed
 
 
 def test_values_are_printed_and_stored(monkeypatch, capsys):
@@ -34,3 +34,19 @@ def test_a_page_does_not_repeat_what_its_text_says(monkeypatch, capsys):
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
     glue(slope="-0.50")
     assert capsys.readouterr().out == ""
+
+
+def test_a_table_has_a_caption_heads_and_escaped_typeset_entries(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    table(["", "a < b"], [["one", -0.5], ["two", "1e-3"]], caption="Of two.")
+    page = shown[0].data
+    assert "<caption>Of two.</caption>" in page
+    assert '<th scope="col">a &lt; b</th>' in page
+    assert '<tr><th scope="row">one</th><td>−0.5</td></tr>' in page
+    assert "<td>1×10⁻³</td>" in page
+
+
+def test_a_row_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="2 entries as the header, got 1"):
+        table(["", "a"], [["one"]], caption="")

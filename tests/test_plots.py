@@ -141,7 +141,7 @@ def test_in_a_notebook_the_style_asks_for_svg_without_a_date():
 
 @pytest.mark.parametrize(
     ("kind", "low", "middle", "high"),
-    [("minmax", 0, 2, 100), ("quantile", 0.4, 2, 61.6), ("ci", -33.19, 21.4, 75.99)],
+    [("minmax", 0, 21.4, 100), ("quantile", 0.4, 2, 61.6), ("ci", -33.19, 21.4, 75.99)],
 )
 def test_band_draws_the_middle_and_the_spread(ax, kind, low, middle, high):
     # Five seeds. The quantiles and the mean ± 2.776·s/√5 (s = 43.96) are worked out by hand.

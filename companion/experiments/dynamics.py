@@ -43,6 +43,7 @@ __all__ = [
     "optimizer_of",
     "recorded",
     "run",
+    "second_phase",
     "trained",
 ]
 
@@ -188,12 +189,23 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
 def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
     """Clean and robust accuracy along the second phase at the end, (phases, records, 2)."""
     variables = one.snapshots[max(one.snapshots)]
-    phases = [_second(case, variables, attacked, seed, case.curve) for attacked in (False, True)]
+    phases = [second_phase(case, variables, attacked, seed, case.curve) for attacked in (False, True)]
     return np.array([np.stack([phase.clean, phase.robust], axis=-1) for phase in phases])
 
 
-def _second(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float]) -> Run:
-    """Training of the linearization at `variables` until the last of `record`."""
+def second_phase(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float]) -> Run:
+    """Train the centered linearization of a case's network.
+
+    Args:
+        case: sizes, data and ε.
+        variables: of the network, at which it is linearized.
+        attacked: whether on PGD's images.
+        seed: of the order of the minibatches.
+        record: epochs at which clean and robust accuracy are recorded, ascending; the last ends it.
+
+    Returns:
+        The run; `clean` and `robust` of the case's `n_watch` test images at every record.
+    """
     images, threat = images_of(case), Threat("linf", case.eps)
     return train(
         networks.linearized(model_of(case, len(images.classes)), center=True),
@@ -236,7 +248,7 @@ def _frozen(
         for j, phase in enumerate(PHASES):
             if phase == "adversarial" and epoch not in case.adversarial:
                 continue
-            second = _second(case, variables, bool(j), seed, [case.linear_epochs])
+            second = second_phase(case, variables, bool(j), seed, [case.linear_epochs])
             linear[i, j] = second.clean[-1], second.robust[-1]
         if case.n_solve:
             some = images.x_train[: case.n_solve]

@@ -7,6 +7,7 @@ works offline; in a running notebook, Colab's included, the same call gives the 
 from companion.interactive._glue import glue
 from companion.interactive._parameters import MAX_FRAMES
 from companion.interactive._players import MAX_BYTES, Player, explore
+from companion.interactive._table import table
 
 __all__ = [
     "MAX_BYTES",
@@ -14,4 +15,5 @@ __all__ = [
     "Player",
     "explore",
     "glue",
+    "table",
 ]

@@ -18,7 +18,7 @@ def glue(**values: Any) -> None:
     from IPython.display import display
 
     for name, value in values.items():
-        text = _typeset(str(value))
+        text = typeset(str(value))
         if not os.environ.get("COMPANION_PAGE"):
             print(f"{name} = {text}")
         # myst-nb's convention for a stored value that is not shown; it reads the text as a Python literal.
@@ -29,7 +29,7 @@ def glue(**values: Any) -> None:
         )
 
 
-def _typeset(text: str) -> str:
+def typeset(text: str) -> str:
     """Write minus signs and powers of ten as a book does: −0.49, 3.4×10⁻⁴."""
     text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

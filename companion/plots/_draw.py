@@ -87,7 +87,7 @@ def band(
         samples: one row per seed, shape (seeds, m).
         label: name in the legend.
         color: a concept of `COLORS` or a color.
-        kind: "quantile": median, and the 10th to 90th percentile; "minmax": median, least and greatest;
+        kind: "quantile": median, and the 10th to 90th percentile; "minmax": mean, least and greatest;
             "ci": mean and its 95 % Student interval, which needs two seeds or more.
         line: further settings of the line, such as `linestyle` or `marker`.
 
@@ -105,9 +105,10 @@ def band(
         middle = samples.mean(axis=0)
         half = scipy.stats.t.ppf(0.975, len(samples) - 1) * scipy.stats.sem(samples, axis=0)
         low, high = middle - half, middle + half
-    elif kind in ("quantile", "minmax"):
-        ends = (0.1, 0.9) if kind == "quantile" else (0.0, 1.0)
-        low, middle, high = np.quantile(samples, (ends[0], 0.5, ends[1]), axis=0)
+    elif kind == "quantile":
+        low, middle, high = np.quantile(samples, (0.1, 0.5, 0.9), axis=0)
+    elif kind == "minmax":
+        low, middle, high = samples.min(axis=0), samples.mean(axis=0), samples.max(axis=0)
     else:
         raise ValueError(f"kind: got {kind!r}; want 'quantile', 'minmax' or 'ci'")
     ax.fill_between(x, low, high, color=_color(color), alpha=0.2, linewidth=0)

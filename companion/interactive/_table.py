@@ -1,0 +1,42 @@
+"""Results as a table with a caption; chapters find `table` in `companion.interactive`."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from companion.interactive._glue import typeset
+
+
+def table(header: Sequence[Any], rows: Sequence[Sequence[Any]], *, caption: str) -> None:
+    """Show rows as an HTML table, which scrolls sideways where it is too wide.
+
+    Args:
+        header: names of the columns.
+        rows: of each row as many entries as the header has; the first names the row. Other objects than
+            texts are formatted with `str`.
+        caption: says, read alone, what the numbers are.
+
+    Raises:
+        ValueError: a row of another length.
+    """
+    from IPython.display import HTML, display
+
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"rows must have {len(header)} entries as the header, got {len(row)}: {row}")
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
+    lines = [
+        f'<th scope="row">{_text(first)}</th>' + "".join(f"<td>{_text(one)}</td>" for one in rest)
+        for first, *rest in rows
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    display(
+        HTML(
+            '<div style="overflow-x: auto" tabindex="0"><table class="docutils table">'
+            f"<caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+    )
+
+
+def _text(value: Any) -> str:
+    return html.escape(typeset(str(value)))
