@@ -50,10 +50,11 @@ def at_the_end(f: Callable[[Any], Any], case: Any, seed: int, **options: Any) ->
         f: outputs of a trained network.
         case: has `eps`, and `final`: steps and restarts.
         seed: of the run.
-        options: of `pgd`, other than early stopping on 512 images at once.
+        options: of `pgd`, other than early stopping on at most 512 images at once.
     """
     images, (steps, restarts) = images_of(case), case.final
-    options = {"early_stop": True, "batch_size": 512, "key": jax.random.key(1000 + seed)} | options
     x, y = images.x_test, images.y_test
+    size = min(512, len(x))  # fewer images would be padded
+    options = {"early_stop": True, "batch_size": size, "key": jax.random.key(1000 + seed)} | options
     attacked = pgd(f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, **options)
     return np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)])

@@ -43,6 +43,7 @@ __all__ = [
     "optimizer_of",
     "recorded",
     "run",
+    "second_phase",
     "trained",
 ]
 
@@ -90,18 +91,17 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
 
     Returns:
         Arrays, with a first axis over cases, then over seeds s; what a case does not have is NaN. Of g
-        regimes at r records: `epochs` (c, r); `loss`, `clean`, `robust`, `concentration`, `rank` (effective),
-        `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last in radians per epoch
-        between a record and the next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`; `distances` (c, s,
-        g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch; `final` (c, s, g, 2, 3):
-        clean and PGD with
-        restarts at the end, with the ends of 95 % intervals; `spectrum` (c, s, g, r, 40), the largest
-        eigenvalues. Of l moments at which the kernels along `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2),
-        over paths, moments, `PHASES`, and clean and robust accuracy; `solved` (c, s, 2, l, 2) for kernel
-        regression; `curve` (c, s, 2, 2, q, 2) of the second phase at the end, over paths, `PHASES` and its
-        records. `attacked_concentration`, `attacked_rank` (c, s, g, r) and `attacked_distances` (c, s, g, r,
-        r) on attacked images of the probe. `seconds` (c, s, g) of training steps; `kernels` (c, g, r, m, m)
-        of seed 0, averaged over outputs.
+        regimes at r records: `epochs` (c, r); `loss`, `clean`, `robust`, `concentration`, `rank`
+        (effective), `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last in radians
+        per epoch between a record and the next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`;
+        `distances` (c, s, g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch;
+        `final` (c, s, g, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals;
+        `spectrum` (c, s, g, r, 40), the largest eigenvalues. Of l moments at which the kernels along
+        `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2), over paths, moments, `PHASES`, and clean and robust
+        accuracy; `solved` (c, s, 2, l, 2) for kernel regression; `curve` (c, s, 2, 2, q, 2) of the second
+        phase at the end, over paths, `PHASES` and its records. `attacked_concentration`, `attacked_rank`
+        (c, s, g, r) and `attacked_distances` (c, s, g, r, r) on attacked images of the probe. `seconds` (c,
+        s, g) of training steps; `kernels` (c, g, r, m, m) of seed 0, averaged over outputs.
     """
     return EXPERIMENT.run(config, progress=progress, folder=folder)
 
@@ -189,12 +189,23 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
 def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
     """Clean and robust accuracy along the second phase at the end, (phases, records, 2)."""
     variables = one.snapshots[max(one.snapshots)]
-    phases = [_second(case, variables, attacked, seed, case.curve) for attacked in (False, True)]
+    phases = [second_phase(case, variables, attacked, seed, case.curve) for attacked in (False, True)]
     return np.array([np.stack([phase.clean, phase.robust], axis=-1) for phase in phases])
 
 
-def _second(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float]) -> Run:
-    """Training of the linearization at `variables` until the last of `record`."""
+def second_phase(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float]) -> Run:
+    """Train the centered linearization of a case's network.
+
+    Args:
+        case: sizes, data and ε.
+        variables: of the network, at which it is linearized.
+        attacked: whether on PGD's images.
+        seed: of the order of the minibatches.
+        record: epochs at which clean and robust accuracy are recorded, ascending; the last ends it.
+
+    Returns:
+        The run; `clean` and `robust` of the case's `n_watch` test images at every record.
+    """
     images, threat = images_of(case), Threat("linf", case.eps)
     return train(
         networks.linearized(model_of(case, len(images.classes)), center=True),
@@ -237,7 +248,7 @@ def _frozen(
         for j, phase in enumerate(PHASES):
             if phase == "adversarial" and epoch not in case.adversarial:
                 continue
-            second = _second(case, variables, bool(j), seed, [case.linear_epochs])
+            second = second_phase(case, variables, bool(j), seed, [case.linear_epochs])
             linear[i, j] = second.clean[-1], second.robust[-1]
         if case.n_solve:
             some = images.x_train[: case.n_solve]
