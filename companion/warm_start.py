@@ -172,7 +172,8 @@ def step_cosine(
 
     >>> import jax
     >>> attack, x = training_attack(Threat("linf", 0.0), steps=1), jnp.ones((2, 3)) / 2
-    >>> round(step_cosine(jnp.dot, jnp.ones((3, 2)), x, jnp.array([0, 0]), attack, key=jax.random.key(0)), 4)
+    >>> f, labels = (lambda w, x: x @ w), jnp.array([0, 0])
+    >>> round(step_cosine(f, jnp.ones((3, 2)), x, labels, attack, key=jax.random.key(0)), 4)
     1.0
     """
     return float(_step_cosine(f, params, jnp.asarray(x), jnp.asarray(labels), attack, key))

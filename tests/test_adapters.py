@@ -145,7 +145,9 @@ def test_they_train_have_kernels_and_are_attacked(kind, tmp_path):
     jacobian = jax.jacobian(lambda p: model.apply(p, state, X, False)[0])(params)
     rows = jnp.concatenate([leaf.reshape(6, 3, -1) for leaf in jax.tree.leaves(jacobian)], axis=-1)
     kernel = empirical_ntk(networks.evaluation(model), run.variables, X, reduce="full")
-    np.testing.assert_allclose(kernel, jnp.einsum("iap,jbp->ijab", rows, rows), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        kernel, jnp.einsum("iap,jbp->iajb", rows, rows).reshape(18, 18), rtol=1e-3, atol=1e-4
+    )
     attacked = pgd(networks.predict_fn(model, run.variables), X, Y, Threat("linf", 0.1))
     assert 0.09 < np.abs(attacked - X).max() <= 0.1 + 1e-6
 

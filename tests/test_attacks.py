@@ -860,7 +860,7 @@ def test_wrong_arguments_are_named():
             ),
             (
                 lambda: pgd(first_pixel, HALF, ONES, LINF, loss="hinge"),
-                r"loss must be one of \['cross_entropy', 'margin', 'squared'\] or a function, got 'hinge'",
+                r"loss must be one of \['cross_entropy', 'dlr', 'margin', 'squared'\] or a function, got 'hinge'",
             ),
             (
                 lambda: pgd(lambda x: first_pixel(x) * jnp.nan, HALF, ONES, LINF),
@@ -880,7 +880,7 @@ def test_wrong_arguments_are_named():
             ),
             (
                 lambda: square(first_pixel, GRAY, ONES, L2, key=KEY),
-                "norm must be 'linf' for the square attack, got 'l2'",
+                "images of 5 × 5 pixels at least for the L2 attack",
             ),
             (
                 lambda: square(first_pixel, HALF, ONES, LINF, key=KEY),

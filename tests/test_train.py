@@ -496,7 +496,7 @@ def test_training_the_linearized_network_ends_at_the_solution(x64):
         return 0.5 * ((outputs - jnp.asarray(targets)[labels]) ** 2).sum(axis=1)
 
     run = train(
-        model, x[:3], np.arange(3), start=linearize_at(variables), epochs=20_000, record=[],
+        model, x[:3], np.arange(3), start=linearize_at(variables), epochs=4000, record=[],
         loss=squared, optimizer=optax.sgd(0.1, momentum=0.9), key=jax.random.key(0), batch_size=3,
     )  # fmt: skip
     wanted, found = (model.apply(*v, x, False)[0] for v in (solved, run.variables))

@@ -68,7 +68,7 @@ def build(
         precise(argument, x.dtype)
         return x.reshape(flat(argument, x.shape))
 
-    def init(key: Key, x: Array) -> PyTree:
+    def init(key: Key, x: Array | jax.ShapeDtypeStruct) -> PyTree:
         if not hasattr(x, "shape"):
             raise TypeError(f"x must be a batch of inputs, got {x!r}")
         # One example decides the shape of the parameters; the batch size does not.
