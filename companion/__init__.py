@@ -10,14 +10,15 @@ is its face, and says what is in it. Import the rooms you need: `from companion 
     empirical        the tangent kernel of any finite network
     regression       fit(kernel, x, targets): the kernel predictor at any time, its gradients, its spectrum
     classifier       that predictor as a scikit-learn classifier
-    attacks          FGSM and PGD (_pgd), square attack, one-step formula, threats, losses, transfer, checks
+    attacks          FGSM and PGD (_pgd), AutoAttack and its parts (_apgd, _fab, _square), transfer, checks
     features         eigenfeatures: useful, robust, attacked one by one
     dynamics         how a kernel moves along training
     training         train: standard, adversarial, linearized; gradient descent in the lazy regime
     normalization    of inputs and of layers, with a say in whose statistics
     warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
     statistics       estimates with intervals
-    results          recorded results and where they come from; `experiments`: what makes them
+    results          recorded results and where they come from, runs that add up
+    experiments      what makes them: lists of runs, and the engine; `scorecard`: claims and their verdicts
     storage          what is kept on disk: whole files, fingerprints, matrices, paths, checkpoints
     neural_tangents  that library, repaired for current JAX, loaded where one of its kernels is used
     plots            figures of the book; `interactive`: its sliders
