@@ -142,9 +142,9 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     images = data.load("mnist5k", n_train=100, n_test=50)
     model = networks.small_cnn(10, width=4)
     targets = data.targets(images.y_train[:10], 10)
-    kernel = empirical_ntk(networks.evaluation(model), one.snapshots[2.0], images.x_train[:10])
+    kernel = empirical_ntk(networks.evaluation(model), one.snapshots[2.0], images.x_train[:10], reduce="full")
     solved = linear_solution(
-        model, one.snapshots[2.0], images.x_train[:10], targets, ridge=1e-3 * np.diag(kernel).mean()
+        model, one.snapshots[2.0], images.x_train[:10], targets, ridge=1e-3 * float(np.diag(kernel).mean())
     )
     outputs = networks.predict_fn(networks.linearized(model, center=True), solved)(images.x_test[:30])
     clean = np.mean(np.asarray(outputs.argmax(axis=1)) == images.y_test[:30])

@@ -106,12 +106,12 @@ def tiny_attacks(config):
             case,
             dataset="mnist5k",
             classes=case.classes and (4, 9),
-            n_train=20,
+            n_train=20 + i,  # no two are the same run
             n_test=6,
             architectures=case.architectures[:1],
             eps=case.eps[-2:],
         )
-        for case in config.cases
+        for i, case in enumerate(config.cases)
         if "Myrtle" not in case.architectures[0]
     )
     transfers = dataclasses.replace(

@@ -193,7 +193,7 @@ def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
     return np.array([np.stack([phase.clean, phase.robust], axis=-1) for phase in phases])
 
 
-def second_phase(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float]) -> Run:
+def second_phase(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float | int]) -> Run:
     """Train the centered linearization of a case's network.
 
     Args:
