@@ -94,7 +94,7 @@ class _Queue:
 
     def __init__(self, plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Path | None) -> None:
         self.folder, self.failed = folder, 0
-        self.records, self.guess, self.sources = {}, {}, {}
+        self.records, self.guess, self.sources, self.needs = {}, {}, {}, {}
         waiting = []
         for place, (experiment, jobs) in enumerate(plan):
             records = results.read_runs(results.place_of(experiment.name, folder))
@@ -105,6 +105,8 @@ class _Queue:
             for number, job in enumerate(every):
                 turn = rounds[job.label] = rounds.get(job.label, -1) + 1
                 if experiment.key(job) not in records:
+                    needs = [experiment.key(need) for need in job.needs]
+                    self.needs[experiment.name, job] = needs
                     waiting.append(((turn, place, number), (experiment, job)))
         self.waiting = [one for _, one in sorted(waiting, key=lambda item: item[0])]
         # Held as long as this lives: two campaigns on one folder would make the same runs.
@@ -130,7 +132,7 @@ class _Queue:
             for one in list(self.waiting):
                 experiment, job = one
                 done = self.records[experiment.name]
-                if any(experiment.key(need) not in done for need in job.needs):
+                if any(need not in done for need in self.needs[experiment.name, job]):
                     continue
                 if end is not None:
                     if time.monotonic() >= end:
@@ -146,7 +148,7 @@ class _Queue:
         """The arguments of `_work`."""
         experiment, job = one
         done = self.records[experiment.name]
-        needed = [done[experiment.key(need)].arrays for need in job.needs]
+        needed = [done[need].arrays for need in self.needs[experiment.name, job]]
         return experiment.compute, job.config, needed, self._checkpoints(one)
 
     def _checkpoints(self, one: tuple[Experiment, Job]) -> Path | None:

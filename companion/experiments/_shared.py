@@ -11,7 +11,6 @@ import optax
 from companion import data
 from companion.architectures import Architecture, conv, fc, myrtle
 from companion.attacks import Threat, pgd, robust_accuracy
-from companion.statistics import Estimate
 
 
 def architecture(name: str, **sizes: Any) -> Architecture:
@@ -23,11 +22,6 @@ def architecture(name: str, **sizes: Any) -> Architecture:
 def attack_batch(kernel: Architecture) -> int:
     """Images to attack at once: fewer where a kernel entry takes memory for every pixel."""
     return 256 if kernel.pixel_power == 0 else 32
-
-
-def triple(estimate: Estimate) -> list[float]:
-    """A value and the ends of its interval."""
-    return [estimate.value, estimate.low, estimate.high]
 
 
 @functools.lru_cache
@@ -57,4 +51,4 @@ def at_the_end(f: Callable[[Any], Any], case: Any, seed: int, **options: Any) ->
     size = min(512, len(x))  # fewer images would be padded
     options = {"early_stop": True, "batch_size": size, "key": jax.random.key(1000 + seed)} | options
     attacked = pgd(f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, **options)
-    return np.array([triple(robust_accuracy(f, points, y)) for points in (x, attacked)])
+    return np.stack([robust_accuracy(f, points, y).as_array() for points in (x, attacked)])

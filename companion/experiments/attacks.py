@@ -26,7 +26,7 @@ from companion.attacks import (
 )
 from companion.experiments._attacks_cases import ATTACKS, PROFILES, SOURCES, Case, Config, Transfers
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
-from companion.experiments._shared import architecture, attack_batch, triple
+from companion.experiments._shared import architecture, attack_batch
 from companion.training import train_to_residual
 
 __all__ = [
@@ -132,20 +132,20 @@ def _attacked(
             fgsm(f, x, y, threat, batch_size=options["batch_size"]),
             *(pgd(f, x, y, threat, steps=some, **options) for some in steps),
         )
-        accuracy.append([triple(share(f, z, y)) for z in attacked])
+        accuracy.append([share(f, z, y).as_array() for z in attacked])
     threat, along = Threat("linf", case.main), []
     for t in _times(times):
         g = f.at(t / f.eigenvalues[0])
         attacked = pgd(g, x, y, threat, steps=steps[0], **options)
-        along.append([triple(share(g, z, y)) for z in (x, attacked)])
+        along.append([share(g, z, y).as_array() for z in (x, attacked)])
     stronger, geometry = np.full((2, 3), np.nan), np.full(5, np.nan)
     if len(images.classes) == 2:
         attacked = pgd(f, x, y, threat, steps=steps[1], restarts=restarts, key=key, **options)
-        stronger[0] = triple(share(f, attacked, y))
+        stronger[0] = share(f, attacked, y).as_array()
         if queries and kernel.pixel_power == 0:
             some = slice(n_square)
             attacked = square(f, x[some], y[some], threat, key=key, queries=queries)
-            stronger[1] = triple(robust_accuracy(f, attacked, y[some]))
+            stronger[1] = robust_accuracy(f, attacked, y[some]).as_array()
         # The squared norm of f_∞ is αᵀΘα = αᵀY.
         squared_norm = float((f.coefficients * targets).sum())
         geometry = [
@@ -154,7 +154,7 @@ def _attacked(
             regression.condition_number(f),
         ]
     return {
-        "clean": np.array(triple(share(f, x, y))),
+        "clean": share(f, x, y).as_array(),
         "accuracy": np.swapaxes(accuracy, 0, 1),
         "along": np.swapaxes(along, 0, 1),
         "stronger": stronger,

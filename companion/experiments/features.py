@@ -21,7 +21,7 @@ from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._features_cases import EDGES, PROFILES, TOPS, Case, Config, Overlap
-from companion.experiments._shared import architecture, attack_batch, triple
+from companion.experiments._shared import architecture, attack_batch
 from companion.kernels import gram
 from companion.statistics import proportion
 
@@ -204,7 +204,7 @@ def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch
 
 def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int) -> list[Any]:
     attacked = _pgd(f, x, y, threat, steps, batch_size)
-    return [triple(robust_accuracy(f, points, y, batch_size=batch_size)) for points in (x, attacked)]
+    return [robust_accuracy(f, points, y, batch_size=batch_size).as_array() for points in (x, attacked)]
 
 
 def _compared(config: Overlap, seed: int) -> Arrays:

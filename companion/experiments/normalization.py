@@ -33,7 +33,7 @@ from companion.experiments._normalization_cases import (
     Config,
     Variant,
 )
-from companion.experiments._shared import at_the_end, images_of, sgd, triple
+from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.experiments._variance_ratios import activations, ratios
 from companion.normalization import BatchNorm
 from companion.training import Run, train
@@ -258,7 +258,7 @@ def _final(case: Case, model: networks.Model, variables: Any, seed: int, alone: 
     attack = training_attack(Threat("linf", case.eps), steps=case.final[0])
     attacked = _together(f, x, y, attack, jax.random.key(1000 + seed))
     return np.array(
-        [triple(robust_accuracy(f, np.asarray(points), y, batch_size=len(x))) for points in (x, attacked)]
+        [robust_accuracy(f, np.asarray(points), y, batch_size=len(x)).as_array() for points in (x, attacked)]
     )
 
 

@@ -44,8 +44,8 @@ class Claim:
     Attributes:
         name: such as "A5"; the parts of one claim are "B1a", "B1b".
         title: ours.
-        source: key of `book/references.bib`.
         quotation: the authors' words, from their abstract; empty where it has none on this.
+        source: key of `book/references.bib`.
         reading: ours: what we take the words to mean, or why there are none.
         rule: in words: what counts for, what against.
         theirs: the authors' scale.
@@ -61,8 +61,8 @@ class Claim:
 
     name: str
     title: str
-    source: str
     quotation: str
+    source: str
     reading: str
     rule: str
     theirs: Scale

@@ -1,5 +1,6 @@
 """Claim B3: catastrophic overfitting, its warnings and its remedy (chapter 7)."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ from companion.experiments.catastrophic import SIGNALS
 from companion.results import Result
 from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radius, span
 from companion.scorecard._normalization import UNREAD
-from companion.scorecard._verdicts import Comparison, detection, paired, share, strict_collapse
+from companion.scorecard._verdicts import Comparison, detection, paired, strict_collapse
+from companion.statistics import proportion
 
 SPECTRAL = ("top share", "effective rank", "log trace")
 
@@ -46,9 +48,9 @@ def made(record: Result) -> Iterator[Comparison]:
         onsets = collapses(record, c, "fgsm")
         onsets = onsets[~np.isnan(onsets)]
         if len(onsets) > 1:
-            hit = int(np.isfinite(onsets).sum())
-            note = f"{hit} of {len(onsets)} networks"
-            effect = share(hit, len(onsets))
+            hit = np.isfinite(onsets)
+            note = f"{hit.sum()} of {len(hit)} networks"
+            effect = proportion(hit)
             yield from compare(
                 case["dataset"], network(case), effect, 1, 0.1, beyond=0.1, unit="runs", note=note
             )
@@ -121,17 +123,16 @@ def scale(config: Mapping[str, Any]) -> Scale:
     )
 
 
-def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
-    fixed = {
-        "source": "li2023",
-        "theirs": UNREAD,
-        "percent": False,
-        "chapter": "07_catastrophic_overfitting",
-        "experiment": "catastrophic",
-        "profiles": ("full", "night"),
-        "scale": scale,
-    }
-    return Claim(name=name, title=title, quotation=quotation, **(fixed | rest))
+_claim = functools.partial(
+    Claim,
+    source="li2023",
+    theirs=UNREAD,
+    percent=False,
+    chapter="07_catastrophic_overfitting",
+    experiment="catastrophic",
+    profiles=("full", "night"),
+    scale=scale,
+)
 
 
 CLAIMS = (

@@ -1,5 +1,6 @@
 """Claims A5, A6, C1 and C2: the kernel under adversarial training (chapter 4)."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -181,15 +182,19 @@ _C = Scale(
 )
 
 
-def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
-    fixed = {"chapter": "04_kernel_dynamics", "experiment": "dynamics", "scale": scale}
-    fixed |= {"profiles": ("full", "long", "quick")}
-    mine = {"source": "tsilivis2022", "theirs": _A} if name[0] == "A" else {"source": "loo2022", "theirs": _C}
-    return Claim(name=name, title=title, quotation=quotation, **(fixed | mine | {"percent": False} | rest))
-
+_claim = functools.partial(
+    Claim,
+    percent=False,
+    chapter="04_kernel_dynamics",
+    experiment="dynamics",
+    scale=scale,
+    profiles=("full", "long", "quick"),
+)
+_of_a = functools.partial(_claim, source="tsilivis2022", theirs=_A)
+_of_c = functools.partial(_claim, source="loo2022", theirs=_C)
 
 CLAIMS = (
-    _claim(
+    _of_a(
         "A5",
         "The kernel becomes lazy much earlier",
         "its dynamics falls much earlier into the “lazy” regime",
@@ -202,7 +207,7 @@ CLAIMS = (
         effect="share of the way left, PGD − standard (left of 0: earlier)",
         compare=earlier,
     ),
-    _claim(
+    _of_a(
         "A6",
         "The kernel's mass gathers in its top eigenspaces",
         "manifests a much stronger form of the well known bias to prioritize learning features within the "
@@ -216,7 +221,7 @@ CLAIMS = (
         percent=True,
         compare=concentrated,
     ),
-    _claim(
+    _of_c(
         "C1a",
         "Adversarial training arrives at a different kernel",
         "under adversarial training, the NTK rapidly converges to a different kernel (and feature map) "
@@ -228,7 +233,7 @@ CLAIMS = (
         effect="angle beyond the control, radians",
         compare=different,
     ),
-    _claim(
+    _of_c(
         "C1b",
         "And it does so rapidly",
         "the NTK rapidly converges",
@@ -239,7 +244,7 @@ CLAIMS = (
         effect="share of the way left − ½ (left of 0: rapid)",
         compare=rapid,
     ),
-    _claim(
+    _of_c(
         "C2a",
         "On that kernel even benign training is robust",
         "This new kernel provides adversarial robustness, even when non-robust training is performed on "
@@ -251,7 +256,7 @@ CLAIMS = (
         effect="robust accuracy, PGD's kernel − standard's",
         compare=inherited,
     ),
-    _claim(
+    _of_c(
         "C2b",
         "Adversarial training on a frozen kernel",
         "adversarial training on top of a fixed kernel can yield a classifier with 76.1% robust accuracy "

@@ -1,5 +1,6 @@
 """Claims A1 to A4: attacks on kernels, their transfer, eigenfeatures (chapters 2 and 3)."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,8 +10,8 @@ from companion import features
 from companion.experiments.features import EDGES, TOPS
 from companion.results import Result
 from companion.scorecard._claim import DATASETS, Claim, Scale, compare, datasets, each, radius, span
-from companion.scorecard._verdicts import Comparison, newcombe, paired, rank_correlation, share
-from companion.statistics import Estimate
+from companion.scorecard._verdicts import Comparison, newcombe, paired, rank_correlation
+from companion.statistics import Estimate, proportion
 
 _A_KERNELS = Scale(
     "closed-form kernels: fully connected, convolutional, Myrtle",
@@ -111,9 +112,9 @@ def later(record: Result) -> Iterator[Comparison]:
         yield from compare(case["dataset"], f"{where}: sum is useful", above, 1, 0.02, note=note, **unit)
         drop = newcombe(clean, robust)
         yield from compare(case["dataset"], f"{where}: sum is fragile", drop, 1, 0.1, note=note, **unit)
-        hits = int((features.holm(found["p_correlation"][row, :n].astype(float))[100:] < 0.05).sum())
-        one = share(hits, n - 100)
-        note = f"{hits} of {n - 100:,} by correlation with the labels (Holm, 5 %)"
+        hits = features.holm(found["p_correlation"][row, :n].astype(float))[100:] < 0.05
+        one = proportion(hits)
+        note = f"{hits.sum()} of {n - 100:,} by correlation with the labels (Holm, 5 %)"
         setting = f"{where}: useful singly"
         yield from compare(case["dataset"], setting, one, 1, 0.01, beyond=0.01, unit="features", note=note)
 
@@ -183,20 +184,17 @@ def transfer_scale(config: Mapping[str, Any]) -> Scale:
     )
 
 
-def _claim(name: str, title: str, quotation: str, chapter: str, experiment: str, **rest: Any) -> Claim:
-    given = {"theirs": _A_KERNELS, "percent": False, "scale": kernel_scale} | rest
-    given |= {"profiles": ("full", "quick") if experiment == "attacks" else ("full",)}
-    return Claim(name, title, "tsilivis2022", quotation, chapter=chapter, experiment=experiment, **given)
+_claim = functools.partial(Claim, source="tsilivis2022", theirs=_A_KERNELS, percent=False, scale=kernel_scale)
+_attack = functools.partial(
+    _claim, chapter="02_attacks_without_training", experiment="attacks", profiles=("full", "quick")
+)
+_feature = functools.partial(_claim, chapter="03_robust_features", experiment="features")
 
-
-_TWO = ("02_attacks_without_training", "attacks")
-_THREE = ("03_robust_features", "features")
 CLAIMS = (
-    _claim(
+    _attack(
         "A1",
         "Attacks on the kernel need no training",
         "We show how NTKs allow to generate adversarial examples in a “training-free” fashion",
-        *_TWO,
         reading="One FGSM step on the kernel's own formula takes accuracy away that random signs of the "
         "same size leave. Their notebook: clean .81, FGSM .02, PGD .02.",
         rule="Effect: accuracy under random signs minus accuracy under FGSM, same ε. Against: less than "
@@ -204,11 +202,10 @@ CLAIMS = (
         effect="accuracy that FGSM takes beyond random signs",
         compare=attacked,
     ),
-    _claim(
+    _attack(
         "A2a",
         "These perturbations fool networks",
         "they transfer to fool their finite-width neural net counterparts in the “lazy” regime",
-        *_TWO,
         reading="On networks that were never attacked, the kernel's perturbations succeed more often than "
         "random signs. Whether laziness is *needed* is not tested at this scale.",
         rule="Effect: share of right images that the kernel's PGD flips, minus that of random signs, "
@@ -217,11 +214,10 @@ CLAIMS = (
         compare=transferred,
         scale=transfer_scale,
     ),
-    _claim(
+    _attack(
         "A2b",
         "The wider the network, the more",
         "",
-        *_TWO,
         reading="The abstract does not say it; a figure of the paper, whose numbers could not be read, is "
         "read so by us.",
         rule="Effect: slope, over doublings of the width, of success as a share of white-box PGD's. "
@@ -230,11 +226,10 @@ CLAIMS = (
         compare=widening,
         scale=transfer_scale,
     ),
-    _claim(
+    _feature(
         "A3a",
         "The top eigenfeatures are the robust ones",
         "robust features tend to correspond to the largest eigenvalues of the model",
-        *_THREE,
         reading="Robustness of a feature, attacked by itself, falls with its index. Their notebook: .50 "
         ".49 .47 .44 .33 .33 for features 0 to 5, .25 for 10, .07 for 25, 0 for 1500.",
         rule="Effect: rank correlation of robustness with the index, over the first 200 features that were "
@@ -242,11 +237,10 @@ CLAIMS = (
         effect="rank correlation of robustness and index",
         compare=by_index,
     ),
-    _claim(
+    _feature(
         "A3b",
         "Later features are useful and not robust",
         "Our framework allows us to identify and visualize non-robust yet useful features",
-        *_THREE,
         reading="Their abstract names no number; *many* is our reading of their figure. So two tests: the "
         "sum of all features from 100 on, and how many of them are useful one by one.",
         rule="Of the sum: clean accuracy above the largest class's share (against: less than .02 for "
@@ -255,11 +249,10 @@ CLAIMS = (
         effect="accuracy, or share of features",
         compare=later,
     ),
-    _claim(
+    _feature(
         "A3c",
         "Architectures share their features",
         "such features are surprisingly consistent across architectures",
-        *_THREE,
         reading="The top ten eigenvectors on the same images span nearly the same space. *Surprisingly* "
         "would need the linear kernel beside them, which is not measured.",
         rule="Effect: mean cos² of the principal angles to FC-1's top ten, minus that of random bases. "
@@ -267,11 +260,10 @@ CLAIMS = (
         effect="mean cos² beyond random bases",
         compare=shared,
     ),
-    _claim(
+    _feature(
         "A4",
         "Fewer features: less accurate, more robust",
         "the reliance on both for standard classification and the robustness-accuracy trade-off",
-        *_THREE,
         reading="Keeping the top 20 features, or stopping at 100/λ₁, wins robust accuracy. What it loses "
         "in clean accuracy is shown, and does not enter the verdict.",
         rule="Effect: PGD accuracy of the part minus that of the whole. Against: less than .05 for certain.",

@@ -1,5 +1,6 @@
 """Claim B1: data normalization, and the estimators of batch normalization (chapter 5)."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -82,17 +83,16 @@ _RULE = (
 )
 
 
-def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
-    fixed = {
-        "source": "li2023",
-        "theirs": UNREAD,
-        "percent": False,
-        "chapter": "05_normalization",
-        "experiment": "normalization",
-        "scale": scale,
-        "effect": "robust accuracy, variant − control",
-    }
-    return Claim(name=name, title=title, quotation=quotation, **(fixed | rest))
+_claim = functools.partial(
+    Claim,
+    source="li2023",
+    theirs=UNREAD,
+    percent=False,
+    chapter="05_normalization",
+    experiment="normalization",
+    scale=scale,
+    effect="robust accuracy, variant − control",
+)
 
 
 _READING = (

@@ -1,5 +1,6 @@
 """Claim B2: saving time in adversarial training, and all schedules by one criterion (chapter 6)."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -102,17 +103,16 @@ _RULE = (
 )
 
 
-def _claim(name: str, title: str, quotation: str, **rest: Any) -> Claim:
-    fixed = {
-        "source": "li2023",
-        "theirs": UNREAD,
-        "percent": True,
-        "chapter": "06_saving_time",
-        "experiment": "warm_start",
-        "scale": scale,
-        "effect": "robust accuracy, method − PGD, of PGD's gain",
-    }
-    return Claim(name=name, title=title, quotation=quotation, **(fixed | rest))
+_claim = functools.partial(
+    Claim,
+    source="li2023",
+    theirs=UNREAD,
+    percent=True,
+    chapter="06_saving_time",
+    experiment="warm_start",
+    scale=scale,
+    effect="robust accuracy, method − PGD, of PGD's gain",
+)
 
 
 CLAIMS = (

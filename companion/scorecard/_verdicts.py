@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.stats
 
-from companion import features, statistics
+from companion import catastrophic, features, statistics
 from companion.statistics import Estimate
 
 Verdict = Literal["reproduced", "qualified", "not reproduced", "undecided", "not tested"]
@@ -181,12 +181,6 @@ def newcombe(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(value, low, high, one.level, min(one.n, other.n))
 
 
-def share(hits: int, n: int, *, level: float = 0.95) -> Estimate:
-    """A share with its Wilson interval."""
-    ends = scipy.stats.binomtest(hits, n).proportion_ci(level, method="wilson")
-    return Estimate(hits / n, float(ends.low), float(ends.high), level, n)
-
-
 def rank_correlation(x: Any, y: Any, *, level: float = 0.95) -> Estimate:
     """Spearman's correlation with the interval of Bonett & Wright (2000), Psychometrika 65."""
     x, y = np.asarray(x, float), np.asarray(y, float)
@@ -248,12 +242,8 @@ def strict_collapse(
         The epoch of the first such record, whether or not robust accuracy rose before; infinity if there is
         none.
     """
-    epochs, fgsm, robust = (np.asarray(values, float) for values in (epochs, fgsm, robust))
-    there = (fgsm >= high) & (robust < low)
-    if len(there) < records:
-        return math.inf
-    running = np.lib.stride_tricks.sliding_window_view(there, records).all(axis=1)
-    return float(epochs[running.argmax()]) if running.any() else math.inf
+    found = catastrophic.collapsed(fgsm, robust, high=high, low=low, records=records)
+    return float(np.asarray(epochs, float)[found.argmax()]) if found.any() else math.inf
 
 
 def equal_accuracy(clean: Any, level: float) -> int | None:
@@ -277,7 +267,7 @@ def detection(onsets: Any, alarms: Any, calm: Any) -> Estimate | None:
     onsets, alarms, calm = (np.asarray(values, float) for values in (onsets, alarms, calm))
     if not len(onsets) or not len(calm):
         return None
-    warned = share(int((alarms < onsets).sum()), len(onsets))
-    false = share(int(np.isfinite(calm).sum()), len(calm))
+    warned = statistics.proportion(alarms < onsets)
+    false = statistics.proportion(np.isfinite(calm))
     found = newcombe(warned, false)
     return Estimate(found.value, found.low, found.high, found.level, len(onsets))
