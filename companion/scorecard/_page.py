@@ -59,7 +59,7 @@ _MEANING: dict[Verdict, str] = {
     "reproduced": "in every comparison;",
     "qualified": "in some, or under a condition that is named;",
     "not reproduced": "every comparison excludes the smallest effect of interest;",
-    "undecided": "nothing speaks for it yet, and it is not excluded;",
+    "undecided": "nothing speaks for it yet, and not every comparison excludes it;",
     "not tested": "nothing that is recorded can tell. "
     "Under a sign the number of seeds, or im. test images, f. features, runs.",
 }

@@ -1,7 +1,7 @@
 """Claim B2: saving time in adversarial training, and all schedules by one criterion (chapter 6)."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,14 @@ def time_saved(record: Result, c: int, k: int, names: list[str], method: str) ->
     return 1 - passes / np.asarray(arrays["passes"][c, k, names.index("pgd")], float)
 
 
-def judged(wanted: Callable[[str], bool], counted: str) -> Callable[[Result], Iterator[Comparison]]:
-    """Comparisons by the one criterion of some schedules, of which one counts."""
+FRESH = 3
+"""Seeds before this one chose the candidate of B2b; only later ones may judge it."""
+
+
+def judged(
+    wanted: Callable[[str], bool], counted: str, first: int = 0
+) -> Callable[[Result], Iterator[Comparison]]:
+    """Comparisons by the one criterion of some schedules, of which one counts, on seeds from `first` on."""
 
     def found(record: Result) -> Iterator[Comparison]:
         config = record.provenance["config"]
@@ -49,26 +55,34 @@ def judged(wanted: Callable[[str], bool], counted: str) -> Callable[[Result], It
                     robust = np.asarray(record.arrays["final"][c, k, :, :, 1, 0], float)
                     saved = time_saved(record, c, k, names, method)
                     some = [robust[names.index(name)] for name in (method, "pgd", "standard")]
-                    pair = cheaper_and_as_robust(*some, saved)
-                    if pair is None:
+                    where = f"{method}, {rate} rate"
+                    if method != counted:
+                        yield from _criterion(case["dataset"], where, some, saved, counts=False)
                         continue
-                    note = (
-                        f"{np.nanmean(saved):.0%} of the passes saved; robust {np.nanmean(some[0]):.3f}, "
-                        f"PGD {np.nanmean(some[1]):.3f}, standard {np.nanmean(some[2]):.3f}"
-                    )
-                    yield from compare(
-                        case["dataset"],
-                        f"{method}, {rate} rate, {np.nanmean(saved):.0%} saved".replace("%", " %"),
-                        pair[0],
-                        1,
-                        -MARGIN,
-                        beyond=-MARGIN,
-                        also=pair[1],
-                        counts=method == counted,
-                        note=note,
-                    )
+                    late = [values[first:] for values in some]
+                    yield from _criterion(case["dataset"], where, late, saved[first:], counts=True)
+                    if first:
+                        where = f"{where}, all seeds"
+                        yield from _criterion(case["dataset"], where, some, saved, counts=False)
 
     return found
+
+
+def _criterion(
+    dataset: str, where: str, some: Sequence[np.ndarray], saved: np.ndarray, *, counts: bool
+) -> list[Comparison]:
+    """One schedule in one setting: robust accuracy of method, PGD and standard training by seed."""
+    pair = cheaper_and_as_robust(*some, saved)
+    if pair is None:
+        return []
+    share = f"{np.nanmean(saved):.0%}"
+    note = (
+        f"{share} of the passes saved; robust {np.nanmean(some[0]):.3f}, "
+        f"PGD {np.nanmean(some[1]):.3f}, standard {np.nanmean(some[2]):.3f}"
+    )
+    where = f"{where}, {share} saved".replace("%", " %")
+    shown = {"beyond": -MARGIN, "also": pair[1], "counts": counts, "note": note}
+    return compare(dataset, where, pair[0], 1, -MARGIN, **shown)
 
 
 def clean_first(name: str) -> bool:
@@ -96,10 +110,12 @@ def scale(config: Mapping[str, Any]) -> Scale:
 
 
 _RULE = (
-    f"One criterion for all schedules. As robust: the lower end of (method − PGD), paired by seed, above "
-    f"−{MARGIN:.0%} of what PGD training gains over standard training. Cheaper: at least {SAVED:.0%} fewer "
-    "passes forward and backward through the network, in which time is counted here; the kernels that a "
-    "rule needs count as passes of equal seconds. For: both for certain. Against: one of them excluded."
+    f"One criterion for all schedules. As robust: less than {MARGIN:.0%} lost of what PGD training gains "
+    "over standard training; as the gain is not known exactly, the lower end of "
+    f"(method − {1 - MARGIN:.1f} PGD − {MARGIN:.1f} standard), paired by seed, is above 0. Cheaper: at least "
+    f"{SAVED:.0%} fewer passes forward and backward through the network, in which time is counted here; the "
+    "kernels that a rule needs count as passes of equal seconds. For: both for certain. Against: one of them "
+    "excluded."
 )
 
 
@@ -130,8 +146,9 @@ CLAIMS = (
         "What else is cheaper and as robust: growing steps",
         "",
         reading="No claim of theirs: what the one criterion says of schedules that know no kernel. PGD "
-        "whose steps grow from one is our candidate, and counts; the others are shown.",
+        f"whose steps grow from one is our candidate. It was chosen on the first {FRESH} seeds, so only "
+        "later seeds count; these seeds, and the other schedules, are shown.",
         rule=_RULE,
-        compare=judged(others, "growing steps"),
+        compare=judged(others, "growing steps", FRESH),
     ),
 )

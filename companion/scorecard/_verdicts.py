@@ -182,8 +182,26 @@ def newcombe(one: Estimate, other: Estimate) -> Estimate:
 
 
 def rank_correlation(x: Any, y: Any, *, level: float = 0.95) -> Estimate:
-    """Spearman's correlation with the interval of Bonett & Wright (2000), Psychometrika 65."""
+    """Spearman's correlation with the interval of Bonett & Wright (2000), Psychometrika 65.
+
+    Args:
+        x: at least four values, not all equal.
+        y: as many, not all equal.
+        level: of the interval.
+
+    Returns:
+        The correlation with its interval.
+
+    Raises:
+        ValueError: for fewer values, other lengths, or a constant.
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
+        raise ValueError(
+            f"x and y must be equally long and have at least 4 values, got {x.shape} and {y.shape}"
+        )
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError("x and y must not be constant: there is nothing to rank")
     value, n = float(scipy.stats.spearmanr(x, y)[0]), len(x)
     half = scipy.stats.norm.ppf(0.5 + level / 2) * math.sqrt((1 + value**2 / 2) / (n - 3))
     middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
@@ -201,8 +219,9 @@ def cheaper_and_as_robust(
 ) -> tuple[Estimate, Outcome] | None:
     """The one criterion for schedules of adversarial training.
 
-    As robust: the lower end of (method − PGD), paired by seed, lies above −`MARGIN` of PGD training's mean
-    gain over standard training. Cheaper: so does that of the time saved above `SAVED`.
+    As robust: the method loses less than `MARGIN` of what PGD training gains over standard training. The gain
+    has an error of its own, so both sides are one contrast, paired by seed: with m = `MARGIN`,
+    method − (1 − m) PGD − m standard > 0. Cheaper: the lower end of the time saved lies above `SAVED`.
 
     Args:
         method: robust accuracy by seed, NaN where there is none.
@@ -212,16 +231,19 @@ def cheaper_and_as_robust(
         level: of the intervals.
 
     Returns:
-        The difference to PGD training in units of its gain, to be compared with −`MARGIN`, and the outcome of
-        the time; None for fewer than two seeds, or where PGD training has no certain gain to measure by.
+        The contrast in units of PGD training's mean gain, less m: the difference to PGD in units of its
+        gain, to be compared with −`MARGIN`; and the outcome of the time. None for fewer than two seeds, or
+        where PGD training has no certain gain to measure by.
     """
-    gap, gain = paired(method, pgd, level=level), paired(pgd, standard, level=level)
-    if gap is None or gain is None or gain.low <= 0:
+    method, pgd, standard, saved = (np.asarray(values, float) for values in (method, pgd, standard, saved))
+    there = np.isfinite(method + pgd + standard)
+    contrast = paired(method, (1 - MARGIN) * pgd + MARGIN * standard, level=level)
+    gain = paired(pgd[there], standard[there], level=level)
+    time = paired(saved[there], 0.0, level=level)
+    if contrast is None or gain is None or time is None or gain.low <= 0:
         return None
-    effect = Estimate(gap.value / gain.value, gap.low / gain.value, gap.high / gain.value, level, gap.n)
-    time = paired(saved, 0.0, level=level)
-    if time is None:
-        return None
+    scaled = (one / gain.value - MARGIN for one in (contrast.value, contrast.low, contrast.high))
+    effect = Estimate(*scaled, level, contrast.n)
     return effect, "for" if time.low >= SAVED else "against" if time.high < SAVED else "open"
 
 
