@@ -1,0 +1,5 @@
+"""What can be guaranteed about a kernel predictor, and what an attacker of its training data can do."""
+
+from companion.guarantees._poison import poison
+
+__all__ = ["poison"]
