@@ -1,6 +1,5 @@
 """`poison`: training images moved a little, so that the kernel fitted to them generalizes badly."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +13,12 @@ from tqdm.auto import tqdm
 from companion._core import geometry
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, finite, number, random_key, same_inputs, within
-from companion._core.compile import Kind, double, is_kept, keep_compiled, kernel_function
+from companion._core.compile import Kind, double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Kernel, Key, LossFunction
 from companion.attacks import Loss, Threat, loss_named
 from companion.guarantees._adjoint import fitted
+from companion.guarantees._compiled import compiled_once
 from companion.kernels import gram
 from companion.regression import from_coefficients
 
@@ -107,7 +107,7 @@ def poison(
         number("ridge", ridge),
         number("t", t, infinite=True),
     )
-    kernel, score = _compiled_once(kernel, kind), loss_named(loss)
+    kernel, score = compiled_once(kernel, kind), loss_named(loss)
     x, x_val = within("x", examples("x", x), threat.bounds), examples("x_val", x_val)
     same_inputs("x", x, "x_val", x_val)
     labels_val = class_labels("labels_val", labels_val, len(x_val), np.shape(targets)[-1])
@@ -168,11 +168,3 @@ def loss_and_gradient(
         return found
 
     return float(value), gradient
-
-
-def _compiled_once(kernel: Any, kind: Kind) -> Kernel:
-    """The kernel itself, or, of a function that was not marked, one whose code is kept for this call."""
-    function = kernel_function(kernel, kind)
-    if is_kept(function):
-        return kernel
-    return keep_compiled(functools.wraps(function)(lambda *arguments: function(*arguments)))
