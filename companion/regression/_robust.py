@@ -74,7 +74,7 @@ def fit_robust(
     Warns:
         PrecisionWarning: where r ‖α‖ > 0.1 ‖Θ α‖ for the resolution r.
 
-    Cost: Θ(X, X), and a Cholesky factorization, n³/3, for each output and round; on 400 digits 3 to 25 rounds
+    Cost: Θ(X, X), and a Cholesky factorization, n³/3, for each output and round; on 400 digits 5 to 30 rounds
     at the default tolerance for δ from a tenth of the default to 30 times it. Two n² float64 of memory.
     Source: Ribeiro et al. (2025), arXiv 2510.20883.
 
