@@ -12,6 +12,7 @@ is its face, and says what is in it. Import the rooms you need: `from companion 
     classifier       that predictor as a scikit-learn classifier
     attacks          FGSM and PGD (_pgd), AutoAttack and its parts (_apgd, _fab, _square), transfer, checks
     features         eigenfeatures: useful, robust, attacked one by one
+    guarantees       training images moved so that a kernel fails (poison), adversarial training of kernels
     dynamics         how a kernel moves along training
     training         train: standard, adversarial, linearized; gradient descent in the lazy regime
     normalization    of inputs and of layers, with a say in whose statistics

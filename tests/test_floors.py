@@ -14,7 +14,7 @@ FLOORS = (
     {"regression", "networks", "dynamics"},
     {"normalization", "classifier"},
     {"attacks"},
-    {"training", "features"},
+    {"training", "features", "guarantees"},
     {"warm_start", "catastrophic"},
     {"plots", "interactive"},
     {"experiments"},

@@ -19,6 +19,7 @@ from companion.regression._modes import mode_indices as mode_indices
 from companion.regression._predictor import KernelPredictor
 from companion.regression._predictor import checked as checked
 from companion.regression._predictor import decomposed as decomposed
+from companion.regression._robust import fit_robust
 from companion.regression._spectrum import finite_gains as finite_gains
 
 # What is imported and not listed here is for other rooms.
@@ -29,6 +30,7 @@ __all__ = [
     "condition_number",
     "contributions",
     "fit",
+    "fit_robust",
     "from_coefficients",
     "learned_fraction",
     "rounding_error",

@@ -83,29 +83,8 @@ def fit(
     array([0.25, 1.  ])
     """
     one_of("solver", solver, ("eigh", "cholesky"))
-    if targets is None:
-        raise TypeError("targets must be given: fit(kernel, x, targets), or fit(matrix, targets=targets)")
-    if batch_size is not None:
-        count("batch_size", batch_size)
-    inputs: dict[str, Any] = {"kind": kind, "batch_size": batch_size}
-    if callable(getattr(kernel, "kernel", kernel)):
-        kernel_function(kernel, kind)
-        if x is None:
-            raise TypeError("x must be given beside a kernel: fit(kernel, x, targets)")
-        x = examples("x", x)
-        inputs |= {"kernel": kernel, "x_train": x}
-        if k_train_train is None:
-            matrix = gram(kernel, x, kind=kind, memory=memory, progress=progress)
-        else:
-            refuse_mixed_entries(kernel, kind, x, x)
-            matrix = k_train_train
-    else:
-        if x is not None or k_train_train is not None:
-            raise TypeError("kernel must be an Architecture or a function kernel(x1, x2, get) beside x")
-        matrix = kernel
-    matrix, targets = kernel_and_targets(matrix, targets)
-    if x is not None and len(x) != len(matrix):
-        raise ValueError(f"k_train_train must have shape ({len(x)}, {len(x)}), got {matrix.shape}")
+    options: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
+    matrix, targets, inputs = training_problem(kernel, x, targets, k_train_train, **options)
     ridge, resolution = number("ridge", ridge), rounding(matrix, resolution)
     inputs |= {"ridge": ridge, "resolution": resolution}
     if solver == "cholesky":
@@ -160,6 +139,44 @@ def from_coefficients(
     f._arrays  # noqa: B018  (an error belongs here, not to the first call)
     refuse_mixed_entries(kernel, kind, x, x)
     return f
+
+
+def training_problem(
+    kernel: Any,
+    x: Any,
+    targets: Any,
+    k_train_train: Any,
+    *,
+    kind: Kind,
+    batch_size: int | None,
+    memory: int | None,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Θ(X, X), computed where it was not given, Y in float64, and fields of the predictor; or an error."""
+    if targets is None:
+        raise TypeError("targets must be given: fit(kernel, x, targets), or fit(matrix, targets=targets)")
+    if batch_size is not None:
+        count("batch_size", batch_size)
+    inputs: dict[str, Any] = {"kind": kind, "batch_size": batch_size}
+    if callable(getattr(kernel, "kernel", kernel)):
+        kernel_function(kernel, kind)
+        if x is None:
+            raise TypeError("x must be given beside a kernel: fit(kernel, x, targets)")
+        x = examples("x", x)
+        inputs |= {"kernel": kernel, "x_train": x}
+        if k_train_train is None:
+            matrix = gram(kernel, x, kind=kind, memory=memory, progress=progress)
+        else:
+            refuse_mixed_entries(kernel, kind, x, x)
+            matrix = k_train_train
+    else:
+        if x is not None or k_train_train is not None:
+            raise TypeError("kernel must be an Architecture or a function kernel(x1, x2, get) beside x")
+        matrix = kernel
+    matrix, targets = kernel_and_targets(matrix, targets)
+    if x is not None and len(x) != len(matrix):
+        raise ValueError(f"k_train_train must have shape ({len(x)}, {len(x)}), got {matrix.shape}")
+    return matrix, targets, inputs
 
 
 def _decomposed(kernel: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
