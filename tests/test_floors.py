@@ -15,7 +15,7 @@ FLOORS = (
     {"normalization", "classifier"},
     {"attacks"},
     {"training", "features"},
-    {"warm_start", "catastrophic"},
+    {"warm_start", "catastrophic", "guarantees"},
     {"plots", "interactive"},
     {"experiments"},
     {"scorecard"},
