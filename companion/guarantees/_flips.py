@@ -30,8 +30,8 @@ class Flips:
     """
 
     number: Int[np.ndarray, " m"]
-    indices: tuple[Int[np.ndarray, " r"], ...]
-    labels: tuple[Int[np.ndarray, " r"], ...]
+    indices: tuple[Int[np.ndarray, "..."], ...]
+    labels: tuple[Int[np.ndarray, "..."], ...]
     n: int
 
 
@@ -85,7 +85,7 @@ def flips(
     return Flips(np.array(number), indices, new, len(problem.classes))
 
 
-def flip_accuracy(found: Flips, budgets: Numbers, *, level: float = 0.95) -> Estimate:
+def flip_accuracy(found: Flips, budgets: Numbers | int, *, level: float = 0.95) -> Estimate:
     """Share of inputs that are right whatever r training labels are changed for each, with Wilson intervals.
 
     Each input has the worst changes for itself: exact for an attacker of one input at a time, and a lower
@@ -112,7 +112,7 @@ def shared_flip_accuracy(
     f: KernelPredictor,
     x: Float[Any, "m ..."] | None,
     labels: Int[Any, " m"],
-    budgets: Numbers,
+    budgets: Numbers | int,
     *,
     k_test_train: Float[np.ndarray, "m n"] | None = None,
 ) -> Float[np.ndarray, " q"]:

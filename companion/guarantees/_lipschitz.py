@@ -105,7 +105,7 @@ def lipschitz(
 def modulus(
     architecture: Any,
     x: Float[Any, "m ..."],
-    eps: Numbers,
+    eps: Numbers | float | int,
     *,
     kind: Kind = "ntk",
     bounds: tuple[float, float] = (0.0, 1.0),

@@ -35,7 +35,8 @@ def radius(
 
     The guarantee is for f *as computed*. With u half an ulp of 1 in f's precision, an entry of the kernel is
     taken to be right to e √(K_ii K_jj), e = u (4 √d + 16 (D + 1)), some ten times the largest error that is
-    measured, near-equal inputs included (√u for kernels of other libraries), and a sum over n points in
+    measured, near-equal inputs included (√u for kernels of other libraries, or what `resolution` told `fit`
+    of yours), and a sum over n points in
     blocks of n′ to 4 u √(n′ + n/n′) of Σ_j abs(α_j) √(K_ii K_jj). All errors are added up with their worst
     signs: those of f at x and at x′, and those of the norm. What is left shrinks with a small ridge, whose
     α are large: in float32 a part of the radius may be lost, which float64 inputs give back.
@@ -75,9 +76,10 @@ def radius(
     reach, reach_train = (_modulus(f, inputs, lipschitz, bounds) for inputs in (x, x_train))
     outputs = outputs_of(f, x, batch_size).astype(np.float64)
     sizes = reach.norms(lengths_of(x))
-    entry, error = _errors(f, lipschitz is None)
+    sizes_train = reach_train.norms(lengths_of(x_train))
+    entry, error = _errors(f, lipschitz is None, sizes_train)
     entry = error if f.eigenvalues is None else entry
-    norms, weights = _norms(f, reach_train.norms(lengths_of(x_train)), entry, batch_size)
+    norms, weights = _norms(f, sizes_train, entry, batch_size)
     margins, norms, weights = _margins(outputs, norms, weights)
     # What the computed f loses at x and at x', where features are by ω longer.
     left = np.maximum(margins - 2 * error * weights * sizes[:, None], 0)
@@ -88,7 +90,7 @@ def radius(
 
 
 def certified_accuracy(
-    radii: Float[Any, " m"], right: Bool[Any, " m"], eps: Numbers, *, level: float = 0.95
+    radii: Float[Any, " m"], right: Bool[Any, " m"], eps: Numbers | float | int, *, level: float = 0.95
 ) -> Estimate:
     """Share of inputs that are classified rightly within ε whatever the attack, with Wilson intervals.
 
@@ -143,12 +145,14 @@ def _size_at_zero(f: KernelPredictor) -> float:
     return float(np.sqrt(max(value, 0.0))) * (1 + 1e-3)
 
 
-def _errors(f: KernelPredictor, known: bool) -> tuple[float, float]:
+def _errors(f: KernelPredictor, known: bool, sizes: np.ndarray) -> tuple[float, float]:
     """What an entry's rounding is, and with it that of the sum over training points; both relative."""
     unit = np.finfo(f.x_train.dtype).eps / 2
     blocks, block = f._x_blocks.shape[:2]
     entry = float(np.sqrt(unit))
-    if known and f.kernel.pixel_power < 2:
+    if not known and f.resolution > 0:
+        entry = float(f.resolution / (sizes**2).max())
+    elif known and f.kernel.pixel_power < 2:
         entry = float(unit * (_PRODUCTS * np.sqrt(f.x_train[0].size) + _LAYER * (f.kernel.hidden + 1)))
     return entry, entry + float(unit * _SUM * np.sqrt(block + blocks))
 
