@@ -89,7 +89,7 @@ def lipschitz(
         TypeError: no architecture.
         ValueError: an empty shape, an unknown kind.
 
-    Cost: none. Source: the ReLU case is in Bietti & Mairal (2019), arXiv 1905.12173, section 3.
+    Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, for ReLU; the rest is ours.
 
     >>> from companion.architectures import fc
     >>> round(lipschitz(fc(1), 784) * 28, 6) == round(2**0.5, 6)
@@ -137,8 +137,7 @@ def modulus(
     Raises:
         TypeError, ValueError: arguments that do not fit.
 
-    Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, proposition 3, which is for one layer and
-    has no constants; this bound is ours.
+    Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, for the root; the constants are ours.
 
     >>> from companion.architectures import fc
     >>> x = np.ones((1, 4), np.float32)

@@ -59,7 +59,7 @@ def radius(
         ValueError: inputs that do not fit f or, with erf's NTK, outside the bounds.
 
     Cost: one evaluation of f, O(m n d); O(n² k) for the norms, with a spectrum, else f at X.
-    Source: Bietti & Mairal (2019), arXiv 1905.12173, section 3.
+    Source: Bietti & Mairal (2019), arXiv 1905.12173.
 
     >>> from companion.regression import fit
     >>> f = fit(lambda a, b, get: a @ b.T, np.eye(2, dtype=np.float32), np.array([[3.0], [4.0]]))
