@@ -12,11 +12,11 @@ is its face, and says what is in it. Import the rooms you need: `from companion 
     classifier       that predictor as a scikit-learn classifier
     attacks          FGSM and PGD (_pgd), AutoAttack and its parts (_apgd, _fab, _square), transfer, checks
     features         eigenfeatures: useful, robust, attacked one by one
-    guarantees       training images moved so that a kernel fails (poison), adversarial training of kernels
     dynamics         how a kernel moves along training
     training         train: standard, adversarial, linearized; gradient descent in the lazy regime
     normalization    of inputs and of layers, with a say in whose statistics
     warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
+    guarantees       certified radii, labels that hold up a prediction, poisons, adversarial training of kernels
     statistics       estimates with intervals
     results          recorded results and where they come from, runs that add up
     experiments      what makes them: lists of runs, and the engine; `scorecard`: claims and their verdicts

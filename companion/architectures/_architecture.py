@@ -28,6 +28,10 @@ class Architecture:
         n_outputs: outputs of the finite network.
         pixel_power: 0 where images are flattened, 1 where the kernel works on every pixel, 2 where it
             works on every pair of pixels: memory of a kernel entry is pixels to this power.
+        activation: "relu" or "erf".
+        hidden: layers with an activation.
+        w_std: standard deviation of the weights before the 1/√fan_in factor.
+        b_std: standard deviation of the biases.
         init: `init(key, x) -> params` for a batch x like those to come, of which only the shape counts (a
             `jax.ShapeDtypeStruct` will do).
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
@@ -39,6 +43,10 @@ class Architecture:
     width: int
     n_outputs: int
     pixel_power: Literal[0, 1, 2]
+    activation: Literal["relu", "erf"]
+    hidden: int
+    w_std: float
+    b_std: float
     init: Callable[[Key, Sequence[int]], PyTree]
     apply: Callable[..., Float[Any, "n k"]]
     kernel: KernelFunction
@@ -53,6 +61,7 @@ def build(
     *,
     pixel_power: Literal[0, 1, 2],
     halvings: int = 0,
+    **drawn: Any,
 ) -> Architecture:
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
     kernels = jax.jit(kernels)
@@ -99,7 +108,8 @@ def build(
             found = {one: value.astype(dtype) for one, value in zip(("nngp", "ntk"), values, strict=True)}
         return found[get] if isinstance(get, str) else tuple(found[one] for one in wanted)
 
-    return Architecture(name, width, n_outputs, pixel_power, init, apply, kernel)
+    made = {"init": init, "apply": apply, "kernel": kernel}
+    return Architecture(name, width, n_outputs, pixel_power, **drawn, **made)
 
 
 def _flat(name: str, pixel_power: int, halvings: int, argument: str, shape: Sequence[int]) -> tuple[int, ...]:

@@ -137,7 +137,8 @@ def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b
     layers = [part for _ in range(depth) for part in (dense(width, w_std, b_std), _ACTIVATIONS[activation])]
     network = serial([*layers, dense(n_outputs, w_std, b_std)])
     kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
-    return build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0)
+    drawn = {"activation": activation, "hidden": depth, "w_std": w_std, "b_std": b_std}
+    return build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0, **drawn)
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,7 +152,8 @@ def _conv(
         kernels = functools.partial(_library, ((depth, False),), activation, w_std, b_std)
     else:
         kernels = functools.partial(_CONV[activation], depth=depth, w_std=w_std, b_std=b_std)
-    return build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1)
+    drawn = {"activation": activation, "hidden": depth, "w_std": w_std, "b_std": b_std}
+    return build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1, **drawn)
 
 
 @functools.lru_cache(maxsize=256)
@@ -165,7 +167,10 @@ def _myrtle(
     groups = tuple((group, True) for group in _MYRTLE[depth])
     kernels = functools.partial(_library, groups, activation, w_std, b_std)
     name = f"Myrtle-{depth} {activation}"
-    return build(name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]))
+    drawn = {"activation": activation, "hidden": sum(_MYRTLE[depth]), "w_std": w_std, "b_std": b_std}
+    return build(
+        name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]), **drawn
+    )
 
 
 def _library(

@@ -21,6 +21,7 @@ from companion.attacks._losses import loss_named as loss_named
 from companion.attacks._pgd import fgsm, pgd
 from companion.attacks._predict import as_partial as as_partial
 from companion.attacks._predict import checked_inputs as checked_inputs
+from companion.attacks._predict import outputs_of as outputs_of
 from companion.attacks._sanity import AttackWarning, SanityChecks, sanity_checks
 from companion.attacks._square import square
 from companion.attacks._threat import Threat
