@@ -16,7 +16,7 @@ is its face, and says what is in it. Import the rooms you need: `from companion 
     training         train: standard, adversarial, linearized; gradient descent in the lazy regime
     normalization    of inputs and of layers, with a say in whose statistics
     warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
-    guarantees       certified radii, labels that hold up a prediction, poisons, adversarial training of kernels
+    guarantees       certified radii, labels that hold up a prediction, poisons, robust kernels
     statistics       estimates with intervals
     results          recorded results and where they come from, runs that add up
     experiments      what makes them: lists of runs, and the engine; `scorecard`: claims and their verdicts

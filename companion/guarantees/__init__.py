@@ -1,9 +1,9 @@
 """What can be guaranteed of a kernel predictor, and what an attacker of its training data can do.
 
-Attacks give upper bounds of robustness, guarantees lower bounds: certified ≤ true ≤ attacked. `radius` rests on
-how far a kernel's feature map can move (`lipschitz`, `modulus`), `flips` on the predictor's being linear in its
-labels, which makes both of its sides exact. `poison` moves training images, and `fit_adversarial` fits against
-attacks on them.
+Attacks give upper bounds of robustness, guarantees lower bounds: certified ≤ true ≤ attacked. `radius`
+rests on how far a kernel's feature map can move (`lipschitz`, `modulus`), `flips` on the predictor's being
+linear in its labels, which makes both of its sides exact. `poison` moves training images, `fit_adversarial`
+fits a kernel against attacks on them.
 """
 
 from companion.guarantees._adversarial import fit_adversarial
