@@ -3,13 +3,15 @@
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
 
 from companion import data, regression
-from companion.attacks import Threat, pgd
+from companion.attacks import Threat, pgd, random_sign
 from companion.data._sets import SETS
+from companion.experiments import _features_controls as controls
 from companion.experiments import features
 from companion.experiments._shared import architecture
 from companion.kernels import gram
@@ -26,6 +28,8 @@ TINY = features.Config(
     steps=3,
     pgd_modes=4,
     times=7,
+    learners=("FC-1", "FC-2"),
+    relabel_up_to=20,
 )
 EDGES = (0, 1, 10, 20, 40)
 BLOCKS = [range(a, b) for a, b in itertools.pairwise(EDGES)]
@@ -90,6 +94,12 @@ def test_shapes_are_as_the_docstring_says(measured):
         "top": (2, 4, 2, 3),
         "without": (2, 4, 2, 3),
         "stopped": (2, 7, 2, 3),
+        "random": (2, 15),
+        "tail_accuracy": (2, 4, 3),
+        "tail_correlation": (2, 4, 3),
+        "exceptions": (2, 0, 4),
+        "relabeled": (2, 3, 3, 3),
+        "reached": (2, 3),
         "times": (7,),
         "angles": (2, 3, 3, 5),
         "matched": (2, 3, 3, 5),
@@ -136,6 +146,7 @@ def test_one_by_one_is_what_other_functions_say(measured, contributions):
 
 def test_fgsm_is_one_step_and_pgd_as_many_as_configured(run):
     measured, attacks = run
+    attacks = [one for one in attacks if len(one[0])]  # no exceptions here
     assert [steps for _, steps, _ in attacks] == [1, TINY.steps] * 2
     for number, (modes, steps, found) in enumerate(attacks):
         row, name = number // 2, "fgsm" if steps == 1 else "pgd"
@@ -211,6 +222,60 @@ def test_the_damage_is_shared_by_the_blocks(measured):
     np.testing.assert_allclose(measured["block_share"][1, :3], expected, atol=1e-3)
 
 
+def test_controls_are_their_definitions(measured, contributions):
+    outputs, y = contributions
+    right, signs = (outputs > 0) == (y == 1)[:, None], np.where(y == 1, 1, -1)
+    x_train, y_train, x, _, k = features.held_out(CASE)
+    # The features again, from the matrices alone, on the images under random signs.
+    kernel = architecture("FC-1")
+    fitted = regression.fit(gram(kernel, x_train), targets=data.targets(y_train, k))
+    moved = random_sign(x[:12], Threat("linf", CASE.eps), key=jax.random.key(0))
+    noisy = regression.contributions(fitted, gram(kernel, moved, x_train))[:, :, 0]
+    kept = right[:12] & ((noisy > 0) == (y[:12] == 1)[:, None])
+    modes = measured["modes"][0]
+    modes = modes[np.isfinite(modes)].astype(int)
+    np.testing.assert_allclose(measured["random"][0, : len(modes)], kept[:, modes].mean(axis=0), rtol=1e-6)
+    for b, edge in enumerate(EDGES[:-1]):
+        value, low, high = measured["tail_accuracy"][0, b]
+        assert value == pytest.approx(right[:, edge:].mean())
+        assert low < value < high
+        r = np.mean([np.corrcoef(outputs[:, i], signs)[0, 1] for i in range(edge, 40)])
+        assert measured["tail_correlation"][0, b, 0] == pytest.approx(r, abs=1e-5)
+
+
+def test_exceptions_are_what_either_test_finds_from_twenty_on(monkeypatch):
+    # Random labels on 200 images, of which feature 30 knows all.
+    case = dataclasses.replace(CASE, n_test=200, n_attacked=20)
+    right = np.random.default_rng(0).random((200, 40)) < 0.5
+    right[:, [3, 30]] = True
+    monkeypatch.setattr(controls.features, "correct", lambda found, x, y: right[: len(y)])
+    found = controls.controlled(case, "FC-1")["exceptions"]
+    assert 30 in found[:, 0]
+    assert (found[:, 0] >= 20).all()
+    row = found[found[:, 0] == 30][0]
+    assert tuple(row[1:3]) == (1, 1)
+    assert row[3] < 1
+
+
+def test_students_learn_from_the_labels_of_the_next_class(measured):
+    # The first case is larger than those that are relabeled.
+    assert np.isnan(measured["relabeled"][0]).all()
+    case, name = features.rows(TINY)[1]
+    x_train, y_train, x, y, k = features.held_out(case)
+    threat, wanted = Threat("linf", case.eps), (y_train + 1) % 3
+    f = regression.fit(architecture(name), x_train, data.targets(y_train, k))
+    moved = pgd(f, x_train, wanted, threat, targeted=True, steps=TINY.steps)
+    noisy = random_sign(x_train, threat, key=jax.random.key(0))
+    for i, images in enumerate((moved, noisy, x_train)):
+        for j, learner in enumerate((name, "FC-1", "FC-2")):
+            kernel = architecture(learner)
+            matrix, cross = gram(kernel, images).astype(float), gram(kernel, x, images)
+            said = (cross @ np.linalg.solve(matrix, data.targets(wanted, k))).argmax(axis=1)
+            assert measured["relabeled"][1, i, j, 0] == pytest.approx((said == y).mean(), abs=1e-6)
+    said = np.asarray(f(moved)).argmax(axis=1)
+    assert measured["reached"][1, 0] == pytest.approx((said == wanted).mean(), abs=1e-6)
+
+
 def test_early_stopping_is_the_flow_at_times_in_units_of_the_largest_eigenvalue(measured, fitted):
     decomposed, cross, y = fitted
     for t, found in zip(measured["times"], measured["stopped"][0, :, 0, 0], strict=True):
@@ -262,6 +327,13 @@ def test_bases_are_eigenvectors_of_what_their_names_say():
     cosines = [np.abs((exact[:, :3] * other[:, :3]).sum(axis=0)).min() for other in (wide, narrow)]
     assert cosines[0] > 0.9
     assert cosines[0] > cosines[1]
+    flat = x.reshape(30, -1)
+    squares = ((flat[:, None].astype(float) - flat) ** 2).sum(axis=2)
+    median = np.median(squares[np.triu_indices(30, 1)] ** 0.5)
+    for name, other in (("linear", flat @ flat.T), ("RBF", np.exp(-squares / (2 * median**2)))):
+        basis = features._basis(name, x, 0)
+        values = np.linalg.eigvalsh(other.astype(float))[::-1]
+        np.testing.assert_allclose(other @ basis[:, :5], basis[:, :5] * values[:5], atol=1e-4 * values[0])
     first, again, other = (features._basis("random", x, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(first.T @ first, np.eye(30), atol=1e-12)
@@ -303,7 +375,7 @@ def test_too_few_images_are_an_error():
 
 @pytest.mark.parametrize(("n", "number"), [(2000, 60), (400, 20), (50, 40), (40, 6), (10, 1), (7, 7), (1, 1)])
 def test_modes_are_spaced_evenly_in_log_index(n, number):
-    found = features._spaced(n, number)
+    found = features.spaced(n, number)
     assert (found[0], found[-1]) == (0, n - 1 if number > 1 else 0)
     assert (np.diff(found) > 0).all()
     assert len(found) <= number
@@ -312,8 +384,8 @@ def test_modes_are_spaced_evenly_in_log_index(n, number):
         ratios = (found[1:] + 1) / (found[:-1] + 1)
         assert len(found) == number
         assert (ratios[10:] < n ** (2.5 / number)).all()
-    np.testing.assert_array_equal(features._spaced(n, None), np.arange(n))
-    np.testing.assert_array_equal(features._spaced(n, n + 1), np.arange(n))
+    np.testing.assert_array_equal(features.spaced(n, None), np.arange(n))
+    np.testing.assert_array_equal(features.spaced(n, n + 1), np.arange(n))
 
 
 @pytest.mark.parametrize("profile", features.PROFILES)
@@ -328,7 +400,10 @@ def test_profiles_are_well_formed(profile):
         assert case.classes is None or len(set(case.classes)) == len(case.classes) >= 2
     for name in config.overlap.kernels:
         spec, _, width = name.partition(" at width ")
-        assert name == "random" or architecture(spec, width=int(width or 1)).name == f"{spec} relu"
+        assert (
+            name in ("random", "linear", "RBF")
+            or architecture(spec, width=int(width or 1)).name == f"{spec} relu"
+        )
     assert config.overlap.dataset in SETS
     assert len(set(config.overlap.kernels)) == len(config.overlap.kernels)
     assert min(config.overlap.seeds, config.steps, config.times) >= 3

@@ -3,8 +3,9 @@
 Claims A3 and A4 of Tsilivis & Kempe (2022), arXiv 2210.05577: robustness falls with the index of a feature;
 many later features are useful and not robust; kernels of different architectures have similar features; and
 a classifier that keeps only the top features, or stops early, is more robust and less accurate. "Useful" is
-tested three ways: one feature at a time, the mean over a block of indices, and the block's sum as one
-classifier.
+tested one feature at a time, by accuracy and by correlation, by the mean over many features, and by their sum
+as one classifier. Controls: every feature under random signs, the linear and a Gaussian kernel beside those
+of networks, and the data set D̂_det of Ilyas et al. (2019), arXiv 1905.02175.
 """
 
 import functools
@@ -14,13 +15,25 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.spatial.distance
 import scipy.stats
 
 from companion import data, features, regression
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
-from companion.experiments._features_cases import EDGES, PROFILES, TOPS, Case, Config, Overlap
+from companion.experiments._features_cases import (
+    EDGES,
+    FROM,
+    PROFILES,
+    TOPS,
+    Case,
+    Config,
+    Overlap,
+    held_out,
+    spaced,
+)
+from companion.experiments._features_controls import controlled, relabeled
 from companion.experiments._shared import architecture, attack_batch
 from companion.kernels import gram
 from companion.statistics import proportion
@@ -28,6 +41,7 @@ from companion.statistics import proportion
 __all__ = [
     "EDGES",
     "EXPERIMENT",
+    "FROM",
     "PROFILES",
     "TOPS",
     "Case",
@@ -62,6 +76,9 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         `block_correlation` (r, b, 3); `block_share` (r, b), of the damage that PGD on the whole does.
         Sums: `top` and `without` (r, b, 2, 3), of the first `EDGES` and of the others; `stopped` (r, t, 2, 3)
         at `times` (t,) in units of 1/λ_max.
+        Controls, which `controlled` and `relabeled` in `_features_controls` describe: `random` (r, q),
+        `tail_accuracy` and `tail_correlation` (r, b, 3), `exceptions` (r, e, 4), `relabeled` (r, 3, l, 3)
+        and `reached` (r, 3).
         Kernels, c of them: `angles` (seeds, c, c, tops), mean squared cosine of the principal angles between
         the first `TOPS` eigenvectors; `matched` (seeds, c, c, tops), mean cosine after a matching one by one.
     """
@@ -69,35 +86,39 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 
 
 def jobs(config: Config) -> list[Job]:
-    """Every kernel, and the comparison of kernels of every seed."""
-    how = config.steps, config.pgd_modes, config.times
-    kernels = [
-        Job(
-            ("kernel", case, name, *how),
-            f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.eps:.3g}",
-            0,
-            case.dataset,
-        )
-        for case, name in rows(config)
-    ]
+    """Every kernel with its controls, and the comparison of kernels of every seed."""
+    parts = {
+        "kernel": (config.steps, config.pgd_modes, config.times),
+        "controls": (),
+        "relabeled": (config.steps, config.learners),
+    }
+    made = []
+    for case, name in rows(config):
+        label = f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.eps:.3g}"
+        for part, how in parts.items():
+            if part == "relabeled" and case.n_train > config.relabel_up_to:
+                continue
+            words = label if part == "kernel" else f"{label}, {part}"
+            made.append(Job((part, case, name, *how), words, 0, case.dataset))
     some = config.overlap
     label = f"{some.dataset}, {some.n_train:,} images, overlap"
-    return kernels + [Job(("overlap", some, seed), label, seed, some.dataset) for seed in range(some.seeds)]
+    return made + [Job(("overlap", some, seed), label, seed, some.dataset) for seed in range(some.seeds)]
 
 
 def compute(part: str, *sizes: Any) -> Arrays:
-    """The features of one kernel, or what kernels share with one seed."""
-    return {"kernel": _measured, "overlap": _compared}[part](*sizes)
+    """The features of one kernel, their controls, or what kernels share with one seed."""
+    parts = {"kernel": _measured, "controls": controlled, "relabeled": relabeled, "overlap": _compared}
+    return parts[part](*sizes)
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
     kernels, overlap = {}, {}
     for job, arrays in made.items():
-        if job.config[0] == "kernel":
-            kernels[(rows(config).index(job.config[1:3]),)] = arrays
-        else:
+        if job.config[0] == "overlap":
             overlap[(job.seed,)] = arrays
+        else:
+            kernels.setdefault((rows(config).index(job.config[1:3]),), {}).update(arrays)
     return (
         filled((len(rows(config)),), kernels)
         | filled((config.overlap.seeds,), overlap)
@@ -110,34 +131,8 @@ def rows(config: Config) -> list[tuple[Case, str]]:
     return [(case, name) for case in config.cases for name in case.architectures]
 
 
-def held_out(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Training images and labels, test images and labels, and the number of classes.
-
-    A pair of the embedded digits has 200 test images, too few to see a feature of accuracy 0.55. So the
-    training images that are left over are test images too.
-    """
-    sizes = {"n_train": case.n_train, "n_test": case.n_test} if case.dataset != "mnist5k" else {}
-    images = data.load(case.dataset, classes=case.classes, **sizes)
-    x = np.concatenate([images.x_test, images.x_train[case.n_train :]])[: case.n_test]
-    y = np.concatenate([images.y_test, images.y_train[case.n_train :]])[: case.n_test]
-    if len(x) < case.n_test or len(images.x_train) < case.n_train:
-        raise ValueError(
-            f"{case.dataset} has too few images for n_train={case.n_train}, n_test={case.n_test}"
-        )
-    return images.x_train[: case.n_train], images.y_train[: case.n_train], x, y, len(images.classes)
-
-
 def _times(number: int) -> np.ndarray:
     return np.geomspace(1, 1e7, number)
-
-
-def _spaced(n: int, number: int | None) -> np.ndarray:
-    """Indices 0 to n − 1: all, or so many, evenly spaced in log index."""
-    if number is None or number >= n:
-        return np.arange(n)
-    places = np.geomspace(1, n, 4 * number).astype(int) - 1
-    unique = np.unique(places)
-    return unique[np.unique(np.linspace(0, len(unique) - 1, number).astype(int))]
 
 
 def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> Arrays:
@@ -146,7 +141,7 @@ def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> 
     found = regression.fit(kernel, x_train, data.targets(y_train, k))
     outputs, right = features.outputs(found, x), features.correct(found, x, y)
     useful, together = features.usefulness(right, y), features.correlation(outputs, data.targets(y, k))
-    modes, some = _spaced(n, case.modes), slice(case.n_attacked)
+    modes, some = spaced(n, case.modes), slice(case.n_attacked)
     attack = functools.partial(features.correct_under_attack, found, x[some], y[some], threat)
     first = np.arange(min(pgd_modes, n))
     both = functools.partial(_both, x=x, y=y, threat=threat, steps=steps, batch_size=attack_batch(kernel))
@@ -226,7 +221,12 @@ def _basis(name: str, x: np.ndarray, seed: int) -> np.ndarray:
     if name == "random":
         return scipy.stats.ortho_group.rvs(len(x), random_state=seed)[:, : max(TOPS)]
     spec, _, width = name.partition(" at width ")
-    if width:
+    if name in ("linear", "RBF"):
+        flat = x.reshape(len(x), -1).astype(float)
+        distances = scipy.spatial.distance.pdist(flat)
+        apart = scipy.spatial.distance.squareform(distances) / np.median(distances)
+        matrix = flat @ flat.T if name == "linear" else np.exp(-(apart**2) / 2)
+    elif width:
         network = architecture(spec, width=int(width))
         params = network.init(jax.random.key(seed), x)
         matrix = np.asarray(empirical_ntk(network.apply, params, x, reduce="trace"))

@@ -10,6 +10,8 @@ some of its features, which `companion.attacks` takes as any other.
 
 from companion.features._attack import correct_under_attack
 from companion.features._classifier import attack_shares, class_difference, classifier, exciting
+from companion.features._determined import determined_dataset
+from companion.features._means import mean_accuracy, mean_correlation
 from companion.features._modes import correct, outputs
 from companion.features._overlap import match, principal_angles
 from companion.features._tests import Correlation, Usefulness, correlation, holm, usefulness
@@ -23,9 +25,12 @@ __all__ = [
     "correct",
     "correct_under_attack",
     "correlation",
+    "determined_dataset",
     "exciting",
     "holm",
     "match",
+    "mean_accuracy",
+    "mean_correlation",
     "outputs",
     "principal_angles",
     "usefulness",

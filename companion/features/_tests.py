@@ -65,7 +65,7 @@ def usefulness(correct: Bool[Any, "m q"], labels: Int[Any, " m"], *, level: floa
     >>> usefulness(right, np.repeat([0, 1], 10)).p_value * 2**20
     array([1.])
     """
-    correct = _booleans(correct)
+    correct = booleans(correct)
     labels = class_labels("labels", labels, len(correct))
     majority = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
     p = scipy.stats.binom.sf(correct.sum(axis=0) - 1, len(correct), majority)
@@ -97,19 +97,10 @@ def correlation(
     >>> f"{correlation(3 * y[:, None] + 7, y).r[0].value:.6f}"
     '1.000000'
     """
-    f, y = finite("outputs", np.asarray(outputs, float)), finite("targets", np.asarray(targets, float))
-    if f.ndim != 3 or y.shape != (f.shape[0], f.shape[2]) or len(f) < 4:
-        raise ValueError(f"outputs must be (m, q, k) and targets (m, k), m ≥ 4, got {f.shape} and {y.shape}")
-    # c up to its length and sign, both of which cancel: the row of each feature that is largest.
-    largest = np.abs(f).sum(axis=2).argmax(axis=0)
-    c = f[largest, np.arange(f.shape[1])]
-    length = np.linalg.norm(c, axis=1, keepdims=True)
-    c = np.divide(c, length, out=np.zeros_like(c), where=length > 0)
-    phi, wanted = np.einsum("mqk,qk->mq", f, c), y @ c.T
-    phi, wanted = _centered(phi), _centered(wanted)
+    phi, wanted = patterns(outputs, targets)
     scale = np.sqrt((phi**2).sum(axis=0) * (wanted**2).sum(axis=0))
-    r = np.divide((phi * wanted).sum(axis=0), scale, out=np.zeros(len(c)), where=scale > 0).clip(-1, 1)
-    m, z = len(f), scipy.stats.norm.isf((1 - _level(level)) / 2)
+    r = np.divide((phi * wanted).sum(axis=0), scale, out=np.zeros(len(scale)), where=scale > 0).clip(-1, 1)
+    m, z = len(phi), scipy.stats.norm.isf((1 - checked_level(level)) / 2)
     with np.errstate(divide="ignore"):
         p = np.where(scale > 0, scipy.stats.t.sf(r * np.sqrt((m - 2) / (1 - r**2)), m - 2), 1.0)
         ends = np.tanh(np.arctanh(r) + z / np.sqrt(m - 3) * np.array([[-1], [1]]))
@@ -143,6 +134,19 @@ def holm(p: Float[Any, " q"]) -> Float[np.ndarray, " q"]:
     return adjusted
 
 
+def patterns(outputs: Float[Any, "m q k"], targets: Float[Any, "m k"]) -> tuple[np.ndarray, np.ndarray]:
+    """φ_i(x) and c_iᵀ y of each feature, centered over the inputs, (m, q) both, up to a length and a sign."""
+    f, y = finite("outputs", np.asarray(outputs, float)), finite("targets", np.asarray(targets, float))
+    if f.ndim != 3 or y.shape != (f.shape[0], f.shape[2]) or len(f) < 4:
+        raise ValueError(f"outputs must be (m, q, k) and targets (m, k), m ≥ 4, got {f.shape} and {y.shape}")
+    # c up to its length and sign, both of which cancel: the row of each feature that is largest.
+    largest = np.abs(f).sum(axis=2).argmax(axis=0)
+    c = f[largest, np.arange(f.shape[1])]
+    length = np.linalg.norm(c, axis=1, keepdims=True)
+    c = np.divide(c, length, out=np.zeros_like(c), where=length > 0)
+    return _centered(np.einsum("mqk,qk->mq", f, c)), _centered(y @ c.T)
+
+
 def _centered(values: np.ndarray) -> np.ndarray:
     """Columns less their means; exactly zero where they vary by rounding only."""
     centered = values - values.mean(axis=0)
@@ -150,14 +154,14 @@ def _centered(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(centered).max(axis=0) > rounding, centered, 0.0)
 
 
-def _booleans(correct: Any) -> np.ndarray:
+def booleans(correct: Any) -> np.ndarray:
     correct = np.asarray(correct)
     if correct.ndim != 2 or correct.dtype != bool or not len(correct):
         raise ValueError(f"correct must be (m, q) booleans with m ≥ 1, got {correct.shape} {correct.dtype}")
     return correct
 
 
-def _level(level: float) -> float:
+def checked_level(level: float) -> float:
     if not 0 < number("level", level) < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
     return level
