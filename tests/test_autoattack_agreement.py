@@ -32,7 +32,8 @@ def test_after_all_stages_both_leave_the_same_share(case):
     image = 1 / IMAGES
     # One image of all, by which two seeds of one attack differ too; two where the reference is weaker.
     assert -2 * image - 1e-9 <= ours[-1] - reference[-1] <= image + 1e-9
-    assert CASES[case]["both_decide_alike"] >= 0.98
+    alike = CASES[case]["both_decide_alike"]  # None where the two sides ran apart
+    assert alike is None or alike >= 0.98
 
 
 def test_in_the_mean_over_cases_ours_is_not_weaker():
