@@ -36,7 +36,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve lint test wheel matrix notebooks campaign compat torch nt-suite measure clean distclean
+.PHONY: help env js book serve lint test wheel matrix notebooks campaign compat torch autoattack nt-suite measure clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
@@ -49,6 +49,7 @@ help:
 	@echo "make campaign    make runs of experiments that are not recorded, on one core (MINUTES=60)"
 	@echo "make compat      the tests on the oldest and the newest JAX, each in its own environment (ARGS=...)"
 	@echo "make torch       the tests that need PyTorch or Equinox, in an environment of their own"
+	@echo "make autoattack  AutoAttack beside its PyTorch reference, in the same environment (ARGS=...)"
 	@echo "make nt-suite    neural-tangents' own tests on this JAX (ARGS=...)"
 	@echo "make measure     both commands in fresh clones; writes README's times, disk and memory"
 	@echo "make clean       remove what was built; make distclean: .venv and .cache too"
@@ -98,7 +99,10 @@ compat: env
 	@$(RUN) tools/compat.py $(ARGS)
 
 torch: env
-	@$(RUN) tools/torch_tests.py -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(RUN) tools/with_torch.py tests -n $(WORKERS) --dist worksteal $(ARGS)
+
+autoattack: env
+	@$(RUN) tools/with_torch.py agreement $(ARGS)
 
 nt-suite: env
 	@$(RUN) tools/nt_suite.py $(ARGS)

@@ -1,4 +1,4 @@
-"""What an attack's failure means: the five warnings one by one, random search, transfer between functions."""
+"""What an attack's failure means: the warnings one by one, random search, transfer between functions."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from refusals import assert_refused
 
 from companion.attacks import (
     AttackWarning,
+    AutoAttack,
     SanityChecks,
     Threat,
     gradient_cosine,
@@ -18,7 +19,7 @@ from companion.attacks import (
     square,
     transfer,
 )
-from companion.statistics import accuracy
+from companion.statistics import accuracy, proportion
 
 KEY = jax.random.key(0)
 ONES = np.ones(100, int)
@@ -155,6 +156,23 @@ def test_a_certain_network_masks_its_gradients_with_some_losses_only():
         found = sanity_checks(certain, x, ONES, threat, key=KEY, loss="cross_entropy")
     assert found.zero_gradient == found.few_steps.value == 1
     assert sanity_checks(certain, x, ONES, threat, key=KEY).few_steps.value == 0
+
+
+def reached(right):
+    """What AutoAttack would return of 100 inputs of which these many resist."""
+    fooled = np.where(np.arange(100) < right, -1, 1).astype(np.int32)
+    share = {"clean": proportion(fooled > -2), "apgd-ce": proportion(fooled < 0)}
+    return AutoAttack(np.zeros((100, 1), np.float32), fooled, tuple(share), share, dict.fromkeys(share, 0.0))
+
+
+def test_an_attack_that_leaves_more_than_autoattack_is_told_of():
+    x, threat = inputs((0.9, 60), (0.5, 40)), Threat("linf", 0.1)  # 60 resist: f = x − 0.45
+    with pytest.warns(AttackWarning, match=r"more than AutoAttack \(accuracy 0.600 against 0.570\)") as told:
+        found = sanity_checks(healthy, x, ONES, threat, key=KEY, found=reached(57))
+    assert len(told) == len(found.messages) == 1
+    assert sanity_checks(healthy, x, ONES, threat, key=KEY, found=reached(58)).messages == ()
+    with pytest.raises(ValueError, match="found must be of these 99 inputs, got one of 100"):
+        sanity_checks(healthy, x[:99], ONES[:99], threat, key=KEY, found=reached(58))
 
 
 def test_an_attack_with_no_room_raises_no_warning():

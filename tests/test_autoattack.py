@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 from jax.tree_util import Partial
 
-from companion import attacks
+from companion import attacks, statistics
 from companion.attacks import Threat, apgd, autoattack, dlr, fab, pgd, robust_accuracy, square, targeted_dlr
 from companion.attacks._apgd import checkpoints
 from companion.attacks._fab import to_plane
@@ -94,6 +94,28 @@ def test_of_a_line_the_distance_is_known(norm):
     np.testing.assert_allclose(found.distance[free], exact[free], rtol=2e-3, atol=1e-5)
     assert (found.distance >= exact * (1 - 1e-4)).all()
     assert (classes(f, found.attacked) != labels).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_curve_over_eps_is_that_of_exact_distances(norm):
+    w, b = np.array([0.3, -0.9], np.float32), np.float32(0.2)
+    f = Partial(lambda w, x: x @ w[:, None] + b, w)
+    inner = 0.3 + 0.4 * PLANE  # far from the pixels' bounds
+    labels = classes(f, inner)
+    labels[:5] = 1 - labels[:5]
+    exact = np.abs(inner @ w + b) / (np.abs(w).sum() if norm == "linf" else np.linalg.norm(w))
+    exact[:5] = 0
+    found = fab(f, inner, labels, norm=norm, steps=10)
+    ordered = np.sort(exact)
+    eps = np.append(0, (ordered[5:-1] + ordered[6:]) / 2)  # between two distances each
+    curve = attacks.robust_curve(found, eps)
+    np.testing.assert_array_equal(curve.value, [(exact > one).mean() for one in eps])
+    assert (np.diff(curve.value) <= 0).all()
+    wilson = statistics.proportion(exact > eps[3])
+    assert (curve.low[3], curve.high[3]) == pytest.approx((wilson.low, wilson.high))
+    for wrong in ([], [-0.1], [np.inf]):
+        with pytest.raises(ValueError, match="eps must be one or more finite numbers"):
+            attacks.robust_curve(found, np.array(wrong))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -266,7 +266,7 @@ OTHERWISE = {
         dynamics.remaining""",
     "only what `fit` made, in float64": """regression.condition_number regression.learned_fraction
         regression.rounding_error regression.target_energy""",
-    "labels or booleans": "data.targets features.usefulness statistics.proportion",
+    "labels or booleans": "attacks.robust_curve data.targets features.usefulness statistics.proportion",
     "networks of other sizes, or a part of a case above": """networks.cnn networks.resnet18
         networks.linearize_at normalization.normalize_inputs normalization.training_mode""",
     "one expression of activations, inside a network": "normalization.batch_statistics",

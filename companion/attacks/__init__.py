@@ -13,6 +13,7 @@ from companion.attacks._accuracy import robust_accuracy, two_logits
 from companion.attacks._apgd import apgd
 from companion.attacks._autoattack import STANDARD, AutoAttack, autoattack
 from companion.attacks._controls import one_step, random_sign, random_uniform
+from companion.attacks._curve import robust_curve
 from companion.attacks._fab import Smallest, fab
 from companion.attacks._inner import Replay, free_training, training_attack
 from companion.attacks._inner import grown as grown
@@ -52,6 +53,7 @@ __all__ = [
     "random_sign",
     "random_uniform",
     "robust_accuracy",
+    "robust_curve",
     "sanity_checks",
     "square",
     "squared",

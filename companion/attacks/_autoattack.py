@@ -178,21 +178,27 @@ def _attacked(
     for number, name in enumerate(names, start=1):
         start, left = time.perf_counter(), np.flatnonzero(fooled_by < 0)
         if len(left):
+            some = _filled(left, min(batch_size, len(x)))
             found = _one(
-                name,
-                predict,
-                x[left],
-                labels[left],
-                threat,
-                jax.random.fold_in(key, number),
-                queries,
+                name, predict, x[some], labels[some], threat, jax.random.fold_in(key, number), queries,
                 batch_size,
-            )
+            )[: len(left)]  # fmt: skip
             fooled = _wrong(predict, found, labels[left], batch_size)
             attacked[left[fooled]], fooled_by[left[fooled]] = found[fooled], number
         seconds.append(time.perf_counter() - start)
         bar.update()
     return {"attacked": attacked, "fooled_by": fooled_by, "seconds": np.array(seconds)}
+
+
+def _filled(left: np.ndarray, batch_size: int) -> np.ndarray:
+    """These and some of them again, so that all stages meet few sizes: each is compiled once.
+
+    Whole batches, or a half, a quarter, … of one.
+    """
+    size = batch_size
+    while len(left) <= size // 2:
+        size //= 2
+    return np.resize(left, -(-len(left) // size) * size)
 
 
 def _wrong(predict: Any, x: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:

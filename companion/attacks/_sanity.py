@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from companion._core.checks import count, random_key
 from companion._core.compile import double
 from companion._core.types import Key, LossFunction, Predict
+from companion.attacks._autoattack import AutoAttack
 from companion.attacks._controls import random_sign
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._pgd import fgsm, pgd
@@ -58,6 +59,7 @@ def sanity_checks(
     steps: int = 10,
     loss: Loss = "margin",
     batch_size: int = 256,
+    found: AutoAttack | None = None,
 ) -> SanityChecks:
     """Attack in ways that must bound each other, and warn where they do not.
 
@@ -70,6 +72,7 @@ def sanity_checks(
         steps: of the attack under test.
         loss: of the attack under test.
         batch_size: examples at once.
+        found: what `autoattack` found for these inputs and this threat, to hold the attack against.
 
     Returns:
         The accuracies, with 95 % intervals, and the messages.
@@ -84,10 +87,11 @@ def sanity_checks(
             - *one step stronger than many*, by more than 2 %: gradients at the input are no guide farther on.
             - *unbounded attack fails*: with ε as large as the whole range every input can be turned into any
               other, so an accuracy above 2 % is the attack's failure.
+            - *weaker than AutoAttack*, by more than 2 %, where `found` is given: report AutoAttack's number.
             - *random as strong*: the attack is not stronger than random signs (and is not idle: ε > 0).
 
     Raises:
-        TypeError, ValueError: as `pgd`.
+        TypeError, ValueError: as `pgd`; also `found` of another number of inputs.
 
     Cost: 6 · steps + some 60 gradients of predict for each example.
     Source: Croce & Hein (2020), arXiv 2003.01690, and the checks released with it; Carlini et al. (2019),
@@ -103,6 +107,8 @@ def sanity_checks(
     steps = count("steps", steps)
     random_key("key", key)
     x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
+    if found is not None and len(found.fooled_by) != len(x):
+        raise ValueError(f"found must be of these {len(x)} inputs, got one of {len(found.fooled_by)}")
     predict = as_partial(predict)
     low, high = threat.bounds
     whole = (high - low) * (1.0 if threat.norm == "linf" else float(np.sqrt(x[0].size)))
@@ -126,14 +132,15 @@ def sanity_checks(
             batch_size=batch_size,
         ),
     }
-    found = {
+    reached = {
         name: accuracy(outputs_of(predict, value, batch_size), labels) for name, value in attacks.items()
     }
     flat = _zero_gradients(predict, x, labels, loss_named(loss), batch_size)
-    messages = tuple(_messages({name: one.value for name, one in found.items()}, flat, threat.eps))
+    values = {name: one.value for name, one in reached.items()}
+    messages = (*_messages(values, flat, threat.eps), *_weaker(values["few_steps"], found))
     for message in messages:
         warnings.warn(message, AttackWarning, stacklevel=2)
-    return SanityChecks(**found, zero_gradient=flat, messages=messages)
+    return SanityChecks(**reached, zero_gradient=flat, messages=messages)
 
 
 def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
@@ -151,6 +158,15 @@ def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
         "gradients say nothing here": eps > 0 and few >= value["random"] > 0,
     }
     return [message for message, raised in suspicious.items() if raised]
+
+
+def _weaker(few: float, found: AutoAttack | None) -> list[str]:
+    if found is None or few <= (least := found.robust_accuracy.value) + 0.02:
+        return []
+    return [
+        f"the attack leaves more than AutoAttack (accuracy {few:.3f} against {least:.3f}): it overstates "
+        "robustness, report AutoAttack's number"
+    ]
 
 
 def _zero_gradients(

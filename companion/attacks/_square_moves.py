@@ -33,9 +33,9 @@ class LinfMoves:
         height, width, channels = self.low.shape[1:]
 
         def one(key: Key, up: Array) -> Array:
-            r, c, s = jax.random.split(key, 3)
-            inside = _inside(*_corner(r, c, side, height, width), side, height, width)
-            return jnp.where(inside[..., None], geometry.signs(s, (channels,)), up)
+            bits = jax.random.bits(key, (2 + channels,), np.uint32)
+            inside = _inside(*_corner(bits[:2], side, height, width), side, height, width)
+            return jnp.where(inside[..., None], _sign(bits[2:]), up)
 
         return jax.vmap(one)(keys, up)
 
@@ -80,10 +80,13 @@ class L2Moves:
     def moved(self, keys: Key, side: Scalar, found: Array) -> Array:
         """A bump is added in one random square; another random square gives its length."""
         height, width, channels = self.x.shape[1:]
+        # All squares have one side: the two patterns are made once, and each image cuts out its own.
+        bumps = jnp.stack([bump_of(side, height, width, turned=turned) for turned in (False, True)])
+        bumps = jnp.pad(bumps, ((0, 0), (height, 0), (width, 0)))
 
         def one(key: Key, point: Array, x: Array, low: Array, high: Array) -> Array:
-            r, c, r2, c2, t, s = jax.random.split(key, 6)
-            corner, other = _corner(r, c, side, height, width), _corner(r2, c2, side, height, width)
+            bits = jax.random.bits(key, (5 + channels,), np.uint32)
+            corner, other = (_corner(bits[i : i + 2], side, height, width) for i in (0, 2))
             here = _inside(*corner, side, height, width)[..., None]
             there = _inside(*other, side, height, width)[..., None]
             delta = self._perturbation(point, x, low, high)
@@ -91,10 +94,9 @@ class L2Moves:
             both = (jnp.where(here | there, delta, 0) ** 2).sum(axis=(0, 1))
             old = jnp.where(here, delta, 0)
             old = old / jnp.maximum(jnp.sqrt((old**2).sum(axis=(0, 1))), 1e-12)
-            signs = jnp.where(geometry.signs(s, (channels,)), 1.0, -1.0).astype(x.dtype)
-            bump = bump_of(side, height, width, *corner)
-            turned = bump_of(side, height, width, *corner, turned=True)
-            bump = jnp.where(geometry.signs(t, ()), turned, bump)[..., None] * signs
+            signs = jnp.where(_sign(bits[5:]), 1.0, -1.0).astype(x.dtype)
+            first = _sign(bits[4]).astype(np.int32), height - corner[0], width - corner[1]
+            bump = jax.lax.dynamic_slice(bumps, first, (1, height, width))[0, ..., None] * signs
             new = old + jnp.where(here, bump, 0)
             length = jnp.sqrt(jnp.maximum(self.eps**2 - whole, 0) / channels + both)
             new = new / jnp.maximum(jnp.sqrt((new**2).sum(axis=(0, 1))), 1e-12) * length
@@ -111,9 +113,15 @@ class L2Moves:
         return self.x + jax.vmap(self._perturbation)(found, self.x, self.low, self.high)
 
 
-def _corner(row: Key, column: Key, side: Scalar, height: int, width: int) -> tuple[Array, Array]:
-    top = jax.random.randint(row, (), 0, height - side + 1, np.int32)
-    return top, jax.random.randint(column, (), 0, width - side + 1, np.int32)
+def _sign(bits: Array) -> Array:
+    return bits >= np.uint32(1 << 31)
+
+
+def _corner(bits: Array, side: Scalar, height: int, width: int) -> tuple[Array, Array]:
+    # Sixteen random bits times the number of places; the upper half counts. It takes less than randint.
+    places = (jnp.asarray((height, width)) - side + 1).astype(np.uint32)
+    top, left = ((bits >> 16) * places >> 16).astype(np.int32)
+    return top, left
 
 
 def _inside(top: Scalar, left: Scalar, side: Scalar, height: int, width: int) -> Array:

@@ -1,9 +1,9 @@
-"""Run the tests that need PyTorch or Equinox, beside the packages of the Python that runs this.
+"""Run Python with PyTorch, Equinox and pyautoattack, beside the packages of the Python that runs this.
 
-The environment .cache/torch-py3.x sees those packages and adds the two frameworks, so that .venv and the lock
-stay without them. pip takes PyTorch from where its own settings say, such as PIP_FIND_LINKS.
+The environment .cache/torch-py3.x sees those packages and adds the three, so that .venv and the lock stay
+without them. pip takes PyTorch from where its own settings say, such as PIP_FIND_LINKS.
 
-Usage: .venv/bin/python tools/torch_tests.py [arguments for pytest]
+Usage: .venv/bin/python tools/with_torch.py {tests, agreement} [arguments for pytest, or the benchmark]
 """
 
 import hashlib
@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FRAMEWORKS = ("equinox==0.13.8", "torch==2.13.0")
+FRAMEWORKS = ("equinox==0.13.8", "pyautoattack==0.2.0", "torch==2.13.0")
 TESTS = ("tests/test_bring_your_own.py", "tests/test_equinox.py", "tests/test_torch.py")
+COMMANDS = {"tests": ("-m", "pytest", *TESTS), "agreement": ("benchmarks/autoattack.py", "--record")}
 
 
 def environment() -> Path:
@@ -27,7 +28,7 @@ def environment() -> Path:
     key = hashlib.sha256("\n".join([lock.read_text("utf8"), beside, *FRAMEWORKS]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text("utf8") == key:
         return executable
-    print(f"==> Making {folder.relative_to(ROOT)} with {' and '.join(FRAMEWORKS)}", flush=True)
+    print(f"==> Making {folder.relative_to(ROOT)} with {', '.join(FRAMEWORKS)}", flush=True)
     started = time.time()
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -42,6 +43,10 @@ def environment() -> Path:
 
 
 if __name__ == "__main__":
+    what, *given = sys.argv[1:] or [""]
+    if what not in COMMANDS:
+        sys.exit(f"say which: {' or '.join(COMMANDS)}")
     python = environment()
     os.chdir(ROOT)
-    os.execv(python, [str(python), "-m", "pytest", *TESTS, *sys.argv[1:]])
+    os.environ["PYTHONPATH"] = str(ROOT)
+    os.execv(python, [str(python), *COMMANDS[what], *given])

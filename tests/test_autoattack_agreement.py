@@ -1,0 +1,66 @@
+"""AutoAttack beside its reference in PyTorch: what `make autoattack` recorded, and ours again."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from companion import results
+from companion.attacks import STANDARD, Threat, autoattack
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import _two_frameworks as networks_of
+
+RECORD = results.load("autoattack", "cpu")
+CASES = RECORD.values["cases"]
+IMAGES = RECORD.provenance["config"]["images"]
+
+
+def test_every_network_was_attacked_in_both_norms():
+    assert set(CASES) == {f"{kind} {norm}" for kind in networks_of.KINDS for norm in ("linf", "l2")}
+    assert RECORD.values["stages"] == ["clean", *STANDARD]
+    assert IMAGES >= 200
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_after_all_stages_both_leave_the_same_share(case):
+    ours, reference = (np.array(CASES[case][name]["accuracy"]) for name in ("ours", "reference"))
+    assert ours[0] == reference[0]  # the same network
+    image = 1 / IMAGES
+    # One image of all, by which two seeds of one attack differ too; two where the reference is weaker.
+    assert -2 * image - 1e-9 <= ours[-1] - reference[-1] <= image + 1e-9
+    alike = CASES[case]["both_decide_alike"]  # None where the two sides ran apart
+    assert alike is None or alike >= 0.98
+
+
+def test_in_the_mean_over_cases_ours_is_not_weaker():
+    gap = np.array(
+        [np.subtract(one["ours"]["accuracy"], one["reference"]["accuracy"]) for one in CASES.values()]
+    )
+    assert gap[:, -1].mean() <= 0.002
+    assert (np.abs(gap.mean(axis=0)) <= 0.005).all()
+
+
+# One network here, all of them in the matrix: compilation is most of the time.
+QUICK = "mlp_pgd linf"
+REST = [pytest.param(case, marks=pytest.mark.matrix) for case in CASES if case != QUICK]
+
+
+@pytest.mark.parametrize("case", [QUICK, *REST])
+def test_ours_run_again_is_what_was_recorded(case):
+    kind, norm = case.split(" ")
+    arrays = {name: one for name, one in RECORD.arrays.items() if name.startswith(f"{kind}__")}
+    f = networks_of.in_jax(kind, {name.split("__", 1)[1]: one for name, one in arrays.items()})
+    _, _, x, y = networks_of.digits()
+    version = STANDARD[:2]
+    found = autoattack(
+        f, x[:IMAGES], y[:IMAGES], Threat(norm, CASES[case]["eps"]), key=jax.random.key(1), version=version
+    )
+    # Another key, so the outcome of chance may differ; by an image or two.
+    for place, name in enumerate(found.attacks):
+        recorded = CASES[case]["reference"]["accuracy"][place]
+        assert found.accuracy[name].value == pytest.approx(recorded, abs=0.015), name
+    assert found.robust_accuracy.value <= CASES[case]["reference"]["accuracy"][2] + 0.01
