@@ -123,16 +123,26 @@ def tiny_attacks(config):
         widths=(8, 32),
         seeds=2,
         residuals=(0.7, 0.5),
-        scales=(0.3, 1.0),
+        scales=(),
         scale_width=16,
         step=0.1,
         momentum=0.9,
+        moved=0,
     )
+    variants = (
+        dataclasses.replace(transfers, widths=(), scales=(0.3, 1.0, 3.0), moved=8),
+        dataclasses.replace(transfers, widths=(8,), center=False),
+    )
+    small = {"dataset": "mnist5k", "classes": (4, 9), "n_train": 20, "n_test": 6}
     queries = config.queries and 5
     return dataclasses.replace(
         config,
         cases=cases[:4],
         transfers=transfers,
+        variants=variants,
+        paths=(attacks.Path(**small, architectures=("FC-1",), eps=0.1, times=2, steps=2, seeds=2),),
+        evaluations=(),
+        kinds=(attacks.Kinds(**small, width=16, channels=(2, 2), updates=3, residual=0.7, seeds=1),),
         steps=(2, 3),
         times=2,
         restarts=2,
@@ -158,11 +168,27 @@ def test_the_attacks_run_at_any_size(profile):
         "right": (2, 2, 2),
         "net_clean": (2, 2, 2),
         "cosine": (2, 2, 2),
-        "scaled_success": (2, 2, 3),
-        "scaled_right": (2, 2),
-        "scaled_net_clean": (2, 2),
-        "scaled_cosine": (2, 2),
+        # two variants: scales with the kernel's motion, and a network that is not centered
+        **{
+            f"variant_{prefix}{name}": (2, 2, n, 2, *((3,) if name == "success" else ()))
+            for prefix, n in (("", 1), ("scaled_", 3))
+            for name in ("success", "right", "net_clean", "cosine")
+        },
+        "variant_scaled_motion": (2, 2, 3, 2),
+        "path": (1, 2, 2, 2),
+        "path_geometry": (1, 2, 2, 3),
+        "path_kernel": (1, 2, 2),
+        "kinds_success": (1, 1, 3, 5),
+        "kinds_clean": (1, 1, 3),
+        "kinds_cosine": (1, 1, 3, 2),
+        "kinds_kernels": (1, 1, 2),
     }
+    # Variant 0 has scales and no widths, variant 1 the other way about.
+    assert np.isfinite(measured["variant_scaled_motion"][0]).all()
+    assert np.isnan(measured["variant_scaled_success"][1]).all()
+    assert np.isfinite(measured["variant_success"][1]).all()
+    # The larger the scale, the less its kernel moves.
+    assert (np.diff(measured["variant_scaled_motion"][0, :, :, -1], axis=1) < 0).all()
     assert np.isfinite(measured["geometry"][0]).all()
     assert np.isnan(measured["stronger"][0, 1, 0]) == (config.queries == 0)
     # More steps are never weaker, and no attack beats the clean accuracy from above.
@@ -174,5 +200,5 @@ def test_attacks_of_every_profile_share_their_number_of_sizes_and_have_three_see
     for config in attacks.PROFILES.values():
         assert len({len(case.eps) for case in config.cases}) == 1
         assert all(case.main in case.eps for case in config.cases)
-        assert config.transfers.seeds >= 3
+        assert all(to.seeds >= 3 for to in (config.transfers, *config.variants, *config.kinds, *config.paths))
     assert attacks.architecture("Myrtle-5").name == "Myrtle-5 relu"

@@ -1,11 +1,15 @@
 """Sizes of the experiment of chapter 2."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from companion.experiments._experiment import LISTS
 
 ATTACKS = ("random", "fgsm", "pgd", "pgd_long")
 SOURCES = ("kernel", "white_box", "random")
+STAGES = ("clean", "apgd-ce", "apgd-t", "fab-t", "square")
+TARGETS = ("FC, gradient descent", "FC, Adam", "CNN, Adam")
+MAKERS = ("FC-1 kernel", "FC-1 kernel, stopped", "Conv kernel", "own", "random")
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,13 @@ class Transfers:
         widths: hidden units.
         seeds: networks of each width.
         residuals: levels of ‖f(X) − Y‖ / ‖Y‖ at which a network in training is attacked.
-        scales: s of networks s · f, attacked at the last level: the smaller, the more their features move;
-            none to leave them out.
+        scales: κ of networks κ · f: the smaller, the more their features move; none to leave them out.
         scale_width: hidden units of these.
         momentum: of the gradient descent.
-        step: learning rate in units of 1/λ_max of the kernel on the training set.
-        scaled_step: the same, times 1/s², of the networks s · f, whose kernels grow as they train.
+        step: learning rate in units of 1/λ_max of the kernel on the training set; times 1/κ² with a scale.
+        scaled_step: the same with κ < 1, where kernels grow as networks train.
+        center: whether f(θ) − f(θ₀) is trained and attacked, else f(θ).
+        moved: on how many training images the motion of the empirical kernel is measured; 0 for not at all.
     """
 
     dataset: str = "mnist5k"
@@ -62,11 +67,98 @@ class Transfers:
     widths: tuple[int, ...] = (32, 128, 512)
     seeds: int = field(default=3, metadata=LISTS)
     residuals: tuple[float, ...] = (0.5, 0.2, 0.1)
-    scales: tuple[float, ...] = (0.03, 0.2, 1.0)
+    scales: tuple[float, ...] = ()
     scale_width: int = 128
     momentum: float = 0.98
     step: float = 0.5
     scaled_step: float = 0.02
+    center: bool = field(default=True, metadata={"absent": True})
+    moved: int = field(default=0, metadata={"absent": 0})
+
+
+@dataclass(frozen=True)
+class Path:
+    """Clean and robust accuracy along time, kernel by kernel, on several training sets.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: a pair.
+        n_train: training images, others for every seed.
+        n_test: test images, others for every seed as far as there are.
+        architectures: dense ones.
+        eps: size of the perturbation, L∞.
+        times: between 1/λ_max and 10⁷/λ_max.
+        steps: of PGD.
+        seeds: training sets.
+    """
+
+    dataset: str
+    classes: tuple[str | int, ...]
+    n_train: int
+    n_test: int
+    architectures: tuple[str, ...] = field(metadata=LISTS)
+    eps: float
+    times: int = 15
+    steps: int = 10
+    seeds: int = field(default=5, metadata=LISTS)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Kernels at t = ∞ under AutoAttack.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: those kept; None for all.
+        n_train: training images.
+        n_test: test images that are attacked.
+        architectures: dense ones.
+        eps: size of the perturbation, L∞.
+        steps: of the PGD beside it.
+    """
+
+    dataset: str
+    classes: tuple[str | int, ...] | None
+    n_train: int
+    n_test: int
+    architectures: tuple[str, ...] = field(metadata=LISTS)
+    eps: float
+    steps: int = 40
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Networks of several kinds (`TARGETS`) under the FGSM of several kernels (`MAKERS`), on the same images.
+
+    Attributes:
+        dataset: name for `data.load`.
+        classes: a pair.
+        n_train: training images of kernels and networks, others for every seed.
+        n_test: test images.
+        eps: size of the perturbation, L∞.
+        conv: the convolutional kernel, such as "Conv-1".
+        stopped: time of the kernel that is stopped early, in units of 1/λ_max.
+        width: hidden units of the dense networks.
+        channels: of the convolutional network's two layers.
+        updates: of Adam, on batches of 64.
+        rate: of Adam.
+        residual: down to which gradient descent trains.
+        seeds: training sets, with a network of each kind.
+    """
+
+    dataset: str = "mnist5k"
+    classes: tuple[str | int, ...] = (4, 9)
+    n_train: int = 200
+    n_test: int = 200
+    eps: float = 0.1
+    conv: str = "Conv-1"
+    stopped: float = 100.0
+    width: int = 512
+    channels: tuple[int, int] = (8, 16)
+    updates: int = 200
+    rate: float = 3e-3
+    residual: float = 0.2
+    seeds: int = field(default=3, metadata=LISTS)
 
 
 @dataclass(frozen=True)
@@ -76,6 +168,10 @@ class Config:
     Attributes:
         cases: data sets with their kernels; every one with the same number of sizes `eps`.
         transfers: networks to transfer to.
+        variants: more of them: not centered, with scales.
+        paths: accuracies along time.
+        evaluations: AutoAttack.
+        kinds: networks of other kinds.
         steps: of PGD, and of a longer PGD, both with steps that can cross the ball.
         times: times between 1/λ_max and 10⁷/λ_max at which the main attack is repeated.
         restarts: of the stronger PGD on pairs.
@@ -85,6 +181,10 @@ class Config:
 
     cases: tuple[Case, ...]
     transfers: Transfers = field(default_factory=Transfers)
+    variants: tuple[Transfers, ...] = ()
+    paths: tuple[Path, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    kinds: tuple[Kinds, ...] = ()
     steps: tuple[int, int] = (10, 40)
     times: int = 8
     restarts: int = 3
@@ -97,6 +197,14 @@ _INK = (0.02, 0.05, 0.1, 0.2, 0.3)
 _AIR = ("airplane", "automobile")
 _WEAR = ("pullover", "coat")
 _DEPTHS = ("FC-1", "FC-2", "FC-3", "FC-5")
+_SCALES = (0.04, 0.2, 1.0, 5.0, 25.0)
+
+
+def _air(**changes: Any) -> Transfers:
+    """Networks for airplanes and automobiles, small enough to train many."""
+    small = {"dataset": "cifar10", "classes": _AIR, "n_train": 200, "n_test": 500, "eps": 8 / 255}
+    return Transfers(**{**small, "residuals": (0.5, 0.2), "seeds": 5, **changes})
+
 
 PROFILES = {
     "quick": Config(
@@ -104,6 +212,7 @@ PROFILES = {
             Case("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), _INK, 0.1),
             Case("mnist5k", None, 800, 256, ("FC-1",), _INK, 0.1),
         ),
+        variants=(Transfers(widths=(), scales=_SCALES, moved=100),),
     ),
     "full": Config(
         cases=(
@@ -120,7 +229,28 @@ PROFILES = {
             eps=8 / 255,
             widths=tuple(2**i for i in range(6, 13)),
             residuals=(0.5, 0.2),
-            scales=(),
+        ),
+        variants=(
+            Transfers(widths=(), scales=_SCALES, moved=100, seeds=5),
+            Transfers(seeds=5),
+            Transfers(center=False, seeds=5),
+            _air(widths=(), scales=_SCALES[1:], moved=100),
+            _air(widths=(64, 256, 1024)),
+            _air(widths=(64, 256, 1024), center=False),
+        ),
+        kinds=(
+            Kinds(seeds=5),
+            Kinds("cifar10", _AIR, eps=8 / 255, updates=400, seeds=5),
+        ),
+        paths=(
+            Path("cifar10", _AIR, 500, 300, ("FC-1", "FC-5", "FC-3"), 4 / 255),
+            Path("mnist5k", (4, 9), 400, 200, ("FC-1", "FC-5", "FC-3"), 0.1),
+        ),
+        evaluations=(
+            Evaluation("cifar10", _AIR, 2000, 200, ("FC-1", "FC-5"), 8 / 255),
+            Evaluation("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), 0.1),
+            Evaluation("fashion_mnist", _WEAR, 2000, 200, ("FC-1", "FC-5"), 0.1),
+            Evaluation("cifar10", None, 4000, 200, ("FC-1",), 8 / 255),
         ),
         restarts=5,
         queries=500,
@@ -148,9 +278,14 @@ PROFILES = {
             widths=tuple(2**i for i in range(6, 15)),
             seeds=5,
             residuals=(0.7, 0.5, 0.3, 0.1),
+            scales=_SCALES,
             scale_width=1024,
             scaled_step=0.1,
+            moved=500,
         ),
+        paths=(Path("cifar10", _AIR, 5000, 2000, (*_DEPTHS, "FC-10"), 4 / 255, seeds=10),),
+        evaluations=(Evaluation("cifar10", _AIR, 10_000, 2000, ("FC-1", "FC-5", "FC-10"), 8 / 255),),
+        kinds=(Kinds("cifar10", _AIR, 2000, 2000, 8 / 255, updates=2000, seeds=10),),
         times=12,
         restarts=5,
         queries=5000,

@@ -7,42 +7,56 @@ themselves.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from companion import data, regression
-from companion.attacks import (
-    Threat,
-    fgsm,
-    gradient_cosine,
-    pgd,
-    random_sign,
-    robust_accuracy,
-    square,
-    transfer,
+from companion.attacks import Threat, autoattack, fgsm, pgd, random_sign, robust_accuracy, square
+from companion.experiments._attacks_cases import (
+    ATTACKS,
+    MAKERS,
+    PROFILES,
+    SOURCES,
+    STAGES,
+    TARGETS,
+    Case,
+    Config,
+    Evaluation,
+    Kinds,
+    Path,
+    Transfers,
 )
-from companion.experiments._attacks_cases import ATTACKS, PROFILES, SOURCES, Case, Config, Transfers
+from companion.experiments._attacks_networks import of_kinds, transferred
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import architecture, attack_batch
-from companion.training import train_to_residual
+from companion.kernels import gram
 
 __all__ = [
     "ATTACKS",
     "EXPERIMENT",
+    "MAKERS",
     "PROFILES",
     "SOURCES",
+    "STAGES",
+    "TARGETS",
     "Case",
     "Config",
+    "Evaluation",
+    "Kinds",
+    "Path",
     "Transfers",
     "compute",
+    "evaluation_rows",
     "gather",
     "jobs",
+    "path_rows",
     "recorded",
     "rows",
     "run",
+    "times_of",
 ]
 
 
@@ -62,8 +76,16 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         condition number.
         Of the networks, for seeds, widths w, levels l and `SOURCES`: `success` (s, w, l, 3), share of the
         flipped among the `right` (s, w, l); `cosine` (s, w, l) of the input gradients of kernel and network;
-        `net_clean` (s, w, l), their accuracy; and the same, `scaled_...`, with scales in place of widths at
-        the last level.
+        `net_clean` (s, w, l), their accuracy; `motion` (s, w, l), ‖Θ_T − Θ_0‖ / ‖Θ_0‖ of the empirical
+        kernel, where it is measured; the same, `scaled_...`, with scales in place of widths; and all of that,
+        `variant_...`, with the variant as first axis.
+        Of `path_rows(config)`, for training sets s and times t: `path` (p, s, t, 2), clean accuracy and PGD;
+        `path_geometry` (p, s, t, 3), mean |f|, mean ‖∇f‖₁ and the norm of f in the kernel divided by its mean
+        diagonal; `path_kernel` (p, s, 2), that diagonal and the condition number. Of `evaluation_rows`:
+        `auto` (a, 5, 3), accuracy after each of `STAGES`, and `auto_pgd` (a, 3). Of networks of other kinds,
+        cases k and `TARGETS`: `kinds_success` (k, s, 3, 5) for `MAKERS`; `kinds_clean` (k, s, 3); with the
+        dense and the convolutional kernel, `kinds_cosine` (k, s, 3, 2) and their accuracy `kinds_kernels`
+        (k, s, 2).
     """
     return EXPERIMENT.run(config, progress=progress)
 
@@ -80,29 +102,80 @@ def jobs(config: Config) -> list[Job]:
         )
         for case, name in rows(config)
     ]
-    to = config.transfers
-    label = f"{to.dataset}, {to.n_train:,} images, networks"
-    return kernels + [Job(("networks", to, seed), label, seed, to.dataset) for seed in range(to.seeds)]
+    networks = [
+        Job(("networks", to, seed), f"{to.dataset}, {to.n_train:,} images, {_named(to)}", seed, to.dataset)
+        for to in (config.transfers, *config.variants)
+        for seed in range(to.seeds)
+    ]
+    others = [
+        Job(("kinds", one, seed), f"{one.dataset}, {one.n_train:,} images, other networks", seed, one.dataset)
+        for one in config.kinds
+        for seed in range(one.seeds)
+    ]
+    paths = [
+        Job(("path", case, name, seed), f"{_of(case, name)}, along time", seed, case.dataset)
+        for case, name in path_rows(config)
+        for seed in range(case.seeds)
+    ]
+    evaluations = [
+        Job(("evaluation", case, name), f"{_of(case, name)}, AutoAttack", 0, case.dataset)
+        for case, name in evaluation_rows(config)
+    ]
+    return [*kernels, *networks, *others, *paths, *evaluations]
+
+
+def _of(case: Path | Evaluation, name: str) -> str:
+    return f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.eps:.3g}"
+
+
+def _named(to: Transfers) -> str:
+    return "networks" + (", scaled" if to.scales else "") + ("" if to.center else ", not centered")
 
 
 def compute(part: str, *sizes: Any) -> Arrays:
-    """One kernel, or the networks of one seed."""
-    return {"kernel": _attacked, "networks": _transferred}[part](*sizes)
+    """One kernel, the networks of one seed, or whatever else a job names first."""
+    parts = {
+        "kernel": _attacked,
+        "networks": transferred,
+        "kinds": of_kinds,
+        "path": _path,
+        "evaluation": _evaluated,
+    }
+    return parts[part](*sizes)
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
-    kernels, networks = {}, {}
+    place = {
+        "kernel": lambda job: (rows(config).index(job.config[1:3]),),
+        "networks": lambda job: (job.seed,),
+        "variant": lambda job: (config.variants.index(job.config[1]), job.seed),
+        "kinds": lambda job: (config.kinds.index(job.config[1]), job.seed),
+        "path": lambda job: (path_rows(config).index(job.config[1:3]), job.seed),
+        "evaluation": lambda job: (evaluation_rows(config).index(job.config[1:3]),),
+    }
+    parts: dict[str, dict[tuple[int, ...], Any]] = {part: {} for part in place}
     for job, arrays in made.items():
-        if job.config[0] == "kernel":
-            kernels[(rows(config).index(job.config[1:3]),)] = arrays
-        else:
-            networks[(job.seed,)] = arrays
-    return (
-        filled((len(rows(config)),), kernels)
-        | filled((config.transfers.seeds,), networks)
-        | {"times": _times(config.times)}
-    )
+        part = job.config[0]
+        if part == "networks" and job.config[1] in config.variants:
+            part, arrays = "variant", {f"variant_{name}": array for name, array in arrays.items()}
+        parts[part][place[part](job)] = arrays
+    shapes = {
+        "kernel": (len(rows(config)),),
+        "networks": (config.transfers.seeds,),
+        "variant": _axes(config.variants),
+        "kinds": _axes(config.kinds),
+        "path": (len(path_rows(config)), max((case.seeds for case in config.paths), default=0)),
+        "evaluation": (len(evaluation_rows(config)),),
+    }
+    arrays = {"times": times_of(config.times)}
+    for part, found in parts.items():
+        arrays |= filled(shapes[part], found)
+    return arrays
+
+
+def _axes(cases: tuple[Transfers | Kinds, ...]) -> tuple[int, int]:
+    return len(cases), max((case.seeds for case in cases), default=0)
 
 
 def rows(config: Config) -> list[tuple[Case, str]]:
@@ -110,7 +183,18 @@ def rows(config: Config) -> list[tuple[Case, str]]:
     return [(case, name) for case in config.cases for name in case.architectures]
 
 
-def _times(number: int) -> np.ndarray:
+def path_rows(config: Config) -> list[tuple[Path, str]]:
+    """The same of accuracies along time."""
+    return [(case, name) for case in config.paths for name in case.architectures]
+
+
+def evaluation_rows(config: Config) -> list[tuple[Evaluation, str]]:
+    """The same of AutoAttack."""
+    return [(case, name) for case in config.evaluations for name in case.architectures]
+
+
+def times_of(number: int) -> np.ndarray:
+    """Times between 1 and 10⁷, in units of 1/λ_max."""
     return np.geomspace(1, 1e7, number)
 
 
@@ -134,7 +218,7 @@ def _attacked(
         )
         accuracy.append([share(f, z, y).as_array() for z in attacked])
     threat, along = Threat("linf", case.main), []
-    for t in _times(times):
+    for t in times_of(times):
         g = f.at(t / f.eigenvalues[0])
         attacked = pgd(g, x, y, threat, steps=steps[0], **options)
         along.append([share(g, z, y).as_array() for z in (x, attacked)])
@@ -172,50 +256,44 @@ def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch_size: i
     return [float(np.abs(outputs).mean()), float(gradients.mean()), float(survive.mean())]
 
 
-def _transferred(config: Transfers, seed: int) -> Arrays:
-    images = data.load(config.dataset, classes=config.classes, n_train=config.n_train, n_test=config.n_test)
-    name, x, y = f"FC-{config.depth}", images.x_test, images.y_test
-    f = regression.fit(architecture(name), images.x_train, data.targets(images.y_train, 2))
-    threat, top = Threat("linf", config.eps), float(f.eigenvalues[0])
-    fixed = {
-        "kernel": pgd(f, x, y, threat, steps=10),
-        "random": random_sign(x, threat, key=jax.random.key(0)),
+def _path(case: Path, name: str, seed: int) -> Arrays:
+    images = data.load(
+        case.dataset, classes=case.classes, n_train=case.n_train, n_test=case.n_test, seed=seed
+    )
+    kernel, x, y = architecture(name), images.x_test, images.y_test
+    matrix, threat = gram(kernel, images.x_train), Threat("linf", case.eps)
+    f = regression.fit(kernel, images.x_train, data.targets(images.y_train, 2), k_train_train=matrix)
+    diagonal = float(np.diag(matrix).mean())
+    path, geometry = [], []
+    for t in times_of(case.times):
+        g = f.at(t / f.eigenvalues[0])
+        attacked = pgd(g, x, y, threat, steps=case.steps, early_stop=True)
+        path.append([robust_accuracy(g, z, y).value for z in (x, attacked)])
+        # f = Θα has the squared norm αᵀΘα, and in the kernel Θ/c the c-fold.
+        squared_norm = float((g.coefficients * g.from_kernel(matrix)).sum()) * diagonal
+        geometry.append([*_geometry(g, x, 2.0 * y - 1, case.eps, 256)[:2], np.sqrt(max(squared_norm, 0.0))])
+    return {
+        "path": np.array(path),
+        "path_geometry": np.array(geometry),
+        "path_kernel": np.array([diagonal, regression.condition_number(f)]),
     }
 
-    def networks(width: int, scale: float, step: float, residuals: Sequence[float]) -> list[Any]:
-        network = architecture(name, width=width)
-        return train_to_residual(
-            network.apply,
-            network.init(jax.random.key(seed), images.x_train),
-            images.x_train,
-            data.targets(images.y_train, 2),
-            learning_rate=step / top / scale**2,
-            momentum=config.momentum,
-            residuals=residuals,
-            scale=scale,
-        )
 
-    def measured(net: Any) -> dict[str, Any]:
-        attacks = fixed | {"white_box": pgd(net.predict, x, y, threat, steps=10)}
-        found = transfer({source: attacks[source] for source in SOURCES}, {"net": net.predict}, x, y)
-        right = np.asarray(net.predict(x))[:, 0] * (2 * y - 1) > 0
-        return {
-            "success": [found.success[source]["net"].value for source in SOURCES],
-            "right": right.sum(),
-            "net_clean": right.mean(),
-            "cosine": gradient_cosine(f, net.predict, x, y).mean(),
-        }
-
-    wide = [(width, 1.0, config.step, config.residuals) for width in config.widths]
-    last = config.residuals[-1:]
-    scaled = [(config.scale_width, scale, config.scaled_step, last) for scale in config.scales]
-    arrays = {}
-    for prefix, settings in (("", wide), *([("scaled_", scaled)] if scaled else [])):
-        found = [[measured(net) for net in networks(*setting)] for setting in settings]
-        for measure in ("success", "right", "net_clean", "cosine"):
-            array = np.array([[net[measure] for net in level] for level in found])
-            arrays[prefix + measure] = array if not prefix else array[:, -1]
-    return arrays
+def _evaluated(case: Evaluation, name: str) -> Arrays:
+    images = data.load(case.dataset, classes=case.classes, n_train=case.n_train, n_test=case.n_test)
+    x, y, threat = images.x_test, images.y_test, Threat("linf", case.eps)
+    f = regression.fit(
+        architecture(name),
+        images.x_train,
+        data.targets(images.y_train, len(images.classes)),
+        solver="cholesky",
+    )
+    attacked = pgd(f, x, y, threat, steps=case.steps, early_stop=True)
+    found = autoattack(f, x, y, threat, key=jax.random.key(0))
+    return {
+        "auto": np.array([found.accuracy[stage].as_array() for stage in STAGES]),
+        "auto_pgd": robust_accuracy(f, attacked, y).as_array(),
+    }
 
 
 EXPERIMENT = Experiment("attacks", 1, PROFILES, jobs, compute, gather)
