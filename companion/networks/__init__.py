@@ -31,7 +31,7 @@ from companion.networks._norm import batch_statistics as batch_statistics
 from companion.networks._norm import layer as layer
 from companion.networks._torch import from_torch
 
-# What is imported and not listed here is for other rooms.
+# What is imported and not listed here is for other packages of companion.
 __all__ = [
     "Model",
     "cnn",

@@ -51,7 +51,7 @@ def record(
     dies between the two renames, `load` sees that they do not belong together and says so.
 
     Args:
-        experiment: the module under `companion.experiments`, such as "ntk_convergence".
+        experiment: the module under `companion.experiments`, such as "convergence".
         profile: "quick", "full" or "paper".
         values: finite numbers, texts, booleans, None, and lists and mappings of these. NaN and infinity,
             which JSON has no words for, are refused: put them into `arrays`, or write None.
