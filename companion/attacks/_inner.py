@@ -21,11 +21,11 @@ class Replay:
     """Free adversarial training, as `attacks.free_training` makes it.
 
     Attributes:
-        times: how often each minibatch is replayed.
+        replays: how often each minibatch is replayed.
         move: `move(now, gradient, x) -> now`, a step of the perturbed inputs.
     """
 
-    times: int
+    replays: int
     move: Partial
 
 
@@ -76,7 +76,7 @@ def training_attack(
     return Partial(ascend, steps, *numbers)
 
 
-def free_training(threat: Threat, *, times: int = 8) -> Replay:
+def free_training(threat: Threat, *, replays: int = 8) -> Replay:
     """Free adversarial training: each minibatch is replayed, and one backward pass serves both sides.
 
     Every replay takes ∂loss/∂θ to update the network and ∂loss/∂x of the *same* pass to move the
@@ -85,7 +85,8 @@ def free_training(threat: Threat, *, times: int = 8) -> Replay:
 
     Args:
         threat: norm, eps and bounds, in pixel units.
-        times: replays m of a minibatch. An epoch then costs m ordinary ones: train for 1/m of the epochs.
+        replays: how often a minibatch is taken, m. An epoch then costs m ordinary ones: train for 1/m of
+            the epochs.
 
     Returns:
         What `training.train` takes as its attack.
@@ -95,10 +96,10 @@ def free_training(threat: Threat, *, times: int = 8) -> Replay:
 
     Source: Shafahi et al. (2019), arXiv 1904.12843, algorithm 1.
 
-    >>> free_training(Threat("linf", 0.1), times=4).times
+    >>> free_training(Threat("linf", 0.1), replays=4).replays
     4
     """
-    return Replay(count("times", times), Partial(_mover(threat.norm, threat.bounds), threat.eps))
+    return Replay(count("replays", replays), Partial(_mover(threat.norm, threat.bounds), threat.eps))
 
 
 def grown(ramp: Scalar, epoch: Scalar, dtype: np.dtype) -> jax.Array:

@@ -119,10 +119,25 @@ def fgsm(
 ) -> Float[np.ndarray, "m ..."]:
     """The fast gradient sign method: one step of length ε, x + ε sign ∇ₓ loss, cut at the pixels' bounds.
 
-    For the L2 ball x + ε ∇ₓ loss / ‖∇ₓ loss‖₂. Arguments and errors are those of `pgd`.
+    For the L2 ball x + ε ∇ₓ loss / ‖∇ₓ loss‖₂.
+
+    Args:
+        predict: the attacked function, x (m, ...) to outputs (m, k), as for `pgd`.
+        x: clean inputs (m, ...), within the threat's bounds.
+        labels: classes (m,); with `targeted`, those to be reached.
+        threat: norm, ε and bounds, in pixel units.
+        loss: what is raised. Goodfellow et al. take "cross_entropy"; "margin", the default here as in `pgd`,
+            has no vanishing gradient where the function is sure. For one output both give the same L∞ step.
+        targeted: whether `labels` are to be reached instead of left.
+        batch_size: examples at once.
+        progress: show a tqdm bar.
 
     Returns:
         Attacked inputs, in x's shape and precision: the step as it is, also where it does harm to the attack.
+
+    Raises:
+        TypeError: arrays or functions of the wrong kind.
+        ValueError: pixels outside the bounds, labels out of range, an unknown loss.
 
     Cost: one gradient and one evaluation of predict.
     Source: Goodfellow et al. (2015), arXiv 1412.6572, section 4.

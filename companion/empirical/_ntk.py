@@ -60,6 +60,8 @@ def empirical_ntk(
         ValueError: NaN or infinity, an unknown `reduce`, a network whose output is not (n, k) or that mixes
             examples, too little memory.
 
+    Cost: in time and memory, as `empirical_ntk_fn` says, and a compilation for a network that is not kept.
+
     >>> x = np.eye(3, dtype=np.float32)
     >>> np.allclose(empirical_ntk(lambda w, x: x @ w, np.ones((3, 1), np.float32), x), x @ x.T)
     True
@@ -94,6 +96,14 @@ def empirical_ntk_fn(
     layer from d to m units about (n·k)²·m + n²·d; vector products n²·k forward passes. Memory: Jacobian rows
     4·k·p bytes for an example of at most `memory`; fewer blocks of x1 are kept when they do not fit, and rows
     of x2 computed again for each group. Novak et al. (2022), arXiv 2206.08720, section 3.
+
+    Args:
+        apply_fn: as for `empirical_ntk`, and so are the others.
+        reduce: "trace", "class" or "full".
+        implementation: "auto", "jacobian", "vector_products" or "structured".
+        batch_statistics: whether an example's outputs depend on the rest of the batch.
+        memory: bytes for intermediates; None: half of what is free at the first call.
+        progress: show a tqdm bar over pairs of blocks.
 
     Returns:
         `kernel_fn(params, x1, x2=None)`.
