@@ -51,7 +51,7 @@ def training_attack(
         step_size: s in pixel units. None: 2.5 ε / steps for several steps, 1.25 ε for one step from a random
             start (Wong et al. 2020, arXiv 2001.03994), ε for one step from x.
         random_start: whether to start from a random point of the ball.
-        loss: as for `pgd`.
+        loss: as for `pgd`, but "cross_entropy" by default, which is what networks are trained on.
         ramp: epochs over which ε, and s with it, grow linearly from 0 to their full size; 0 for none. Large ε
             on small data may otherwise never be learned.
 

@@ -54,8 +54,10 @@ def pgd(
             ball (Madry et al. 2018). Falling sizes, `np.linspace(eps, eps / steps, steps)`, begin with FGSM
             where there is no key: never weaker than it, and soonest done with `early_stop`.
         loss: "margin", "cross_entropy", "squared", or a function of outputs (m, k) and labels, values (m,).
+            Madry et al. take "cross_entropy".
         targeted: descend the loss toward the labels instead.
-        key: a JAX random key: attempts start at random points of the ball. None: at x itself.
+        key: a JAX random key: attempts start at random points of the ball, as Madry et al.'s do. None: at x
+            itself, so that equal calls give equal results.
         restarts: attempts from different starts, the best of which counts; more than one needs a key.
         early_stop: leave an example alone once an attempt has succeeded. The same examples are fooled, by
             less; time falls in proportion to the steps that are saved.
