@@ -61,6 +61,7 @@ def training_attack(
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range.
 
+    Cost: `steps` gradients of the network for each minibatch, beside that of the training step.
     Source: Madry et al. (2018), arXiv 1706.06083, section 2.1.
 
     >>> attack = training_attack(Threat("linf", 0.25), steps=1, random_start=False)
@@ -94,6 +95,7 @@ def free_training(threat: Threat, *, replays: int = 8) -> Replay:
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range.
 
+    Cost: m forward and backward passes for each minibatch, and none for an attack.
     Source: Shafahi et al. (2019), arXiv 1904.12843, algorithm 1.
 
     >>> free_training(Threat("linf", 0.1), replays=4).replays
