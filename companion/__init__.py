@@ -1,29 +1,35 @@
 """Neural tangent kernels, what they learn and when, and what that says of adversarial examples.
 
-One folder (or file) for each idea, on floors of which each knows only those below; a folder's `__init__.py`
-is its face, and says what is in it. Import the rooms you need: `from companion import data, regression`.
+One package (a folder, or a file) for each idea. Public is what its `__init__.py` exports; names with a
+leading underscore are internal, and so are `_core` and `storage`, which serve the others. Import the packages
+you need: `from companion import data, regression`. They stand in layers, here from the lowest to the highest;
+each imports only from layers with smaller numbers (tests/test_floors.py reads every file for that).
 
-    data             digits, Fashion-MNIST, CIFAR-10: loaded, downloaded with checksums, parts, targets
-    architectures    fc, conv, myrtle: finite networks, and the recursions of their kernels (_dense, _conv)
-    networks         Flax models for adversarial training, adapters, first-order polynomials of networks
-    kernels          Gram matrices in tiles, in memory or in a folder
-    empirical        the tangent kernel of any finite network
-    regression       fit(kernel, x, targets): the kernel predictor at any time, its gradients, its spectrum
-    classifier       that predictor as a scikit-learn classifier
-    attacks          FGSM and PGD (_pgd), AutoAttack and its parts (_apgd, _fab, _square), transfer, checks
-    features         eigenfeatures: useful, robust, attacked one by one
-    dynamics         how a kernel moves along training
-    training         train: standard, adversarial, linearized; gradient descent in the lazy regime
-    normalization    of inputs and of layers, with a say in whose statistics
-    warm_start       schedules that save time; `catastrophic`: signals of catastrophic overfitting
-    guarantees       certified radii, labels that hold up a prediction, poisons, robust kernels
-    statistics       estimates with intervals
-    results          recorded results and where they come from, runs that add up
-    experiments      what makes them: lists of runs, and the engine; `scorecard`: claims and their verdicts
-    storage          what is kept on disk: whole files, fingerprints, matrices, paths, checkpoints
-    neural_tangents  that library, repaired for current JAX, loaded where one of its kernels is used
-    plots            figures of the book; `interactive`: its sliders
-    _core            checks of arguments, compiled functions that are kept, Ctrl-C, the ball of a threat
+     0  _core            (internal) checks of arguments and labels, kept compilations, Ctrl-C, types, the ball
+     1  storage          (internal) on disk: whole files, fingerprints, matrices, kernel paths, checkpoints
+     1  statistics       estimates with intervals
+     2  data             digits, Fashion-MNIST, CIFAR-10: loaded, downloaded with checksums, parts, targets
+     2  results          reads and writes what is recorded (in book/results): results, and runs that add up
+     2  neural_tangents  that library, repaired for current JAX, loaded where one of its kernels is used
+     3  architectures    fc, conv, myrtle: finite networks, recursions of their kernels (_dense, _conv)
+     3  kernels          Gram matrices in tiles, in memory or in a folder
+     3  empirical        the tangent kernel of any finite network
+     4  regression       fit(kernel, x, targets): the kernel predictor at any time, gradients, spectrum
+     4  networks         Flax models; adapters from Flax, Equinox, PyTorch; first-order polynomials
+     4  dynamics         how a kernel moves along training
+     5  normalization    of inputs and of layers, with a say in whose statistics
+     5  classifier       the kernel predictor as a scikit-learn classifier
+     6  attacks          FGSM and PGD (_pgd), AutoAttack (_autoattack) and its parts (_apgd, _fab, _square),
+                         attacks inside training (_inner), transfer, sanity checks (_sanity)
+     7  training         train: standard, adversarial, linearized, with checkpoints in `folder`; gradient
+                         descent in the lazy regime
+     7  features         eigenfeatures: useful, robust, attacked one by one
+     8  warm_start       schedules that save time in adversarial training
+     8  catastrophic     catastrophic overfitting: one-step training (N-FGSM, GradAlign), signals, detectors
+     9  plots            figures of the book
+     9  interactive      its sliders
+    10  experiments      makes what is recorded: lists of runs, and the engine
+    11  scorecard        claims of papers, and the rules that judge them by the records
 """
 
 from companion._core import weights_by_address

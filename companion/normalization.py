@@ -137,6 +137,13 @@ def normalize_inputs(
 ) -> tuple[Any, Any]:
     """Variables of a model, as `on_normalized_inputs(model)` takes them, with these statistics.
 
+    Args:
+        variables: (params, state) of the model itself.
+        statistics: shift and scale of each channel (c,), as from `input_statistics`.
+
+    Returns:
+        (params, state) of `on_normalized_inputs(model)`; the state holds the statistics.
+
     >>> from companion.networks import mlp
     >>> model, x = mlp(2, width=4), np.full((3, 2), 0.5, np.float32)
     >>> variables = model.init(jax.random.key(0), x)
@@ -154,6 +161,12 @@ def training_mode(model: Model) -> Callable[..., Any]:
     """The model in training mode as `apply_fn(variables, x) -> (n, k)`: batch statistics are those of x.
 
     For `empirical_ntk(..., batch_statistics=True)`, beside `networks.evaluation`.
+
+    Args:
+        model: any `Model`.
+
+    Returns:
+        The function; one and the same for one model, so that compiled code is shared.
     """
 
     def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:

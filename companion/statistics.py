@@ -12,7 +12,7 @@ from companion._core.checks import class_labels, finite, predicted
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its confidence interval, or several; one formats as "0.912 [0.893, 0.928]".
+    """A number with its confidence interval, or several; formatted as "0.912 [0.893, 0.928]".
 
     Attributes:
         value: the estimate, or an array of them: `estimate[i]` is then one, `estimate[:5]` are five.
@@ -37,8 +37,10 @@ class Estimate:
         return np.stack([self.value, self.low, self.high], axis=-1)
 
     def __format__(self, spec: str) -> str:
-        """Value and interval, each in the given number format (three decimals by default)."""
+        """Value and interval, each in the given number format (three decimals by default); several by commas."""
         spec = spec or ".3f"
+        if np.ndim(self.value):
+            return ", ".join(format(self[i], spec) for i in range(len(self.value)))
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, PyTree
 
 from companion import dynamics
 from companion._core.checks import Numbers, count, number
-from companion._core.types import Array, Key, Predict, Scalar
+from companion._core.types import Apply, Array, Key, Predict, Scalar
 from companion.attacks import Threat, cross_entropy, training_attack
 from companion.training import Run, Switch
 
@@ -55,7 +55,14 @@ def clean_first(attack: Partial, *, until: float | int | Callable[[Run], bool]) 
 
 @functools.lru_cache
 def after(epoch: float | int) -> Callable[[Run], bool]:
-    """A rule that says True from an epoch on."""
+    """A rule that says True from an epoch on.
+
+    Args:
+        epoch: from which, ≥ 0.
+
+    Returns:
+        The rule, for `clean_first(until=...)` and `training.Switch`.
+    """
     epoch = number("epoch", epoch)
 
     def rule(run: Run) -> bool:
@@ -143,8 +150,8 @@ def _grower(ascend: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def step_cosine(
-    f: Callable[[Any, Array], Array],
-    params: Any,
+    apply_fn: Apply,
+    params: PyTree,
     x: Float[Any, "n ..."],
     labels: Int[Any, " n"],
     attack: Partial,
@@ -157,7 +164,7 @@ def step_cosine(
     are. At 1 a clean step goes where an adversarial one would; below 0 it makes the adversarial loss larger.
 
     Args:
-        f: `f(params, x) -> outputs` (n, k), as the network is evaluated.
+        apply_fn: the network f, `apply_fn(params, x) -> outputs` (n, k), as the network is evaluated.
         params: a pytree.
         x: inputs.
         labels: classes (n,).
@@ -167,8 +174,8 @@ def step_cosine(
     Returns:
         A number in [−1, 1]; NaN where a gradient vanishes.
 
-    Cost: the attack, and two gradients on all inputs at once; compiled once for each f. Chapter 6 follows it
-    through training.
+    Cost: the attack, and two gradients on all inputs at once; compiled once for each apply_fn. Chapter 6
+    follows it through training.
 
     >>> import jax
     >>> attack, x = training_attack(Threat("linf", 0.0), steps=1), jnp.ones((2, 3)) / 2
@@ -176,40 +183,62 @@ def step_cosine(
     >>> round(step_cosine(f, jnp.ones((3, 2)), x, labels, attack, key=jax.random.key(0)), 4)
     1.0
     """
-    return float(_step_cosine(f, params, jnp.asarray(x), jnp.asarray(labels), attack, key))
+    return float(_step_cosine(apply_fn, params, jnp.asarray(x), jnp.asarray(labels), attack, key))
 
 
-@functools.partial(jax.jit, static_argnames="f")
+@functools.partial(jax.jit, static_argnames="apply_fn")
 def _step_cosine(
-    f: Callable[[Any, Array], Array], params: Any, x: Array, labels: Array, attack: Partial, key: Key
+    apply_fn: Apply, params: PyTree, x: Array, labels: Array, attack: Partial, key: Key
 ) -> Array:
-    moved = attack(functools.partial(f, params), x, labels, key, jnp.inf)
+    moved = attack(functools.partial(apply_fn, params), x, labels, key, jnp.inf)
     one, two = (
-        ravel_pytree(jax.grad(lambda p, z: cross_entropy(f(p, z), labels).sum())(params, z))[0]
+        ravel_pytree(jax.grad(lambda p, z: cross_entropy(apply_fn(p, z), labels).sum())(params, z))[0]
         for z in (x, jax.lax.stop_gradient(moved))
     )
     return one @ two / (jnp.linalg.norm(one) * jnp.linalg.norm(two))
 
 
-def seconds_to(seconds: Numbers, robust: Numbers, level: float | int) -> float:
+def seconds_to(seconds: Numbers, robust: Numbers, accuracy: float | int) -> float:
     """When a run first reaches a robust accuracy, interpolated between records; infinity if never.
+
+    Args:
+        seconds: of the records, not decreasing (m,). Any other cost will do, such as passes.
+        robust: robust accuracy at each record (m,), in [0, 1].
+        accuracy: the robust accuracy to be reached.
+
+    Returns:
+        The time, in the unit of `seconds`.
+
+    Raises:
+        ValueError: records of two lengths, or none; times that decrease.
 
     >>> seconds_to([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 0.25)
     5.0
     """
     seconds, robust = _record(seconds, robust)
-    reached = np.flatnonzero(robust >= number("level", level))
+    reached = np.flatnonzero(robust >= number("accuracy", accuracy))
     if not len(reached):
         return math.inf
     i = int(reached[0])
     if i == 0:
         return float(seconds[0])
-    share = (level - robust[i - 1]) / (robust[i] - robust[i - 1])
+    share = (accuracy - robust[i - 1]) / (robust[i] - robust[i - 1])
     return float(seconds[i - 1] + share * (seconds[i] - seconds[i - 1]))
 
 
 def robust_within(seconds: Numbers, robust: Numbers, budget: float | int) -> float:
     """The robust accuracy of a run that is stopped after so many seconds, interpolated between records.
+
+    Args:
+        seconds: of the records, not decreasing (m,).
+        robust: robust accuracy at each record (m,), in [0, 1].
+        budget: the time when it is stopped; outside the records, the nearest one counts.
+
+    Returns:
+        Robust accuracy, in [0, 1].
+
+    Raises:
+        ValueError: records of two lengths, or none; times that decrease.
 
     >>> robust_within([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 15)
     0.45
@@ -220,6 +249,16 @@ def robust_within(seconds: Numbers, robust: Numbers, budget: float | int) -> flo
 
 def pareto(seconds: Numbers, robust: Numbers) -> Bool[np.ndarray, " m"]:
     """Which methods no other beats: at least as fast and as robust as any that is better in either.
+
+    Args:
+        seconds: of the methods (m,), or any other cost.
+        robust: robust accuracy of the methods (m,).
+
+    Returns:
+        (m,), true where no other method is at least as good in both and better in one.
+
+    Raises:
+        ValueError: two lengths.
 
     >>> pareto([1.0, 2.0, 3.0], [0.2, 0.5, 0.4])
     array([ True,  True, False])

@@ -295,7 +295,7 @@ def test_transfer_is_what_can_be_counted_by_hand():
     targets = {"strict": strict, "lenient": lenient, "hostile": hostile}
     found = transfer(ATTACKED, targets, RIGHT_CLEAN, LABELS, batch_size=3)
     assert found.attacks == ("strong", "weak")
-    assert found.targets == ("strict", "lenient", "hostile")
+    assert found.networks == ("strict", "lenient", "hostile")
     # Clean, all but the last example are right, and none of the hostile target's.
     flipped = [[[1, 1, 0, 0], [1, 1, 0, 0], [0] * 4], [[0, 1, 0, 0], [0] * 4, [0] * 4]]
     np.testing.assert_array_equal(found.flipped, np.array(flipped, bool))
@@ -407,7 +407,7 @@ def test_wrong_arguments_are_named():
     assert_refused(
         [
             (lambda: transfer({}, {"a": strict}, RIGHT_CLEAN, LABELS), "at least one attack .* got 0 and 1"),
-            (lambda: transfer(ATTACKED, {}, RIGHT_CLEAN, LABELS), "at least one .* one target, got 2 and 0"),
+            (lambda: transfer(ATTACKED, {}, RIGHT_CLEAN, LABELS), "at least one .* one network, got 2 and 0"),
             (
                 lambda: transfer({"a": RIGHT_CLEAN[:3]}, {"b": strict}, RIGHT_CLEAN, LABELS),
                 r"attacks\['a'\] must hold 4 inputs as x does, got 3",

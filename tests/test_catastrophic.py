@@ -56,7 +56,7 @@ def test_isotropic_noise_is_uniform_and_steps_from_there_without_projection():
 
 
 def test_anisotropic_noise_lies_in_the_span_and_has_the_length_of_isotropic_noise():
-    attack = catastrophic.noisy_fgsm(LINF, noise="gradient", size=1, rank=2, step_size=0)
+    attack = catastrophic.noisy_fgsm(LINF, noise="gradient", size=1, top=2, step_size=0)
     noise = np.asarray(attack(F, X, Y, KEY, jnp.inf)) - X
     _, _, leading = np.linalg.svd(gradients(X).astype(float), full_matrices=False)
     outside = noise - noise @ leading[:2].T @ leading[:2]
@@ -74,7 +74,7 @@ def test_noise_grows_with_the_ramp():
 
 
 def test_leading_directions_are_singular_vectors():
-    directions, shares = catastrophic.gradient_directions(F, X, Y, rank=3)
+    directions, shares = catastrophic.gradient_directions(F, X, Y, top=3)
     _, values, vectors = np.linalg.svd(gradients(X).astype(float), full_matrices=False)
     np.testing.assert_allclose(shares, values[:3] ** 2 / (values**2).sum(), rtol=1e-4)
     np.testing.assert_allclose(np.abs((directions * vectors[:3]).sum(axis=1)), 1, rtol=1e-4)
@@ -306,9 +306,9 @@ def test_wrong_arguments():
                 lambda: catastrophic.noisy_fgsm(LINF, noise="kernel"),
                 "noise must be 'isotropic' or 'gradient'",
             ),
-            (lambda: catastrophic.noisy_fgsm(LINF, noise="gradient", rank=0), "rank must be at least 1"),
+            (lambda: catastrophic.noisy_fgsm(LINF, noise="gradient", top=0), "top must be at least 1"),
             (lambda: catastrophic.gradalign(Threat("l2", 1.0)), "threat must be L∞"),
-            (lambda: catastrophic.gradient_directions(F, X[:2], Y[:2], rank=3), "rank must be at most 2"),
+            (lambda: catastrophic.gradient_directions(F, X[:2], Y[:2], top=3), "top must be at most 2"),
             (lambda: catastrophic.calibrate([], side="above"), "calm must hold runs"),
             (lambda: catastrophic.local_linearity(F, X, Y, Threat("l2", 1.0), key=KEY), "threat must be L∞"),
             (lambda: catastrophic.onset([0, 1], [1, 0], fall=2), "fall must be less than 1, got 2"),

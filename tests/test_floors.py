@@ -1,6 +1,7 @@
 """The house: every room stands on a floor, imports only from floors below, and only through their faces."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ FLOORS = (
 )
 # Pages' rooms know nothing of networks and kernels: they draw numbers.
 DRAWING = {"plots", "interactive"}
+INTERNAL = {"_core", "storage"}  # have no page
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 FACES = sorted(path for path in PACKAGE.glob("*/__init__.py") if path.parent.name != "experiments")
 
@@ -51,6 +53,20 @@ def test_every_room_has_a_floor():
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
     assert folders | files == ROOMS
     assert len(folders) + len(files) == sum(map(len, FLOORS))
+
+
+def test_the_map_has_every_room_on_its_floor():
+    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text("utf8")))
+    found = [(int(number), room) for number, room in re.findall(r"^ *(\d+)  (\w+)  ", text, re.M)]
+    assert sorted(found) == sorted((i, room) for i, rooms in enumerate(FLOORS) for room in rooms)
+    assert [number for number, _ in found] == sorted(number for number, _ in found)
+
+
+def test_the_pages_of_the_package_stand_in_the_same_order():
+    text = (PACKAGE.parent / "book" / "api" / "index.md").read_text("utf8")
+    sections = re.findall(r"^## Layer (\d+):.*?\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    found = [(int(n), set(re.findall(r"^   companion\.(\w+)$", part, re.M))) for n, part in sections]
+    assert found == [(i, rooms - INTERNAL) for i, rooms in enumerate(FLOORS) if rooms - INTERNAL]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -43,7 +43,7 @@ LABELS = {
     "attacks.gradient_cosine": lambda y, k: attacks.gradient_cosine(network(k), network(k), X, y),
     "attacks.sanity_checks": lambda y, k: attacks.sanity_checks(network(k), X, y, THREAT, key=KEY),
     "catastrophic.gradient_directions": lambda y, k: catastrophic.gradient_directions(
-        network(k), X, y, rank=1
+        network(k), X, y, top=1
     ),
     "catastrophic.local_linearity": lambda y, k: catastrophic.local_linearity(
         network(k), X, y, THREAT, key=KEY

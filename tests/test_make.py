@@ -62,7 +62,7 @@ def test_a_cache_that_outgrew_its_bound_loses_its_oldest_entries(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["entry0", "entry1"]
 
 
-def test_make_exports_the_cache_unless_one_is_named():
+def test_make_exports_the_cache_unless_one_is_named(tmp_path):
     def said(**environment):
         command = ["make", "-pn", "help"]
         clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -72,7 +72,9 @@ def test_make_exports_the_cache_unless_one_is_named():
 
     assert said(JAX_COMPILATION_CACHE_DIR="elsewhere") == "elsewhere"
     own = compile_cache.folder()
-    assert Path(said(XDG_CACHE_HOME="away").removeprefix("away/")).name == (own.name if own else "")
+    assert Path(said(XDG_CACHE_HOME=str(tmp_path)).removeprefix(f"{tmp_path}/")).name == (
+        own.name if own else ""
+    )
 
 
 def test_readme_has_a_place_for_what_is_measured():
@@ -82,11 +84,22 @@ def test_readme_has_a_place_for_what_is_measured():
 def test_measured_numbers_replace_those_before():
     seconds = {"install": 61.0, "book": 330.0, "test": 270.0, "again": 7.0}
     found = seconds | {"tests": 1234.0, "disk": 1.2, "memory": 3.0}
-    new = measure.paragraph(found, 3, "a machine", "2026-01-01")
+    new = measure.paragraph(found, 3, "a machine", "2026-01-01", "abc1234")
     assert "61 s, 1.2 GB" in new
     assert "5.5 minutes; again without changes, 7 s. `make test` takes 4.5 minutes for 1,234 tests" in new
     text = f"before\n{measure.BEGIN}\nold\n{measure.END}\nafter\n"
     assert measure.written(text, new) == f"before\n{measure.BEGIN}\n{new}\n{measure.END}\nafter\n"
+
+
+def test_counted_runs_replace_those_before():
+    status = "experiment  done  missing\nattacks  12  0  0.5  0.0\nall     1370     1798     3.8    10.8\n"
+    new = measure.count(status, "2026-01-01")
+    assert "1,370 of the 3,168 runs that are planned (2026-01-01)" in new
+    begin, end = measure.COUNTED
+    assert (
+        measure.written(f"a\n{begin}\nold\n{end}\nb\n", new, measure.COUNTED)
+        == f"a\n{begin}\n{new}\n{end}\nb\n"
+    )
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.0], ids=["whole", "half", "empty"])

@@ -123,7 +123,7 @@ CASES = {
     ),
     "attacks.two_logits": Case(lambda a: attacks.two_logits(lambda x: x)(a(X[:, :1])), half="any"),
     "catastrophic.gradient_directions": Case(
-        lambda a: np.abs(catastrophic.gradient_directions(_f(a), a(X), Y, rank=2)[0])
+        lambda a: np.abs(catastrophic.gradient_directions(_f(a), a(X), Y, top=2)[0])
     ),
     "catastrophic.local_linearity": Case(
         lambda a: catastrophic.local_linearity(_f(a), a(X), Y, Threat("linf", 1e-3), key=KEY), off_by=1e-2

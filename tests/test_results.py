@@ -31,11 +31,11 @@ GOOD = {
 
 
 def record(folder, **changes):
-    return results.record("ntk_convergence", "full", **(GOOD | changes), folder=folder)
+    return results.record("convergence", "full", **(GOOD | changes), folder=folder)
 
 
 def load(folder):
-    return results.load("ntk_convergence", "full", folder=folder)
+    return results.load("convergence", "full", folder=folder)
 
 
 def files(folder):
@@ -62,8 +62,8 @@ def test_round_trip(tmp_path):
         "phase": np.array(1j),
     }
     path = record(tmp_path, values=values, arrays=arrays)
-    assert path == tmp_path / "ntk_convergence" / "full.json"
-    assert files(tmp_path) == ["ntk_convergence/full.json", "ntk_convergence/full.npz"]
+    assert path == tmp_path / "convergence" / "full.json"
+    assert files(tmp_path) == ["convergence/full.json", "convergence/full.npz"]
     got = load(tmp_path)
     assert got.values == {
         "accuracy": 0.5,
@@ -98,7 +98,7 @@ def test_provenance(tmp_path):
     before = datetime.now(UTC).replace(microsecond=0)
     record(tmp_path)
     origin = load(tmp_path).provenance
-    assert origin["experiment"] == "ntk_convergence"
+    assert origin["experiment"] == "convergence"
     assert origin["profile"] == "full"
     assert origin["config"] == {"width": 1024}
     assert origin["dataset"] == GOOD["dataset"]
@@ -138,7 +138,7 @@ def test_the_json_is_strict_and_holds_the_hash(tmp_path):
 def test_without_arrays_the_old_ones_go(tmp_path):
     record(tmp_path)
     record(tmp_path, arrays=None)
-    assert files(tmp_path) == ["ntk_convergence/full.json"]
+    assert files(tmp_path) == ["convergence/full.json"]
     assert load(tmp_path).arrays == {}
 
 
@@ -205,11 +205,11 @@ def test_names_that_could_leave_the_folder(tmp_path, name):
 
 
 def test_a_missing_result_names_the_command(tmp_path):
-    command = "python -m companion.experiments.ntk_convergence --profile paper"
+    command = "python -m companion.experiments.convergence --profile paper"
     with pytest.raises(FileNotFoundError) as caught:
-        results.load("ntk_convergence", "paper", folder=tmp_path)
+        results.load("convergence", "paper", folder=tmp_path)
     assert command in str(caught.value)
-    assert str(tmp_path / "ntk_convergence" / "paper.json") in str(caught.value)
+    assert str(tmp_path / "convergence" / "paper.json") in str(caught.value)
 
 
 def spoil_hash(path):
@@ -242,7 +242,7 @@ def test_a_spoiled_pair_is_refused_with_the_reason(tmp_path, spoil, reason):
     spoil(path)
     with pytest.raises(ValueError, match=reason) as caught:
         load(tmp_path)
-    assert "python -m companion.experiments.ntk_convergence --profile full" in str(caught.value)
+    assert "python -m companion.experiments.convergence --profile full" in str(caught.value)
 
 
 @pytest.mark.parametrize("survive", [0, 1])
@@ -260,7 +260,7 @@ def test_an_interrupted_write_is_noticed_or_harmless(tmp_path, monkeypatch, surv
     with pytest.raises(KeyboardInterrupt):
         record(tmp_path, values={"accuracy": 0.5}, arrays={"eigenvalues": np.ones(9)})
     monkeypatch.undo()
-    assert files(tmp_path) == ["ntk_convergence/full.json", "ntk_convergence/full.npz"]
+    assert files(tmp_path) == ["convergence/full.json", "convergence/full.npz"]
     if survive == 0:
         assert load(tmp_path).values == {"accuracy": 0.93}
     else:

@@ -109,7 +109,7 @@ def test_free_training_is_the_plain_loop():
             velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
             params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
             delta = np.clip(np.clip(x + 0.1 * np.sign(ascent), X[rows] - 0.1, X[rows] + 0.1), 0, 1) - X[rows]
-    run = train(MODEL, X, Y, attack=free_training(LINF, times=4), **OPTIONS)
+    run = train(MODEL, X, Y, attack=free_training(LINF, replays=4), **OPTIONS)
     near(run.variables[0], params, rtol=1e-3, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_strengths_share_compiled_code():
     assert jax.tree.structure(weak) == jax.tree.structure(strong)
 
 
-@pytest.mark.parametrize("attack", [None, training_attack(LINF, steps=2), free_training(LINF, times=2)])
+@pytest.mark.parametrize("attack", [None, training_attack(LINF, steps=2), free_training(LINF, replays=2)])
 def test_a_run_repeats_to_the_last_bit_and_the_key_matters(attack):
     one, two = (train(MODEL, X, Y, attack=attack, **OPTIONS) for _ in range(2))
     assert same(one.variables, two.variables)

@@ -105,7 +105,7 @@ def test_divergence_is_an_error_with_its_cure():
 @pytest.mark.usefixtures("as_users_run")
 def test_wrong_arguments_are_named():
     def run(options):
-        arguments = {"x": X, "y": Y, "x_probe": Z, "learning_rate": 0.1, "record": [1]} | options
+        arguments = {"x": X, "targets": Y, "x_probe": Z, "learning_rate": 0.1, "record": [1]} | options
         gradient_descent(linear, jnp.zeros((4, 2)), **arguments)
 
     assert_refused(
@@ -114,7 +114,7 @@ def test_wrong_arguments_are_named():
             ({"record": []}, "record must hold increasing numbers of steps"),
             ({"record": [3, 3]}, "record must hold increasing numbers of steps"),
             ({"record": [-1, 3]}, "record must be at least 0, got -1"),
-            ({"y": Y[:3]}, r"y must have the network's output shape \(6, 2\), got \(3, 2\)"),
+            ({"targets": Y[:3]}, r"targets must have the network's output shape \(6, 2\), got \(3, 2\)"),
             ({"x": X * np.nan}, "x has 24 NaN"),
             ({"x_probe": Z[:, :2]}, "x and x_probe must hold inputs of one shape"),
             ({"record": 5}, "record must be a sequence of integers, got 5"),

@@ -41,7 +41,7 @@ PREDICT = {
     "fgsm": lambda f: attacks.fgsm(f, X, Y, THREAT),
     "gradient_cosine": lambda f: attacks.gradient_cosine(good, f, X, Y),
     "sanity_checks": lambda f: attacks.sanity_checks(f, X, Y, THREAT, key=KEY, steps=1),
-    "gradient_directions": lambda f: catastrophic.gradient_directions(f, X, Y, rank=1),
+    "gradient_directions": lambda f: catastrophic.gradient_directions(f, X, Y, top=1),
     "local_linearity": lambda f: catastrophic.local_linearity(f, X, Y, THREAT, key=KEY),
 }
 WRONG = {
@@ -318,7 +318,7 @@ def test_keys(name):
 @pytest.mark.parametrize("rank", [1, 2, 4])
 def test_gradient_directions_are_orthonormal_beyond_the_gradients_rank(rank):
     x, w = np.random.default_rng(2).random((4, 6)).astype("f4"), np.eye(6, 2, dtype=np.float32)
-    directions, shares = catastrophic.gradient_directions(lambda x: x @ w, x, Y, rank=rank)
+    directions, shares = catastrophic.gradient_directions(lambda x: x @ w, x, Y, top=rank)
     np.testing.assert_allclose(directions @ directions.T, np.eye(rank), atol=1e-6)
     # Two logits of a linear network: all gradients are multiples of one vector.
     np.testing.assert_allclose(np.abs(directions[0]), [0.5**0.5, 0.5**0.5, 0, 0, 0, 0], atol=1e-6)

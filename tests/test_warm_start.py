@@ -162,7 +162,7 @@ def test_wrong_arguments():
                 "the rule needs kernels: give train a probe",
             ),
             (
-                lambda: train(MODEL, X, Y, attack=free_training(LINF, times=2), clean_too=True, **OPTIONS),
+                lambda: train(MODEL, X, Y, attack=free_training(LINF, replays=2), clean_too=True, **OPTIONS),
                 "free training takes neither clean_too nor a penalty",
             ),
         ],

@@ -68,7 +68,7 @@ def calls(method, switched):
     """Forward and backward passes of a training image, by counting the calls that a schedule makes."""
     attack, made = experiment.attack_of(TOY, method), []
     if isinstance(attack, Replay):  # one pass serves the weights and the perturbation
-        return TOY.epochs // attack.times * STEPS * attack.times / STEPS
+        return TOY.epochs // attack.replays * STEPS * attack.replays / STEPS
 
     def predict(x):
         jax.debug.callback(lambda: made.append(1))

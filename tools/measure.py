@@ -1,10 +1,11 @@
-"""Run README's two commands in a fresh clone, and write what they took into README.
+"""Run README's two commands in a fresh clone, and write what they took into README; count the recorded runs.
 
-Usage: python tools/measure.py [--runs 3] [--check]      (make measure; some 15 minutes a run)
+Usage: python tools/measure.py [--runs 3] [--count] [--check]      (make measure; some 15 minutes a run)
 
 Each run clones the last commit into an empty folder and gives the commands a bare environment and an empty
-cache of compiled code: what a newcomer has, but for pip's cache. Written are the medians. --check only says
-whether README has such a paragraph. Stdlib only.
+cache of compiled code: what a newcomer has, but for pip's cache. Written are the medians. --count only writes
+how many runs of the experiments are recorded (seconds); --check only says whether README has both
+paragraphs. Stdlib only.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- measured by tools/measure.py -->", "<!-- end of the measured part -->"
+COUNTED = "<!-- counted by tools/measure.py -->", "<!-- end of the counted part -->"
 KEPT = ("PATH", "HOME", "LANG", "USER", "CHROMIUM", "http_proxy", "https_proxy", "no_proxy")
 PREFIXES = ("PIP_", "NPM_CONFIG_", "SSL_", "REQUESTS_", "NODE_EXTRA_")
 
@@ -93,38 +95,64 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} minutes"
 
 
-def paragraph(found: dict[str, float], runs: int, machine: str, day: str) -> str:
+def recorded() -> str:
+    """Return what `--status` says of the full profile here."""
+    command = [sys.executable, "-m", "companion.experiments", "--status"]
+    return subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def count(status: str, day: str) -> str:
+    """Return README's sentence on the recorded runs."""
+    done, missing = map(int, re.search(r"^all +(\d+) +(\d+)", status, re.M).groups())
+    return (
+        f"Chapters 4 to 7 show what is recorded so far: {done:,} of the {done + missing:,} runs that are "
+        f"planned ({day})."
+    )
+
+
+def paragraph(found: dict[str, float], runs: int, machine: str, day: str, commit: str) -> str:
     """Return README's paragraph."""
     clones = "One fresh clone" if runs == 1 else f"Medians of {runs} fresh clones"
     return (
         f"The first `make book` installs ({minutes(found['install'])}, {found['disk']:.1f} GB on disk) "
         f"and then takes {minutes(found['book'])}; again without changes, {minutes(found['again'])}. "
-        f"`make test` takes {minutes(found['test'])} for {found['tests']:,.0f} tests, and no process more "
-        f"than {found['memory']:.1f} GB of memory. ({clones} with nothing compiled before, "
-        f"on {day}: {machine}.)"
+        f"`make test` takes {minutes(found['test'])} for {found['tests']:,.0f} tests, and no process takes "
+        f"more than {found['memory']:.1f} GB of memory. ({clones} with nothing compiled before, "
+        f"at commit {commit}, on {day}: {machine}.)"
     )
 
 
-def written(text: str, new: str) -> str:
+def written(text: str, new: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """Return README with this paragraph in its place."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{new}\n{END}{rest.split(END)[1]}"
+    begin, end = marks
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{new}\n{end}{rest.split(end)[1]}"
 
 
 def main(arguments: list[str]) -> int:
     """Measure and write, or check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--count", action="store_true")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     text = README.read_text("utf8")
     if options.check:
-        return 0 if re.search(f"{BEGIN}\n.+\n{END}", text) else 1
+        return (
+            0 if all(re.search(f"{begin}\n.+\n{end}", text) for begin, end in ((BEGIN, END), COUNTED)) else 1
+        )
+    day = datetime.date.today().isoformat()
+    text = written(text, count(recorded(), day), COUNTED)
+    if options.count:
+        README.write_text(text, "utf8")
+        return 0
     found = [run() for _ in range(options.runs)]
     for one in found:
         print({name: round(value, 2) for name, value in one.items()}, flush=True)
     middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
-    new = paragraph(middle, options.runs, processor(), datetime.date.today().isoformat())
+    commit = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(commit, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+    new = paragraph(middle, options.runs, processor(), day, commit)
     README.write_text(written(text, new), "utf8")
     print(new)
     return 0

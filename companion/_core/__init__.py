@@ -1,1 +1,6 @@
-"""What every room uses: checks of arguments, compiled functions that are kept, Ctrl-C, signatures' words."""
+"""What every package uses (internal).
+
+Checks of arguments and labels (`checks`), compiled functions that are kept (`compile`), Ctrl-C
+(`interrupt`), the ball of a threat (`geometry`), the words of signatures (`types`), versions, the extras that
+an import needs, and a fault of jaxlib that is kept away (`weights_by_address`).
+"""

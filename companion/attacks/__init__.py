@@ -28,7 +28,7 @@ from companion.attacks._square import square
 from companion.attacks._threat import Threat
 from companion.attacks._transfer import Transfer, gradient_cosine, transfer
 
-# What is imported and not listed here is for other rooms.
+# What is imported and not listed here is for other packages of companion.
 __all__ = [
     "STANDARD",
     "AttackWarning",

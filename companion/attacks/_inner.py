@@ -21,11 +21,11 @@ class Replay:
     """Free adversarial training, as `attacks.free_training` makes it.
 
     Attributes:
-        times: how often each minibatch is replayed.
+        replays: how often each minibatch is replayed.
         move: `move(now, gradient, x) -> now`, a step of the perturbed inputs.
     """
 
-    times: int
+    replays: int
     move: Partial
 
 
@@ -51,7 +51,7 @@ def training_attack(
         step_size: s in pixel units. None: 2.5 ε / steps for several steps, 1.25 ε for one step from a random
             start (Wong et al. 2020, arXiv 2001.03994), ε for one step from x.
         random_start: whether to start from a random point of the ball.
-        loss: as for `pgd`.
+        loss: as for `pgd`, but "cross_entropy" by default, which is what networks are trained on.
         ramp: epochs over which ε, and s with it, grow linearly from 0 to their full size; 0 for none. Large ε
             on small data may otherwise never be learned.
 
@@ -61,6 +61,7 @@ def training_attack(
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range.
 
+    Cost: `steps` gradients of the network for each minibatch, beside that of the training step.
     Source: Madry et al. (2018), arXiv 1706.06083, section 2.1.
 
     >>> attack = training_attack(Threat("linf", 0.25), steps=1, random_start=False)
@@ -76,7 +77,7 @@ def training_attack(
     return Partial(ascend, steps, *numbers)
 
 
-def free_training(threat: Threat, *, times: int = 8) -> Replay:
+def free_training(threat: Threat, *, replays: int = 8) -> Replay:
     """Free adversarial training: each minibatch is replayed, and one backward pass serves both sides.
 
     Every replay takes ∂loss/∂θ to update the network and ∂loss/∂x of the *same* pass to move the
@@ -85,7 +86,8 @@ def free_training(threat: Threat, *, times: int = 8) -> Replay:
 
     Args:
         threat: norm, eps and bounds, in pixel units.
-        times: replays m of a minibatch. An epoch then costs m ordinary ones: train for 1/m of the epochs.
+        replays: how often a minibatch is taken, m. An epoch then costs m ordinary ones: train for 1/m of
+            the epochs.
 
     Returns:
         What `training.train` takes as its attack.
@@ -93,12 +95,13 @@ def free_training(threat: Threat, *, times: int = 8) -> Replay:
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range.
 
+    Cost: m forward and backward passes for each minibatch, and none for an attack.
     Source: Shafahi et al. (2019), arXiv 1904.12843, algorithm 1.
 
-    >>> free_training(Threat("linf", 0.1), times=4).times
+    >>> free_training(Threat("linf", 0.1), replays=4).replays
     4
     """
-    return Replay(count("times", times), Partial(_mover(threat.norm, threat.bounds), threat.eps))
+    return Replay(count("replays", replays), Partial(_mover(threat.norm, threat.bounds), threat.eps))
 
 
 def grown(ramp: Scalar, epoch: Scalar, dtype: np.dtype) -> jax.Array:

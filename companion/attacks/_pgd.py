@@ -54,8 +54,10 @@ def pgd(
             ball (Madry et al. 2018). Falling sizes, `np.linspace(eps, eps / steps, steps)`, begin with FGSM
             where there is no key: never weaker than it, and soonest done with `early_stop`.
         loss: "margin", "cross_entropy", "squared", or a function of outputs (m, k) and labels, values (m,).
+            Madry et al. take "cross_entropy".
         targeted: descend the loss toward the labels instead.
-        key: a JAX random key: attempts start at random points of the ball. None: at x itself.
+        key: a JAX random key: attempts start at random points of the ball, as Madry et al.'s do. None: at x
+            itself, so that equal calls give equal results.
         restarts: attempts from different starts, the best of which counts; more than one needs a key.
         early_stop: leave an example alone once an attempt has succeeded. The same examples are fooled, by
             less; time falls in proportion to the steps that are saved.
@@ -119,10 +121,25 @@ def fgsm(
 ) -> Float[np.ndarray, "m ..."]:
     """The fast gradient sign method: one step of length ε, x + ε sign ∇ₓ loss, cut at the pixels' bounds.
 
-    For the L2 ball x + ε ∇ₓ loss / ‖∇ₓ loss‖₂. Arguments and errors are those of `pgd`.
+    For the L2 ball x + ε ∇ₓ loss / ‖∇ₓ loss‖₂.
+
+    Args:
+        predict: the attacked function, x (m, ...) to outputs (m, k), as for `pgd`.
+        x: clean inputs (m, ...), within the threat's bounds.
+        labels: classes (m,); with `targeted`, those to be reached.
+        threat: norm, ε and bounds, in pixel units.
+        loss: what is raised. Goodfellow et al. take "cross_entropy"; "margin", the default here as in `pgd`,
+            has no vanishing gradient where the function is sure. For one output both give the same L∞ step.
+        targeted: whether `labels` are to be reached instead of left.
+        batch_size: examples at once.
+        progress: show a tqdm bar.
 
     Returns:
         Attacked inputs, in x's shape and precision: the step as it is, also where it does harm to the attack.
+
+    Raises:
+        TypeError: arrays or functions of the wrong kind.
+        ValueError: pixels outside the bounds, labels out of range, an unknown loss.
 
     Cost: one gradient and one evaluation of predict.
     Source: Goodfellow et al. (2015), arXiv 1412.6572, section 4.

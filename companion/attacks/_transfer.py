@@ -20,21 +20,21 @@ from companion.statistics import Estimate, accuracy, proportion
 
 @dataclass(frozen=True)
 class Transfer:
-    """What each attack does to each target.
+    """What each attack does to each network.
 
     Attributes:
         attacks: names, a.
-        targets: names, b.
-        accuracy: of target b on the inputs of attack a, `accuracy[a][b]`.
-        success: share of the inputs that target b has right when clean and wrong under attack a, among those
+        networks: names, b.
+        accuracy: of network b on the inputs of attack a, `accuracy[a][b]`.
+        success: share of the inputs that network b has right when clean and wrong under attack a, among those
             it has right when clean; None where it has none right.
-        flipped: (attacks, targets, m), which inputs these are.
-        agreement: (attacks, targets, targets), the Jaccard index of the sets flipped in two targets: common
-            ones over those flipped in either; 1 where none is flipped in either.
+        flipped: (attacks, networks, m), which inputs these are.
+        agreement: (attacks, networks, networks), the Jaccard index of the sets flipped in two networks:
+            common ones over those flipped in either; 1 where none is flipped in either.
     """
 
     attacks: tuple[str, ...]
-    targets: tuple[str, ...]
+    networks: tuple[str, ...]
     accuracy: dict[str, dict[str, Estimate]]
     success: dict[str, dict[str, Estimate | None]]
     flipped: np.ndarray
@@ -43,7 +43,7 @@ class Transfer:
 
 def transfer(
     attacks: Mapping[str, Float[Any, "m ..."]],
-    targets: Mapping[str, Predict],
+    networks: Mapping[str, Predict],
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     *,
@@ -53,7 +53,7 @@ def transfer(
 
     Args:
         attacks: attacked inputs (m, ...) by name.
-        targets: functions from inputs (m, ...), NumPy arrays, to outputs (m, k), by name. They are never
+        networks: functions from inputs (m, ...), NumPy arrays, to outputs (m, k), by name. They are never
             differentiated: a network of another framework will do. A `Partial` is compiled.
         x: the clean inputs (m, ...).
         labels: classes (m,).
@@ -63,9 +63,9 @@ def transfer(
         Success rates with 95 % Wilson intervals, and which inputs are flipped.
 
     Raises:
-        TypeError, ValueError: no attack or no target, arrays that do not fit each other.
+        TypeError, ValueError: no attack or no network, arrays that do not fit each other.
 
-    Cost: attacks × targets evaluations of all inputs.
+    Cost: attacks × networks evaluations of all inputs.
     Source: the success matrix of Papernot et al. (2016), arXiv 1605.07277, section 3.
 
     >>> found = transfer({"down": np.zeros((2, 1), np.float32)}, {"identity": lambda x: x - 0.5},
@@ -73,8 +73,8 @@ def transfer(
     >>> found.success["down"]["identity"].value
     1.0
     """
-    if not attacks or not targets:
-        raise ValueError(f"want at least one attack and one target, got {len(attacks)} and {len(targets)}")
+    if not attacks or not networks:
+        raise ValueError(f"want at least one attack and one network, got {len(attacks)} and {len(networks)}")
     x, batch_size = examples("x", x), count("batch_size", batch_size)
     labels = class_labels("labels", labels, len(x))
     attacked = {name: examples(f"attacks[{name!r}]", value) for name, value in attacks.items()}
@@ -84,18 +84,18 @@ def transfer(
             raise ValueError(f"attacks[{name!r}] must hold {len(x)} inputs as x does, got {len(value)}")
     outputs = {
         (a, b): outputs_of(predict, value, batch_size)
-        for b, predict in targets.items()
+        for b, predict in networks.items()
         for a, value in ({None: x} | attacked).items()
     }
     accuracies = {key: accuracy(value, labels) for key, value in outputs.items()}
     right = {key: np.asarray(predicted(value)) == labels for key, value in outputs.items()}
-    flipped = np.array([[right[None, b] & ~right[a, b] for b in targets] for a in attacked])
+    flipped = np.array([[right[None, b] & ~right[a, b] for b in networks] for a in attacked])
     return Transfer(
         tuple(attacked),
-        tuple(targets),
-        {a: {b: accuracies[a, b] for b in targets} for a in attacked},
+        tuple(networks),
+        {a: {b: accuracies[a, b] for b in networks} for a in attacked},
         {
-            a: {b: _share(flipped[i, j], right[None, b]) for j, b in enumerate(targets)}
+            a: {b: _share(flipped[i, j], right[None, b]) for j, b in enumerate(networks)}
             for i, a in enumerate(attacked)
         },
         flipped,

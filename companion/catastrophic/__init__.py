@@ -5,15 +5,13 @@ One-step adversarial training can end abruptly with a network that resists its o
 kernel and add anisotropic noise; how exactly could not be read, so `noisy_fgsm` is our construction.
 """
 
+from companion.catastrophic._collapse import collapsed, fallen, onset
 from companion.catastrophic._detection import (
     Detector,
     Score,
     alarm,
     alarmed,
     calibrate,
-    collapsed,
-    fallen,
-    onset,
     score,
     spectrum_signals,
 )

@@ -23,7 +23,7 @@ def noisy_fgsm(
     *,
     noise: Literal["isotropic", "gradient"] = "isotropic",
     size: float | int = 2.0,
-    rank: int = 5,
+    top: int = 5,
     step_size: float | int | None = None,
     ramp: float | int = 0,
 ) -> Partial:
@@ -31,14 +31,14 @@ def noisy_fgsm(
 
     x' = Π(x₁ + s · sign ∂loss(x₁)/∂x₁), x₁ = Π(x + η), with Π on the pixels' bounds alone, not on the ball.
     "isotropic": η uniform in [−κε, κε]^d, which is N-FGSM. "gradient", anisotropic: η in the span of the
-    minibatch's `rank` leading input-gradient directions (`gradient_directions`), normal there and scaled to
+    minibatch's `top` leading input-gradient directions (`gradient_directions`), normal there and scaled to
     the length κε √(d/3) that isotropic noise has on average.
 
     Args:
         threat: L∞, with eps and bounds in pixel units.
         noise: its kind.
         size: κ, the noise's half-width in units of eps.
-        rank: dimension of anisotropic noise.
+        top: how many directions anisotropic noise has.
         step_size: s in pixel units; None: eps.
         ramp: epochs over which noise and step grow linearly from 0; 0 for none.
 
@@ -61,7 +61,7 @@ def noisy_fgsm(
     one_of("noise", noise, ("isotropic", "gradient"))
     step = threat.eps if step_size is None else number("step_size", step_size)
     sizes = _Sizes(number("size", size) * threat.eps, step, number("ramp", ramp))
-    draw = _isotropic if noise == "isotropic" else _along_gradients(count("rank", rank))
+    draw = _isotropic if noise == "isotropic" else _along_gradients(count("top", top))
     return Partial(_noisy(draw), ball, sizes)
 
 
@@ -128,38 +128,43 @@ def _gradient(predict: Predict, x: Array, labels: Array) -> Array:
 
 
 def gradient_directions(
-    f: Predict, x: Float[Any, "n ..."], labels: Int[Any, " n"], *, rank: int
+    predict: Predict, x: Float[Any, "n ..."], labels: Int[Any, " n"], *, top: int
 ) -> tuple[Float[np.ndarray, "r ..."], Float[np.ndarray, " r"]]:
     """Where a minibatch's losses change most: leading right singular vectors of its input gradients.
 
     Args:
-        f: the network, x (n, ...) to outputs (n, k).
+        predict: the network, x (n, ...) to outputs (n, k).
         x: inputs.
         labels: classes (n,).
-        rank: r ≤ n and ≤ the number of pixels, how many.
+        top: how many, r ≤ n and ≤ the number of pixels.
 
     Returns:
         Directions (r, ...), orthonormal, and the share of Σ_i ‖∂loss_i/∂x_i‖² along each (r,), descending: 0
         beyond the gradients' rank.
 
     Raises:
-        TypeError, ValueError: as `attacks.pgd`; a rank that there is not.
+        TypeError, ValueError: as `attacks.pgd`; more directions than there are.
+
+    Cost: one gradient of predict on all inputs at once, and the singular value decomposition of a matrix
+    (n, d): about n² d operations for n ≤ d.
 
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
     >>> directions, shares = gradient_directions(
-    ...     lambda x: x @ weights, np.ones((3, 2), np.float32), np.zeros(3, int), rank=1)
+    ...     lambda x: x @ weights, np.ones((3, 2), np.float32), np.zeros(3, int), top=1)
     >>> np.abs(directions).round(3), shares.round(3)
     (array([[1., 0.]], dtype=float32), array([1.], dtype=float32))
     """
-    x, labels = checked_inputs(f, x, labels, name="f")
-    if count("rank", rank) > (most := min(len(x), x[0].size)):
-        raise ValueError(f"rank must be at most {most}, the number of inputs and of pixels, got {rank}")
-    with double(x, f):
-        gradients = finite("f's gradients", np.asarray(_gradient(f, jnp.asarray(x), jnp.asarray(labels))))
+    x, labels = checked_inputs(predict, x, labels)
+    if count("top", top) > (most := min(len(x), x[0].size)):
+        raise ValueError(f"top must be at most {most}, the number of inputs and of pixels, got {top}")
+    with double(x, predict):
+        gradients = finite(
+            "predict's gradients", np.asarray(_gradient(predict, jnp.asarray(x), jnp.asarray(labels)))
+        )
     # An orthonormal basis also beyond the gradients' own rank, where a smaller Gram matrix has none.
     _, sizes, directions = np.linalg.svd(gradients.reshape(len(x), -1).astype(float), full_matrices=False)
     shares = sizes**2 / max((sizes**2).sum(), np.finfo(float).tiny)
-    return directions[:rank].reshape(rank, *x.shape[1:]).astype(x.dtype), shares[:rank].astype(x.dtype)
+    return directions[:top].reshape(top, *x.shape[1:]).astype(x.dtype), shares[:top].astype(x.dtype)
 
 
 def _leading(gradients: Array, rank: int) -> Array:
@@ -173,12 +178,13 @@ def _leading(gradients: Array, rank: int) -> Array:
 
 
 def local_linearity(
-    f: Predict, x: Float[Any, "n ..."], labels: Int[Any, " n"], threat: Threat, *, key: Key
+    predict: Predict, x: Float[Any, "n ..."], labels: Int[Any, " n"], threat: Threat, *, key: Key
 ) -> Float[np.ndarray, " n"]:
     """Cosine between ∂loss/∂x at an input and at a random point of its ε-ball: 1 where the loss is linear.
 
     Args:
-        f: the network, x (n, ...) to outputs (n, k). As for `attacks.pgd`, compiled code is kept for pytrees.
+        predict: the network, x (n, ...) to outputs (n, k). As for `attacks.pgd`, compiled code is kept for
+            pytrees.
         x: inputs.
         labels: classes (n,).
         threat: the ball; only L∞. The random point is uniform, before the pixels' bounds cut it.
@@ -190,7 +196,7 @@ def local_linearity(
     Raises:
         TypeError, ValueError: as `attacks.pgd`; another norm.
 
-    Cost: two gradients of f on all inputs at once.
+    Cost: two gradients of predict on all inputs at once.
     Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, section 4.1.
 
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
@@ -199,10 +205,10 @@ def local_linearity(
     array([1.], dtype=float32)
     """
     random_key("key", key)
-    x, labels = checked_inputs(f, x, labels, name="f")
-    with double(x, f):
-        cosines = _measured(as_partial(f), x, labels, _ball(threat), key)
-    return finite("the cosine of f's gradients", np.asarray(cosines, x.dtype))
+    x, labels = checked_inputs(predict, x, labels)
+    with double(x, predict):
+        cosines = _measured(as_partial(predict), x, labels, _ball(threat), key)
+    return finite("the cosine of predict's gradients", np.asarray(cosines, x.dtype))
 
 
 @jax.jit

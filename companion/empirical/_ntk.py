@@ -7,22 +7,24 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 from tqdm.auto import tqdm
 
 from companion._core.checks import batch, count, finite, one_of, same_inputs
 from companion._core.compile import double, free_memory, is_kept, made_once, network, refuse_mixing
 from companion._core.interrupt import deferred
-from companion.empirical._blocks import Plan, add_blocks, make_plan, pairs
+from companion._core.types import Apply, Array
+from companion.empirical._blocks import Plan, Side, add_blocks, make_plan, pairs
 from companion.empirical._methods import choose, method
 
 Reduce = Literal["trace", "class", "full"]
 Implementation = Literal["auto", "jacobian", "vector_products", "structured"]
+Jobs = list[tuple[tuple[int, ...], Plan]]  # numbers of the chosen parameters, and how their part is computed
 
 
 def empirical_ntk(
-    apply_fn: Callable[..., Any],
-    params: Any,
+    apply_fn: Apply,
+    params: PyTree,
     x1: Float[Any, "n1 ..."],
     x2: Float[Any, "n2 ..."] | None = None,
     *,
@@ -60,6 +62,8 @@ def empirical_ntk(
         ValueError: NaN or infinity, an unknown `reduce`, a network whose output is not (n, k) or that mixes
             examples, too little memory.
 
+    Cost: in time and memory, as `empirical_ntk_fn` says, and a compilation for a network that is not kept.
+
     >>> x = np.eye(3, dtype=np.float32)
     >>> np.allclose(empirical_ntk(lambda w, x: x @ w, np.ones((3, 1), np.float32), x), x @ x.T)
     True
@@ -68,14 +72,14 @@ def empirical_ntk(
 
 
 def empirical_ntk_fn(
-    apply_fn: Callable[..., Any],
+    apply_fn: Apply,
     *,
     reduce: Reduce = "trace",
     implementation: Implementation = "auto",
     batch_statistics: bool = False,
     memory: int | None = None,
     progress: bool = False,
-) -> Callable[..., Any]:
+) -> Callable[..., np.ndarray]:
     """The empirical NTK as a function `kernel_fn(params, x1, x2=None)` that is compiled once for each shape.
 
     For kernels along training. The arguments and results are those of `empirical_ntk`. What `apply_fn` reads
@@ -95,6 +99,14 @@ def empirical_ntk_fn(
     4·k·p bytes for an example of at most `memory`; fewer blocks of x1 are kept when they do not fit, and rows
     of x2 computed again for each group. Novak et al. (2022), arXiv 2206.08720, section 3.
 
+    Args:
+        apply_fn: as for `empirical_ntk`, and so are the others.
+        reduce: "trace", "class" or "full".
+        implementation: "auto", "jacobian", "vector_products" or "structured".
+        batch_statistics: whether an example's outputs depend on the rest of the batch.
+        memory: bytes for intermediates; None: half of what is free at the first call.
+        progress: show a tqdm bar over pairs of blocks.
+
     Returns:
         `kernel_fn(params, x1, x2=None)`.
 
@@ -113,17 +125,11 @@ def empirical_ntk_fn(
         raise ValueError("implementation 'structured' takes each example alone: not with batch_statistics")
     if memory is not None:
         memory = count("memory", memory)
-    plans: dict[Any, Any] = {}
-
-    def first_outputs(params: Any, x: Any) -> tuple[Any, Any]:
-        return apply_fn(params, x[:2])[0], apply_fn(params, x[:1])[0]
-
-    if is_kept(apply_fn):  # faster the first time; of any other function op by op is, every later time
-        first_outputs = jax.jit(first_outputs)
+    plan = _planner(apply_fn, reduce, implementation, batch_statistics, memory)
 
     @deferred()
     def kernel_fn(
-        params: Any, x1: Float[Any, "n1 ..."], x2: Float[Any, "n2 ..."] | None = None
+        params: PyTree, x1: Float[Any, "n1 ..."], x2: Float[Any, "n2 ..."] | None = None
     ) -> Float[np.ndarray, "..."]:
         x1 = batch("x1", x1)
         other = x1 if x2 is None else batch("x2", x2)
@@ -132,32 +138,53 @@ def empirical_ntk_fn(
             # Layers without a structured rule take the library's general path, which is as exact.
             warnings.filterwarnings("ignore", message="No Jacobian rule found")
             side = _sides(x1, other, batch_statistics)
-            key = _signature(params, x1, other), x2 is None
-            if key not in plans:
-                k = network("apply_fn", apply_fn, params, x1)[1]
-                if not batch_statistics:
-                    _refuse_mixing(first_outputs, params, x1)
-                limit = free_memory(jax.devices()[0]) // 2 if memory is None else memory
-                jobs = choose(implementation, params, k, batch_statistics=batch_statistics)
-                plans[key] = (
-                    k,
-                    [
-                        _plan(apply_fn, params, job, reduce, side, (len(x1), len(other)), x2 is None, limit)
-                        for job in jobs
-                    ],
-                )
-            k, planned = plans[key]
-            dtype = np.result_type(x1, other, *(leaf.dtype for leaf in jax.tree.leaves(params)))
-            rows = k if reduce == "full" else 1
-            shape = (rows * len(x1), rows * len(other), *((k,) if reduce == "class" else ()))
-            out = np.zeros(shape, dtype)
-            total = sum(pairs(plan) for _, plan in planned)
+            k, planned = plan(params, x1, other, x2 is None, side)
+            out = _zeros(params, x1, other, k, reduce)
+            total = sum(pairs(one) for _, one in planned)
             with tqdm(total=total, desc="empirical NTK blocks", disable=not progress) as bar:
-                for chosen, plan in planned:
-                    add_blocks(plan, _parts(params, chosen), side, out, bar)
+                for chosen, one in planned:
+                    add_blocks(one, _parts(params, chosen), side, out, bar)
         return finite("the kernel", out)
 
     return kernel_fn
+
+
+def _planner(
+    apply_fn: Apply,
+    reduce: Reduce,
+    implementation: Implementation,
+    batch_statistics: bool,
+    memory: int | None,
+) -> Callable[..., tuple[int, Jobs]]:
+    """`plan(params, x1, x2, alike, side)`: k and compiled jobs, made once for each kind of arguments."""
+    plans: dict[tuple, tuple[int, Jobs]] = {}
+
+    def first_outputs(params: PyTree, x: Array) -> tuple[Array, Array]:
+        return apply_fn(params, x[:2])[0], apply_fn(params, x[:1])[0]
+
+    if is_kept(apply_fn):  # faster the first time; of any other function op by op is, every later time
+        first_outputs = jax.jit(first_outputs)
+
+    def plan(params: PyTree, x1: Array, x2: Array, alike: bool, side: Side) -> tuple[int, Jobs]:
+        key = _signature(params, x1, x2), alike
+        if key not in plans:
+            k = network("apply_fn", apply_fn, params, x1)[1]
+            if not batch_statistics:
+                _refuse_mixing(first_outputs, params, x1)
+            limit = free_memory(jax.devices()[0]) // 2 if memory is None else memory
+            jobs = choose(implementation, params, k, batch_statistics=batch_statistics)
+            counts = len(x1), len(x2)
+            plans[key] = k, [_plan(apply_fn, params, job, reduce, side, counts, alike, limit) for job in jobs]
+        return plans[key]
+
+    return plan
+
+
+def _zeros(params: PyTree, x1: np.ndarray, x2: np.ndarray, k: int, reduce: Reduce) -> np.ndarray:
+    """The kernel before any block is added, in the shape that `reduce` gives it."""
+    dtype = np.result_type(x1, x2, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+    rows = k if reduce == "full" else 1
+    return np.zeros((rows * len(x1), rows * len(x2), *((k,) if reduce == "class" else ())), dtype)
 
 
 # Kept for functions that never change.
@@ -167,25 +194,25 @@ _kept = made_once(
 _OPTIONS = ("reduce", "implementation", "batch_statistics", "memory", "progress")
 
 
-def _signature(params: Any, *arrays: Any) -> tuple[Any, ...]:
+def _signature(params: PyTree, *arrays: Array) -> tuple:
     """What compiled code depends on: structure, shapes, types, places."""
     leaves, treedef = jax.tree.flatten((params, *arrays))
     kinds = ((jnp.shape(x), jnp.result_type(x), getattr(x, "sharding", None)) for x in leaves)
     return treedef, tuple(kinds), jax.config.jax_enable_x64
 
 
-def _parts(params: Any, chosen: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
+def _parts(params: PyTree, chosen: tuple[int, ...]) -> tuple[list[jax.Array], list[jax.Array]]:
     """The chosen parameters, and the others."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return [leaves[i] for i in chosen], [leaf for i, leaf in enumerate(leaves) if i not in chosen]
 
 
 def _plan(
-    apply_fn: Callable[..., Any],
-    params: Any,
+    apply_fn: Apply,
+    params: PyTree,
     job: tuple[str, tuple[int, ...], int | None],
     reduce: Reduce,
-    side: Callable[..., Any],
+    side: Side,
     counts: tuple[int, int],
     alike: bool,
     memory: int,
@@ -194,7 +221,7 @@ def _plan(
     name, chosen, most = job
     treedef = jax.tree.structure(params)
 
-    def apply(some: Any, others: Any, x: Any) -> Any:
+    def apply(some: list[Array], others: list[Array], x: Array) -> Array:
         some, others = iter(some), iter(others)
         leaves = [next(some if i in chosen else others) for i in range(treedef.num_leaves)]
         return apply_fn(jax.tree.unflatten(treedef, leaves), x)
@@ -205,11 +232,11 @@ def _plan(
     return chosen, make_plan(stages, parts, side, counts, alike=alike, most=most, memory=memory)
 
 
-def _sides(x1: np.ndarray, x2: np.ndarray, batch_statistics: bool) -> Callable[[int, int, int], Any]:
+def _sides(x1: np.ndarray, x2: np.ndarray, batch_statistics: bool) -> Side:
     """`side(number, first, size)`: examples of x1 or x2 from `first`; the last is repeated past the end."""
     batches = [jnp.asarray(x) for x in (x1, x2)] if batch_statistics else [x1, x2]
 
-    def side(number: int, first: int, size: int) -> tuple[Any, Any]:
+    def side(number: int, first: int, size: int) -> tuple[Array, np.ndarray | None]:
         x = batches[number]
         rows = np.minimum(np.arange(first, first + size), len(x) - 1)
         return (x, rows) if batch_statistics else (x[rows], None)
@@ -217,7 +244,7 @@ def _sides(x1: np.ndarray, x2: np.ndarray, batch_statistics: bool) -> Callable[[
     return side
 
 
-def _refuse_mixing(first_outputs: Callable[..., Any], params: Any, x: np.ndarray) -> None:
+def _refuse_mixing(first_outputs: Callable[..., tuple[Array, Array]], params: PyTree, x: np.ndarray) -> None:
     """Raise where an output depends on other examples: each kernel entry is computed from two alone."""
     refuse_mixing(
         "apply_fn",

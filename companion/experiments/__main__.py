@@ -1,4 +1,8 @@
-"""The command line: `python -m companion.experiments --help`."""
+"""Make the runs of experiments that are not recorded yet, or say how far they are (--status).
+
+Without arguments, all missing runs of the profile "full" are begun, on all cores and without a limit of time:
+hours. Each is recorded as it is made; Ctrl-C ends the work and keeps them.
+"""
 
 import argparse
 import contextlib

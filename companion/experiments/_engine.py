@@ -38,7 +38,16 @@ class Status:
 
 
 def status(experiment: Experiment, jobs: Sequence[Job], folder: Path | None = None) -> Status:
-    """How many of these runs are recorded, and how long the others will take."""
+    """How many of these runs are recorded, and how long the others will take.
+
+    Args:
+        experiment: which.
+        jobs: its runs, as `experiment.jobs(config)` lists them; those that they need count too.
+        folder: of the records, as for `results.record`.
+
+    Returns:
+        Numbers and seconds.
+    """
     records = results.read_runs(results.place_of(experiment.name, folder))
     every = list(in_order(jobs))
     made = [records[key] for job in every if (key := experiment.key(job)) in records]

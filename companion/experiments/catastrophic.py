@@ -182,7 +182,7 @@ def attack_of(case: Case, method: str) -> Any:
         return training_attack(threat, steps=case.steps, ramp=case.ramp)
     if method.endswith("noise"):
         kind = "gradient" if method.startswith("gradient") else "isotropic"
-        return catastrophic.noisy_fgsm(threat, noise=kind, size=case.noise, rank=case.rank, ramp=case.ramp)
+        return catastrophic.noisy_fgsm(threat, noise=kind, size=case.noise, top=case.rank, ramp=case.ramp)
     if method == "half ε":
         threat = Threat("linf", case.eps / 2)
     return training_attack(threat, steps=1, random_start=method.endswith("random start"), ramp=case.ramp)

@@ -199,7 +199,7 @@ def attack_of(case: Case, method: str) -> Any:
         return whole
     return {
         "fgsm": training_attack(threat, steps=1),
-        "free": free_training(threat, times=case.free),
+        "free": free_training(threat, replays=case.free),
         "growing ε": training_attack(threat, steps=case.steps, ramp=case.epochs / 2),
         "growing steps": warm_start.growing_steps(threat, case.steps, until=case.epochs / 2),
         "rule": warm_start.clean_first(whole, until=warm_start.settled(fraction=case.fraction)),

@@ -12,13 +12,12 @@ from companion.networks._adapters import from_apply, from_architecture
 from companion.networks._equinox import from_equinox
 from companion.networks._layers import Conv as Conv
 from companion.networks._layers import average_pool as average_pool
+from companion.networks._linearized import linearize_at, linearized
 from companion.networks._models import (
     Model,
     cnn,
     evaluation,
     from_flax,
-    linearize_at,
-    linearized,
     mlp,
     predict_fn,
     resnet,
@@ -31,7 +30,7 @@ from companion.networks._norm import batch_statistics as batch_statistics
 from companion.networks._norm import layer as layer
 from companion.networks._torch import from_torch
 
-# What is imported and not listed here is for other rooms.
+# What is imported and not listed here is for other packages of companion.
 __all__ = [
     "Model",
     "cnn",

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from companion._core.checks import precise, random_key
 from companion._core.compile import double, is_kept, keep_compiled
+from companion._core.types import Array, Key, Variables
 from companion.architectures import Architecture
 from companion.networks._models import Model
 from companion.networks._trees import floating
@@ -45,12 +47,17 @@ def from_architecture(architecture: Architecture) -> Model:
     return from_apply(architecture.apply, init, name=architecture.name)
 
 
-def from_apply(apply_fn: Callable[..., Any], start: Any, *, name: str | None = None) -> Model:
+def from_apply(
+    apply_fn: Callable[..., Any],
+    params: PyTree | Callable[[Key, Array], Variables],
+    *,
+    name: str | None = None,
+) -> Model:
     """A function `apply_fn(params, x) -> (n, k)` of any library as a `Model`.
 
     Args:
         apply_fn: the network, each output from its own input alone, without state or mode.
-        start: parameters to start from, a pytree of floating point arrays; or `start(key, x)`, which draws
+        params: parameters to start from, a pytree of floating point arrays; or `params(key, x)`, which draws
             them and returns (params, ()).
         name: its label; None: the function's name.
 
@@ -69,14 +76,14 @@ def from_apply(apply_fn: Callable[..., Any], start: Any, *, name: str | None = N
     """
     if not callable(apply_fn):
         raise TypeError(f"apply_fn must be a function apply_fn(params, x), got {apply_fn!r}")
-    draws = callable(start) and jax.tree_util.all_leaves([start])
+    draws = callable(params) and jax.tree_util.all_leaves([params])
     if not draws:
-        floating(start)
+        floating(params)
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
         key = random_key("key", key)
-        params, state = start(key, x) if draws else (start, ())
-        return floating(params), state
+        found, state = params(key, x) if draws else (params, ())
+        return floating(found), state
 
     def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:  # noqa: ARG001
         precise("x", x.dtype)

@@ -1,4 +1,4 @@
-"""`Model`, what makes one of a Flax module, and its first-order polynomial."""
+"""`Model`, and what makes one of a Flax module."""
 
 import functools
 from collections.abc import Callable
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from companion._core.checks import count
-from companion._core.compile import double, is_kept, keep_compiled
+from companion._core.compile import is_kept, keep_compiled
 from companion._core.extras import missing
 from companion.networks import _flax
 from companion.networks._layers import outside_loops
@@ -63,6 +62,7 @@ def from_flax(module: Any, *, name: str | None = None) -> Model:
     Raises:
         TypeError: no Flax module; one that wants more than x and its mode.
 
+    >>> import jax.numpy as jnp
     >>> model = from_flax(nn.Dense(2))
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
     >>> model.apply(params, state, jnp.ones((5, 3)), False)[0].shape, state
@@ -92,9 +92,13 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512, norm: Norm = None) 
         width: units of each.
         norm: what follows each of them before the ReLU: see `normalization.layer`.
 
+    Returns:
+        The model; its state holds the running statistics of batch normalization, where there is one.
+
     Raises:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
 
+    >>> import jax.numpy as jnp
     >>> model = mlp(10)
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     >>> model.apply(params, state, jnp.ones((4, 28, 28, 1)), False)[0].shape
@@ -114,6 +118,9 @@ def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
         width: channels of the first convolution.
         norm: what follows each convolution: see `normalization.layer`.
 
+    Returns:
+        The model; its state holds the running statistics of batch normalization, where there is one.
+
     Raises:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
     """
@@ -125,6 +132,16 @@ def cnn(n_outputs: int, *, width: int = 32) -> Model:
     """The CNN of Tsilivis & Kempe (2022), arXiv 2210.05577, for 3×3 convolutions and width w.
 
     w, w, max-pool, 2w, 2w, 4w, 4w, average pool, dense; they took w = 32.
+
+    Args:
+        n_outputs: classes.
+        width: w, channels of the first convolution.
+
+    Returns:
+        The model, without state.
+
+    Raises:
+        TypeError, ValueError: sizes that are no positive integers.
     """
     return _ours(CNN(count("n_outputs", n_outputs), count("width", width)), "CNN")
 
@@ -160,6 +177,9 @@ def resnet(
         width: channels of the first stage, doubled in each further one.
         norm: what follows each convolution: see `normalization.layer`.
 
+    Returns:
+        The model; its state holds the running statistics of batch normalization, where there is one.
+
     Raises:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
 
@@ -179,6 +199,13 @@ def evaluation(model: Model) -> Callable[..., Any]:
     state are 0. Inside a compiled loop on a CPU its convolutions are slow; `predict_fn` is made for that. Of
     companion's own networks, kernels at other weights are not compiled again.
 
+    Args:
+        model: any `Model`.
+
+    Returns:
+        The function; one and the same for one model, so that compiled code is shared.
+
+    >>> import jax.numpy as jnp
     >>> apply_fn = evaluation(mlp(3, width=8))
     >>> apply_fn(mlp(3, width=8).init(jax.random.key(0), jnp.ones((1, 2))), jnp.ones((5, 2))).shape
     (5, 3)
@@ -211,51 +238,6 @@ def predict_fn(model: Model, variables: tuple[Any, Any]) -> Partial:
         A function of x (n, ...) with outputs (n, k).
     """
     return Partial(_evaluated(model), variables)
-
-
-@functools.lru_cache
-def linearized(model: Model, *, center: bool = False) -> Model:
-    """The first-order Taylor polynomial of a network in its parameters, as a model of its own.
-
-    f_lin(x; δ) = f(x; θ) + ⟨∂_θ f(x; θ), δ⟩; centered, the second term alone. Gradient descent on δ is kernel
-    regression with the kernel Θ̂ at θ, which does not move, without ever forming that kernel.
-
-    Args:
-        model: any model. It is linearized in evaluation mode: running statistics stay as they are.
-        center: whether f(x; θ) is left out, so that the function starts at 0 and all it learns is the
-            kernel's.
-
-    Returns:
-        A model whose params are δ and whose state is (θ, the model's own state): see `linearize_at`. Its
-        `init` linearizes at a fresh initialization.
-
-    Cost: about two forward passes for one, by forward-mode differentiation.
-    Source: Lee et al. (2019), arXiv 1902.06720, equation 5; centered as in Loo et al. (2022), arXiv
-    2210.12030.
-
-    >>> square = Model("square", lambda key, x: (jnp.ones(()), {}), lambda p, s, x, _: (p**2 * x, s))
-    >>> delta, state = linearize_at((jnp.array(3.0), {}))
-    >>> linearized(square).apply(delta + 1, state, jnp.ones((1, 1)), True)[0].item()
-    15.0
-    """
-
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
-        return linearize_at(model.init(key, x))
-
-    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
-        del training
-        with double(params, state, x):
-            point, own = jax.lax.stop_gradient(state)
-            outputs, change = jax.jvp(lambda p: model.apply(p, own, x, False)[0], (point,), (params,))
-            return change if center else outputs + change, state
-
-    return Model(f"{'centered' if center else 'linearized'} {model.name}", init, apply)
-
-
-def linearize_at(variables: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Variables with which `linearized(model)` starts from these variables of the model: δ = 0."""
-    with double(variables):
-        return jax.tree.map(jnp.zeros_like, variables[0]), variables
 
 
 def _ours(module: nn.Module, name: str) -> Model:

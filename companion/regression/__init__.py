@@ -22,7 +22,7 @@ from companion.regression._predictor import decomposed as decomposed
 from companion.regression._robust import fit_robust
 from companion.regression._spectrum import finite_gains as finite_gains
 
-# What is imported and not listed here is for other rooms.
+# What is imported and not listed here is for other packages of companion.
 __all__ = [
     "KernelPredictor",
     "PrecisionWarning",

@@ -78,6 +78,12 @@ def learned_fraction(f: KernelPredictor) -> Float[np.ndarray, " n"]:
 
     λ_i (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ): without a ridge this is 1 − e^{−λ_i t}.
 
+    Args:
+        f: from `fit` with its spectrum, at any time and ridge.
+
+    Returns:
+        (n,), in the order of `f.eigenvalues`.
+
     Raises:
         TypeError: coefficients without a spectrum.
 
@@ -90,6 +96,12 @@ def learned_fraction(f: KernelPredictor) -> Float[np.ndarray, " n"]:
 
 def target_energy(f: KernelPredictor) -> Float[np.ndarray, " n"]:
     """Share of the targets on each eigenvector: ‖v_iᵀ Y‖² / ‖Y‖², non-negative, summing to 1, (n,).
+
+    Args:
+        f: from `fit` with its spectrum, at any time and ridge.
+
+    Returns:
+        (n,), in the order of `f.eigenvalues`. It depends on neither time nor ridge.
 
     Raises:
         TypeError: coefficients without a spectrum.
@@ -111,6 +123,12 @@ def condition_number(f: KernelPredictor) -> float:
     At t = ∞ it is the condition number of Θ(X, X) + ρI; before, it is no larger, and it starts as λ_max t.
     Infinite at t = ∞ when the smallest eigenvalue is only float64 rounding. It assumes the worst targets;
     `rounding_error` looks at the given ones.
+
+    Args:
+        f: from `fit` with its spectrum, at any time and ridge.
+
+    Returns:
+        κ_t; 1 or more at t = ∞, and possibly infinite.
 
     Raises:
         TypeError: coefficients without a spectrum.

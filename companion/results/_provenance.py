@@ -60,7 +60,11 @@ def provenance(
 
 
 def here() -> dict[str, Any]:
-    """Return commit of companion's code, device, versions and date (UTC) of what is computed now."""
+    """Commit of companion's code, device, versions and date of what is computed now.
+
+    Returns:
+        "commit", "device", "versions" and "date" (UTC), as a record holds them.
+    """
     return {
         "commit": commit(Path(companion.__file__).parent),
         "device": _device(),

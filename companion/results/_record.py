@@ -51,7 +51,7 @@ def record(
     dies between the two renames, `load` sees that they do not belong together and says so.
 
     Args:
-        experiment: the module under `companion.experiments`, such as "ntk_convergence".
+        experiment: the module under `companion.experiments`, such as "convergence".
         profile: "quick", "full" or "paper".
         values: finite numbers, texts, booleans, None, and lists and mappings of these. NaN and infinity,
             which JSON has no words for, are refused: put them into `arrays`, or write None.
@@ -176,8 +176,19 @@ def _duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def place_of(experiment: Any, folder: str | Path | None = None) -> Path:
-    """Return the folder of an experiment's results; `folder` as for `record`."""
+def place_of(experiment: str, folder: str | Path | None = None) -> Path:
+    """Where an experiment's results and runs are kept.
+
+    Args:
+        experiment: as for `record`.
+        folder: as for `record`.
+
+    Returns:
+        The path, whether it exists or not.
+
+    Raises:
+        TypeError, ValueError: a name that cannot be a folder's.
+    """
     if folder is None:
         root = _PACKAGE.parent
         folder = (root if (root / "pyproject.toml").is_file() else Path()) / "book" / "results"

@@ -1,4 +1,4 @@
-"""What is kept on disk: whole files, fingerprints, a matrix in tiles, paths of kernels, checkpoints."""
+"""What is kept on disk (internal): files, fingerprints, matrices in tiles, kernel paths, checkpoints."""
 
 from companion.storage._checkpoint import ALGORITHM, Checkpoints
 from companion.storage._files import (

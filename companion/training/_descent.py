@@ -20,7 +20,7 @@ def gradient_descent(
     apply_fn: Apply,
     params: PyTree,
     x: Float[Any, "n ..."],
-    y: Float[Any, "n k"],
+    targets: Float[Any, "n k"],
     x_probe: Float[Any, "m ..."],
     *,
     learning_rate: float,
@@ -37,7 +37,7 @@ def gradient_descent(
         params: the initial parameters θ₀, float32 or float64; training runs in their precision, with
             "highest" matmul precision (no silent TF32 on GPUs).
         x: training inputs (n, ...), finite.
-        y: targets (n, k).
+        targets: regression targets (n, k).
         x_probe: inputs (m, ...) on which the outputs are recorded.
         learning_rate: η > 0. Below 2/λ_max of the NTK, or training diverges.
         record: numbers of steps, increasing, from 0.
@@ -58,7 +58,7 @@ def gradient_descent(
     >>> gradient_descent(lambda w, x: x @ w, w, x, y, x, learning_rate=0.5, record=[0, 1])[:, 0, 0]
     array([0. , 0.5], dtype=float32)
     """
-    x, y, x_probe = batch("x", x), batch("y", y), batch("x_probe", x_probe)
+    x, targets, x_probe = batch("x", x), batch("targets", targets), batch("x_probe", x_probe)
     number("learning_rate", learning_rate, open_end=True)
     try:
         marks = [count("record", step, least=0) for step in record]
@@ -68,9 +68,9 @@ def gradient_descent(
         raise ValueError(f"record must hold increasing numbers of steps, got {marks[:8]}")
     same_inputs("x", x, "x_probe", x_probe)
     with double(params):
-        if (shape := network("apply_fn", apply_fn, params, x)) != y.shape:
-            raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
-        return _trajectory(apply_fn, params, x, y, x_probe, learning_rate, marks, center)
+        if (shape := network("apply_fn", apply_fn, params, x)) != targets.shape:
+            raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
+        return _trajectory(apply_fn, params, x, targets, x_probe, learning_rate, marks, center)
 
 
 def _trajectory(

@@ -43,7 +43,7 @@ def train_to_residual(
     apply_fn: Apply,
     params: PyTree,
     x: Float[Any, "n ..."],
-    y: Float[Any, "n k"],
+    targets: Float[Any, "n k"],
     *,
     learning_rate: float,
     residuals: Sequence[float] = (0.1,),
@@ -65,7 +65,7 @@ def train_to_residual(
             what `kernels.keep_compiled` marked; any other is compiled at every call.
         params: the initial parameters θ₀, float32 or float64.
         x: training inputs (n, ...).
-        y: targets (n, k).
+        targets: regression targets (n, k).
         learning_rate: η > 0. Full-batch descent wants less than 2 / λ_max of the NTK on x, 1 / λ_max with
             momentum; both times 1 / scale².
         residuals: levels in (0, 1), decreasing.
@@ -94,7 +94,7 @@ def train_to_residual(
     >>> found[0].steps, found[0].residual
     (4, 0.0625)
     """
-    x, y = examples("x", x), examples("y", y)
+    x, targets = examples("x", x), examples("targets", targets)
     number("learning_rate", learning_rate, open_end=True)
     number("scale", scale, open_end=True)
     max_steps = count("max_steps", max_steps)
@@ -108,10 +108,10 @@ def train_to_residual(
             f"batch_size must be at most {len(x)} and come with a key, got {batch_size} and key {key!r}"
         )
     with double(params):
-        if (shape := network("apply_fn", apply_fn, params, x)) != y.shape:
-            raise ValueError(f"y must have the network's output shape {shape}, got {y.shape}")
+        if (shape := network("apply_fn", apply_fn, params, x)) != targets.shape:
+            raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        x, y, rate, scale = (jnp.asarray(a, dtype) for a in (x, y, learning_rate, scale))
+        x, y, rate, scale = (jnp.asarray(a, dtype) for a in (x, targets, learning_rate, scale))
         size = len(x) if batch_size in (None, len(x)) else batch_size
         scaled = _scaled(apply_fn)
         function = Partial(scaled, scale)

@@ -146,7 +146,7 @@ def _attacks(
     if isinstance(attack, Replay):
         if not alone:
             raise ValueError("free training takes neither clean_too nor a penalty")
-        return [attack.move], None, attack.times
+        return [attack.move], None, attack.replays
     if isinstance(attack, Switch):
         return [traceable(attack.first), traceable(attack.second)], attack.rule, 0
     return [traceable(attack)], None, 0

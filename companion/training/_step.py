@@ -66,7 +66,7 @@ class Recipe:
         optimizer: from Optax.
         loss: of outputs and labels.
         batch_size: examples of a minibatch.
-        times: how often free training replays a minibatch; 0 for any other training.
+        replays: how often free training replays a minibatch; 0 for any other training.
         attack_training_mode: whether the attacker meets the network in training mode.
         clean_too: whether clean inputs are trained on beside attacked ones.
     """
@@ -75,13 +75,13 @@ class Recipe:
     optimizer: optax.GradientTransformation
     loss: LossFunction
     batch_size: int
-    times: int
+    replays: int
     attack_training_mode: bool
     clean_too: bool
 
     def start(self, variables: Variables, x: Array) -> Carry:
         """Where training begins, on inputs like x."""
-        perturbation = jnp.zeros((self.batch_size, *x.shape[1:]), x.dtype) if self.times else ()
+        perturbation = jnp.zeros((self.batch_size, *x.shape[1:]), x.dtype) if self.replays else ()
         optimizer = self.optimizer.init(variables[0])
         return Carry(*jax.tree.map(jnp.array, variables), optimizer, perturbation, jnp.zeros(()))
 
@@ -116,7 +116,7 @@ def advance(
 
     def minibatch(i: Array, carry: Carry) -> Carry:
         here, y = x[order[i]], labels[order[i]]
-        if recipe.times:
+        if recipe.replays:
             return _replayed(recipe, carry, here, y, attack)
         own_key = jax.random.fold_in(step_key, i)
         return _attacked_once(recipe, carry, here, y, attack, penalty, own_key, epoch + i / n_steps)
@@ -165,10 +165,10 @@ def _replayed(recipe: Recipe, carry: Carry, x: Array, labels: Array, move: Parti
         (value, state), (gradient, ascent) = jax.value_and_grad(recipe.objective, (0, 1), has_aux=True)(
             carry.params, now, carry.state, labels
         )
-        carry = recipe.update(carry, gradient, state, value / recipe.times)
+        carry = recipe.update(carry, gradient, state, value / recipe.replays)
         return carry._replace(perturbation=move(now, ascent, x) - x)
 
-    return jax.lax.fori_loop(0, recipe.times, once, carry)
+    return jax.lax.fori_loop(0, recipe.replays, once, carry)
 
 
 def right(
