@@ -120,5 +120,5 @@ def test_wrong_arguments_are_named():
 
 
 def test_several_estimates_print_one_after_the_other():
-    several = statistics.Estimate(np.array([0.5, 0.25]), np.array([0.4, 0.2]), np.array([0.6, 0.3]), 0.95, 9)
+    several = Estimate(np.array([0.5, 0.25]), np.array([0.4, 0.2]), np.array([0.6, 0.3]), 0.95, 9)
     assert str(several) == "0.500 [0.400, 0.600], 0.250 [0.200, 0.300]"
