@@ -220,20 +220,26 @@ def test_fallen_marks_every_record_of_every_run_and_knows_missing_ones():
 
 
 @pytest.mark.parametrize(
-    ("fgsm", "robust", "records", "wanted"),
+    ("fgsm", "robust", "options", "wanted"),
     [
-        ([0.3, 0.9, 1, 0.95, 0.95], [0.4, 0.05, 0, 0.09, 0.2], 3, [0, 1, 1, 1, 0]),
-        ([0.95] * 4, [0.05, 0.05, 0.1, 0.05], 3, [0, 0, 0, 0]),
-        ([0.95] * 4, [0.05, 0.05, 0.1, 0.05], 2, [1, 1, 0, 0]),
-        ([0.95, 0.89, 0.95, 0.95], [0.0] * 4, 1, [1, 0, 1, 1]),
-        ([0.95, math.nan, 0.95, 0.95], [0, math.nan, 0, 0], 3, [0, 0, 0, 0]),
-        ([0.95, 0.95], [0, 0], 3, [0, 0]),
-        (np.array([[0.95] * 3, [0.5] * 3]), np.zeros((2, 3)), 3, [[1, 1, 1], [0, 0, 0]]),
+        ([0.3, 0.7, 1, 0.95, 0.95], [0.4, 0.05, 0, 0.09, 0.2], {}, [0, 1, 1, 1, 0]),
+        ([0.9] * 5, [0.3, 0.05, 0.1, 0.05, 0.05], {}, [0, 1, 0, 1, 1]),
+        ([0.9] * 5, [0.05, 0.05, 0.2, 0.2, 0.05], {}, [0, 0, 0, 0, 0]),
+        ([0.6, 0.59, 0.6, 0.6], [0.0] * 4, {}, [1, 0, 1, 1]),
+        ([0.9, math.nan, 0.9, 0.9], [0, math.nan, 0, 0], {}, [1, 0, 1, 1]),
+        ([0.9, math.nan, 0.9, 0.9], [0, math.nan, 0, 0], {"of": 3}, [0, 0, 0, 0]),
+        ([0.95, 0.89, 0.95, 0.95], [0.0] * 4, {"high": 0.9, "records": 1, "of": 1}, [1, 0, 1, 1]),
+        ([0.95, 0.95], [0, 0], {}, [0, 0]),
+        ([0.95, 0.95, 0.95], [0, 0, 0], {}, [1, 1, 1]),
+        (np.array([[0.95] * 3, [0.5] * 3]), np.zeros((2, 3)), {}, [[1, 1, 1], [0, 0, 0]]),
     ],
-    ids=["a stretch", "interrupted", "two suffice", "one suffices", "missing", "too short", "two runs"],
-)
-def test_collapsed(fgsm, robust, records, wanted):
-    found = catastrophic.collapsed(fgsm, robust, records=records)
+    ids=[
+        "a stretch", "one of four misses", "two of five", "at the gap", "one missing", "three of three",
+        "a level", "too short", "three in all", "two runs",
+    ],
+)  # fmt: skip
+def test_collapsed(fgsm, robust, options, wanted):
+    found = catastrophic.collapsed(fgsm, robust, **options)
     assert found.astype(int).tolist() == wanted
 
 
@@ -315,6 +321,7 @@ def test_wrong_arguments():
             (lambda: catastrophic.fallen([1, 0], fall=0), "fall must be more than 0"),
             (lambda: catastrophic.collapsed([1, 0], [1]), r"of one shape, got \(2,\) and \(1,\)"),
             (lambda: catastrophic.collapsed([1], [0], records=0), "records must be"),
+            (lambda: catastrophic.collapsed([1], [0], records=5), "records must be at most of = 4, got 5"),
             (lambda: Detector(1.0, "aboove"), "side must be 'above' or 'below', got 'aboove'"),
             (lambda: catastrophic.spectrum_signals([np.ones((2, 3))]), "square kernels of one size"),
             (lambda: catastrophic.spectrum_signals([np.eye(2), np.eye(3)]), "square kernels of one size"),
