@@ -95,8 +95,8 @@ def warned(record: Result) -> Iterator[Comparison]:
 def scored(record: Result, c: int, i: int, detector: Detector, first: int) -> tuple[np.ndarray, np.ndarray]:
     """Of collapses from robustness, which a detector warned of; of all other runs, in which it rang falsely.
 
-    Other runs are those of FGSM, PGD and other one-step training that do not strictly collapse, up to their
-    own fall. Collapses of networks that never were robust are in neither.
+    Other runs are those of FGSM training that do not strictly collapse, of PGD and other one-step training, up
+    to their own fall. Collapses of networks that never were robust are in neither.
     """
     hits, false = [], []
     names = list(record.provenance["config"]["methods"])
@@ -107,10 +107,9 @@ def scored(record: Result, c: int, i: int, detector: Detector, first: int) -> tu
         signals = record.arrays["signals"][c, names.index(method)]
         signals = signals[there, : len(epochs), i].astype(float)
         alarms = np.array([catastrophic.alarm(epochs, one, detector) for one in signals])
-        collapsed = np.isfinite(found.collapse)
-        if method == "fgsm":
-            hits += list(outcome(alarms, found.collapse)[0][collapsed & found.robust])
-        false += list(outcome(alarms, found.onset)[1][~collapsed])
+        scored_apart = np.isfinite(found.collapse) & (method == "fgsm")
+        hits += list(outcome(alarms, found.collapse)[0][scored_apart & found.robust])
+        false += list(outcome(alarms, found.onset)[1][~scored_apart])
     return np.array(hits, bool), np.array(false, bool)
 
 
