@@ -14,6 +14,7 @@ from refusals import assert_refused
 from companion import catastrophic
 from companion.attacks import Threat, training_attack
 from companion.catastrophic import Detector
+from companion.experiments import catastrophic as experiment
 from companion.networks import mlp, predict_fn
 from companion.training import Probe, Switch, train
 
@@ -241,6 +242,32 @@ def test_fallen_marks_every_record_of_every_run_and_knows_missing_ones():
 def test_collapsed(fgsm, robust, options, wanted):
     found = catastrophic.collapsed(fgsm, robust, **options)
     assert found.astype(int).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("calibration", "seeds"), [(5, [0, 1]), (1, [0]), (0, [])], ids=["full", "one", "none"]
+)
+def test_calibration_seeds_do_not_depend_on_how_many_there_are(calibration, seeds):
+    assert list(experiment.calibrating(calibration)) == seeds
+
+
+def test_fates_of_runs():
+    epochs = np.arange(6.0)
+    robust = np.array(
+        [[0.1, 0.6, 0.5, 0.0, 0.05, 0], [0.1, 0.6, 0.2, 0.0, 0.05, 0], [0.1, 0.0, 0.0, 0.05, 0, 0], [0.6] * 6]
+    )
+    one = experiment.fates(epochs, np.full((4, 6), 0.75), robust)
+    assert one.collapse.tolist() == [3, 3, 1, math.inf]
+    assert one.onset.tolist() == [3, 2, 1, math.inf]  # the second has fallen an epoch before
+    assert one.robust.tolist() == [True, True, False, False]
+    assert one.sudden.tolist() == [True, False, False, False]
+
+
+def test_a_warning_comes_within_three_epochs_before():
+    alarms = np.array([2, 3, 5, 6, 2, math.inf])
+    warned, early = experiment.outcome(alarms, np.array([6, 6, 6, 6, math.inf, math.inf]))
+    assert warned.tolist() == [False, True, True, False, False, False]
+    assert early.tolist() == [True, False, False, False, True, False]
 
 
 def test_a_missing_record_rings_no_alarm_and_hides_no_later_one():

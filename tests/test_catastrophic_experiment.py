@@ -21,7 +21,6 @@ TOY = replace(
 )  # fmt: skip
 CONFIG = experiment.Config((TOY,), experiment.METHODS, seeds=2, calibration=1)
 FGSM, PGD, SWITCH = (experiment.METHODS.index(name) for name in ("fgsm", "pgd", "switch"))
-NEVER = np.inf
 EPOCHS = [0, 2 / 3, 1, 4 / 3, 2]  # halves of three minibatches, rounded to whole ones
 
 
@@ -164,31 +163,6 @@ def test_detectors_are_silent_where_they_were_calibrated_and_ring_as_alarm_says(
             signal = found["signals"][method, 1, :, i].astype(float)
             rings = catastrophic.alarm(found["epochs"], signal, detector)
             assert found["alarm"][i, k, 1] == pytest.approx(rings)
-
-
-@pytest.mark.parametrize(
-    ("calibration", "seeds"), [(5, [0, 1]), (1, [0]), (0, [])], ids=["full", "one", "none"]
-)
-def test_calibration_seeds_do_not_depend_on_how_many_there_are(calibration, seeds):
-    assert list(experiment.calibrating(calibration)) == seeds
-
-
-def test_fates_of_runs():
-    epochs = np.arange(6.0)
-    robust = np.array(
-        [[0.1, 0.6, 0.5, 0.0, 0.05, 0], [0.1, 0.6, 0.2, 0.0, 0.05, 0], [0.1, 0.0, 0.0, 0.05, 0, 0], [0.6] * 6]
-    )
-    one = experiment.fates(epochs, np.full((4, 6), 0.75), robust)
-    assert one.collapse.tolist() == [3, 3, 1, NEVER]
-    assert one.onset.tolist() == [3, 2, 1, NEVER]  # the second has fallen an epoch before
-    assert one.robust.tolist() == [True, True, False, False]
-    assert one.sudden.tolist() == [True, False, False, False]
-
-
-def test_a_warning_comes_within_three_epochs_before():
-    warned, early = experiment.outcome(np.array([2, 3, 5, 6, 2, NEVER]), np.array([6, 6, 6, 6, NEVER, NEVER]))
-    assert warned.tolist() == [False, True, True, False, False, False]
-    assert early.tolist() == [True, False, False, False, True, False]
 
 
 def test_onset_is_that_of_the_recorded_accuracy(found):

@@ -95,8 +95,8 @@ def warned(record: Result) -> Iterator[Comparison]:
 def scored(record: Result, c: int, i: int, detector: Detector, first: int) -> tuple[np.ndarray, np.ndarray]:
     """Of collapses from robustness, which a detector warned of; of all other runs, in which it rang falsely.
 
-    Other runs are those of FGSM training that do not strictly collapse, of PGD and other one-step training, up
-    to their own fall. Collapses of networks that never were robust are in neither.
+    Other runs are those of FGSM training that do not strictly collapse, and of PGD and other one-step
+    training, up to their own fall. Collapses of networks that never were robust are in neither.
     """
     hits, false = [], []
     names = list(record.provenance["config"]["methods"])
