@@ -37,7 +37,7 @@ class Estimate:
         return np.stack([self.value, self.low, self.high], axis=-1)
 
     def __format__(self, spec: str) -> str:
-        """Value and interval, each in the given number format (three decimals by default); several by commas."""
+        """Value and interval, each in the given number format (.3f by default); several with commas."""
         spec = spec or ".3f"
         if np.ndim(self.value):
             return ", ".join(format(self[i], spec) for i in range(len(self.value)))

@@ -14,6 +14,7 @@ from refusals import assert_refused
 from companion import catastrophic
 from companion.attacks import Threat, training_attack
 from companion.catastrophic import Detector
+from companion.experiments import catastrophic as experiment
 from companion.networks import mlp, predict_fn
 from companion.training import Probe, Switch, train
 
@@ -220,21 +221,53 @@ def test_fallen_marks_every_record_of_every_run_and_knows_missing_ones():
 
 
 @pytest.mark.parametrize(
-    ("fgsm", "robust", "records", "wanted"),
+    ("fgsm", "robust", "options", "wanted"),
     [
-        ([0.3, 0.9, 1, 0.95, 0.95], [0.4, 0.05, 0, 0.09, 0.2], 3, [0, 1, 1, 1, 0]),
-        ([0.95] * 4, [0.05, 0.05, 0.1, 0.05], 3, [0, 0, 0, 0]),
-        ([0.95] * 4, [0.05, 0.05, 0.1, 0.05], 2, [1, 1, 0, 0]),
-        ([0.95, 0.89, 0.95, 0.95], [0.0] * 4, 1, [1, 0, 1, 1]),
-        ([0.95, math.nan, 0.95, 0.95], [0, math.nan, 0, 0], 3, [0, 0, 0, 0]),
-        ([0.95, 0.95], [0, 0], 3, [0, 0]),
-        (np.array([[0.95] * 3, [0.5] * 3]), np.zeros((2, 3)), 3, [[1, 1, 1], [0, 0, 0]]),
+        ([0.3, 0.7, 1, 0.95, 0.95], [0.4, 0.05, 0, 0.09, 0.2], {}, [0, 1, 1, 1, 0]),
+        ([0.9] * 5, [0.3, 0.05, 0.1, 0.05, 0.05], {}, [0, 1, 0, 1, 1]),
+        ([0.9] * 5, [0.05, 0.05, 0.2, 0.2, 0.05], {}, [0, 0, 0, 0, 0]),
+        ([0.6, 0.59, 0.6, 0.6], [0.0] * 4, {}, [1, 0, 1, 1]),
+        ([0.9, math.nan, 0.9, 0.9], [0, math.nan, 0, 0], {}, [1, 0, 1, 1]),
+        ([0.9, math.nan, 0.9, 0.9], [0, math.nan, 0, 0], {"of": 3}, [0, 0, 0, 0]),
+        ([0.95, 0.89, 0.95, 0.95], [0.0] * 4, {"high": 0.9, "records": 1, "of": 1}, [1, 0, 1, 1]),
+        ([0.95, 0.95], [0, 0], {}, [0, 0]),
+        ([0.95, 0.95, 0.95], [0, 0, 0], {}, [1, 1, 1]),
+        (np.array([[0.95] * 3, [0.5] * 3]), np.zeros((2, 3)), {}, [[1, 1, 1], [0, 0, 0]]),
     ],
-    ids=["a stretch", "interrupted", "two suffice", "one suffices", "missing", "too short", "two runs"],
-)
-def test_collapsed(fgsm, robust, records, wanted):
-    found = catastrophic.collapsed(fgsm, robust, records=records)
+    ids=[
+        "a stretch", "one of four misses", "two of five", "at the gap", "one missing", "three of three",
+        "a level", "too short", "three in all", "two runs",
+    ],
+)  # fmt: skip
+def test_collapsed(fgsm, robust, options, wanted):
+    found = catastrophic.collapsed(fgsm, robust, **options)
     assert found.astype(int).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("calibration", "seeds"), [(5, [0, 1]), (1, [0]), (0, [])], ids=["full", "one", "none"]
+)
+def test_calibration_seeds_do_not_depend_on_how_many_there_are(calibration, seeds):
+    assert list(experiment.calibrating(calibration)) == seeds
+
+
+def test_fates_of_runs():
+    epochs = np.arange(6.0)
+    robust = np.array(
+        [[0.1, 0.6, 0.5, 0.0, 0.05, 0], [0.1, 0.6, 0.2, 0.0, 0.05, 0], [0.1, 0.0, 0.0, 0.05, 0, 0], [0.6] * 6]
+    )
+    one = experiment.fates(epochs, np.full((4, 6), 0.75), robust)
+    assert one.collapse.tolist() == [3, 3, 1, math.inf]
+    assert one.onset.tolist() == [3, 2, 1, math.inf]  # the second has fallen an epoch before
+    assert one.robust.tolist() == [True, True, False, False]
+    assert one.sudden.tolist() == [True, False, False, False]
+
+
+def test_a_warning_comes_within_three_epochs_before():
+    alarms = np.array([2, 3, 5, 6, 2, math.inf])
+    warned, early = experiment.outcome(alarms, np.array([6, 6, 6, 6, math.inf, math.inf]))
+    assert warned.tolist() == [False, True, True, False, False, False]
+    assert early.tolist() == [True, False, False, False, True, False]
 
 
 def test_a_missing_record_rings_no_alarm_and_hides_no_later_one():
@@ -315,6 +348,7 @@ def test_wrong_arguments():
             (lambda: catastrophic.fallen([1, 0], fall=0), "fall must be more than 0"),
             (lambda: catastrophic.collapsed([1, 0], [1]), r"of one shape, got \(2,\) and \(1,\)"),
             (lambda: catastrophic.collapsed([1], [0], records=0), "records must be"),
+            (lambda: catastrophic.collapsed([1], [0], records=5), "records must be at most of = 4, got 5"),
             (lambda: Detector(1.0, "aboove"), "side must be 'above' or 'below', got 'aboove'"),
             (lambda: catastrophic.spectrum_signals([np.ones((2, 3))]), "square kernels of one size"),
             (lambda: catastrophic.spectrum_signals([np.eye(2), np.eye(3)]), "square kernels of one size"),

@@ -157,7 +157,7 @@ def test_detectors_are_silent_where_they_were_calibrated_and_ring_as_alarm_says(
     assert np.isinf(found["alarm"][:, 1, 0]).all()
     for i, side in enumerate(experiment.SIDES):
         calm = found["signals"][PGD, 0, :, i].astype(float)
-        detector = catastrophic.calibrate([calm], side=side, relative=True, margin=0.1)
+        detector = catastrophic.calibrate([calm], side=side, relative=True, margin=experiment.MARGIN)
         assert found["threshold"][i] == pytest.approx(detector.threshold, rel=1e-4, abs=1e-6)
         for k, method in enumerate((FGSM, PGD)):
             signal = found["signals"][method, 1, :, i].astype(float)

@@ -179,30 +179,17 @@ def test_the_error_of_the_gain_is_part_of_the_criterion():
     assert (effect.low, effect.high) == pytest.approx((-0.1 - half, -0.1 + half), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("fgsm", "robust", "epoch"),
-    [
-        pytest.param([0.5, 0.95, 0.95, 0.95], [0.3, 0.05, 0.0, 0.05], 1, id="after a rise"),
-        pytest.param([0.95, 0.9, 0.95, 0.2], [0.0, 0.0, 0.0, 0.0], 0, id="without a rise"),
-        pytest.param([0.95, 0.95, 0.5, 0.95], [0.0, 0.0, 0.0, 0.0], math.inf, id="two running"),
-        pytest.param([0.95, 0.95, 0.95, 0.95], [0.0, 0.1, 0.0, 0.0], math.inf, id="not below"),
-        pytest.param([0.95, 0.95], [0.0, 0.0], math.inf, id="two records"),
-    ],
-)
-def test_a_strict_collapse_lasts_three_records(fgsm, robust, epoch):
-    assert scorecard.strict_collapse(range(len(fgsm)), fgsm, robust) == epoch
-
-
 def test_the_record_of_equal_accuracy_is_the_first_that_reaches_it():
     assert scorecard.equal_accuracy([0.1, 0.4, 0.3, 0.6], 0.35) == 1
     assert scorecard.equal_accuracy([0.1, np.nan, 0.3], 0.35) is None
 
 
-def test_an_alarm_at_the_onset_comes_too_late():
-    found = scorecard.detection([5, 6, 7, 8], [3, 6, 5, 7], [math.inf, math.inf, 4, math.inf, math.inf])
-    assert found.value == pytest.approx(3 / 4 - 1 / 5)
-    assert found.n == 4
-    assert scorecard.detection([], [], [math.inf]) is None
+def test_a_share_of_few_runs_has_its_exact_p_value():
+    found = Comparison(
+        "digits", "a", wide(0.4, 0.3), 1, 0.1, beyond=0.1, p_value=lambda at: 0.04 if at else 1
+    )
+    assert said(found) == ("for",)
+    assert said(found, found) == ("open", "open")  # Holm
 
 
 # Claims on records made by hand.
@@ -331,39 +318,59 @@ def test_the_kernels_of_a_rule_count_as_time():
     assert "-40% of the passes" in next(item.note for item in card.comparisons if item.counts)
 
 
-def collapse_record(alarms, calm):
-    """Six seeds of FGSM training, of which two are for calibration; all but the third collapse at epoch 2."""
+def collapse_record(rings, calm, method="pgd"):
+    """Six seeds, of which two calibrate; FGSM training of all but the third collapses at epoch 4."""
     case = {
-        "dataset": "mnist5k",
-        "blocks": [],
-        "eps": 0.3,
-        "width": 8,
-        "n_train": 10,
-        "n_test": 10,
-        "n_probe": 5,
-    }
-    case |= {"rate": 0.1, "epochs": 5, "final": [4, 1]}
-    config = {"cases": [case], "methods": ["fgsm", "pgd"], "seeds": 6, "calibration": 2}
-    accuracy = np.full((1, 2, 6, 5, 3), 0.5)
-    accuracy[0, 0, :, 2:] = (0.9, 0.95, 0.05)
+        "dataset": "mnist5k", "blocks": [], "eps": 0.3, "width": 8, "n_train": 10, "n_test": 10, "n_probe": 5,
+        "rate": 0.1, "epochs": 7, "final": [4, 1],
+    }  # fmt: skip
+    config = {"cases": [case], "methods": ["fgsm", method], "seeds": 6, "calibration": 5}
+    accuracy = np.full((1, 2, 6, 8, 3), 0.5)
+    accuracy[0, 0, :, 4:] = (0.9, 0.75, 0.05)
     accuracy[0, 0, 2] = 0.5
-    alarm = np.full((1, 5, 2, 6), np.inf)
-    alarm[0, 0, 0, 2:], alarm[0, 0, 1, 2:] = alarms, calm
-    return record(config, accuracy=accuracy, alarm=alarm, epochs=np.arange(5.0)[None])
+    signals = np.zeros((1, 2, 6, 8, 5))
+    for m, alarms in enumerate((rings, calm)):
+        for seed, at in enumerate(alarms, 2):
+            signals[0, m, seed, at:] = 9.0
+    arrays = {"accuracy": accuracy, "signals": signals, "threshold": np.ones((1, 5))}
+    return record(config, **arrays, epochs=np.arange(8.0)[None])
 
 
-def test_detectors_are_scored_on_strict_collapses_of_held_out_seeds():
-    never = math.inf
-    card = judged("B3b", collapse_record([never, 1, 1, 2], [never, never, never, 4]))
-    top = next(item for item in card.comparisons if item.setting.startswith("top share"))
-    assert (top.effect.n, top.effect.value) == (3, pytest.approx(2 / 3 - 1 / 4))
-    assert {item.setting.split(",")[0] for item in card.comparisons if not item.counts} == {
-        "linearity",
-        "pgd accuracy",
-    }
-    assert judged("B3a", collapse_record([1] * 4, [1] * 4)).comparisons[0].effect.value == pytest.approx(
-        5 / 6
-    )
+@pytest.mark.parametrize(
+    ("rings", "calm", "method", "value"),
+    [
+        pytest.param([8, 2, 3, 8], [8] * 4, "pgd", 2 / 3, id="two of three"),
+        pytest.param([8, 4, 5, 8], [8] * 4, "pgd", 0.0, id="at the onset is too late"),
+        pytest.param([2, 8, 8, 3], [8] * 4, "pgd", 1 / 3 - 1 / 5, id="false in the FGSM run that is sound"),
+        pytest.param([8, 3, 3, 3], [8, 2, 8, 8], "pgd", 1 - 1 / 5, id="false in PGD training"),
+        pytest.param(
+            [8, 3, 3, 3], [8, 2, 8, 8], "isotropic noise", 1 - 1 / 5, id="false in one-step training"
+        ),
+        pytest.param([8, 3, 3, 3], [8, 2, 8, 8], "half ε", 1.0, id="another method is no control"),
+    ],
+)
+def test_detectors_are_scored_on_seeds_that_did_not_calibrate_them(rings, calm, method, value):
+    card = judged("B3b", collapse_record(rings, calm, method))
+    found = next(item for item in card.comparisons if item.setting.startswith("top share"))
+    assert (found.effect.n, found.effect.value) == (3, pytest.approx(value))
+    shown = {item.setting.split(",")[0] for item in card.comparisons if not item.counts}
+    assert shown == {"linearity", "pgd accuracy"}
+
+
+def test_a_collapse_that_was_never_robust_is_no_test_of_a_warning():
+    made = collapse_record([8, 3, 3, 3], [8] * 4)
+    made.arrays["accuracy"][0, 0, 3, :4] = (0.5, 0.5, 0.1)
+    card = judged("B3b", made)
+    assert {item.effect.n for item in card.comparisons} == {2}
+    assert "4 of them robust before" in judged("B3a", made).comparisons[0].note
+
+
+def test_the_share_of_collapses_has_its_binomial_interval():
+    found = judged("B3a", collapse_record([8] * 4, [8] * 4)).comparisons[0]
+    low = 0.358766  # Σ_{k≥5} C(6, k) p^k (1 − p)^(6 − k) = .025, solved by bisection
+    assert (found.effect.value, found.effect.low) == (pytest.approx(5 / 6), pytest.approx(low, abs=1e-5))
+    assert found.p_value(low) == pytest.approx(0.05, abs=1e-5)
+    assert found.p_value(0.1) == pytest.approx(2 * (6 * 0.1**5 * 0.9 + 0.1**6))
 
 
 # All claims.

@@ -2,7 +2,7 @@
 
 One-step adversarial training can end abruptly with a network that resists its own attack and no other
 (Wong et al. 2020, arXiv 2001.03994). Li et al. (2023), arXiv 2312.02236, look for it in the spectrum of the
-kernel and add anisotropic noise; how exactly could not be read, so `noisy_fgsm` is our construction.
+kernel and add anisotropic noise; we have not read how exactly, so `noisy_fgsm` is our construction.
 """
 
 from companion.catastrophic._collapse import collapsed, fallen, onset

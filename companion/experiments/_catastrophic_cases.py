@@ -73,8 +73,8 @@ class Config:
         cases: data sets and networks.
         methods: which of `METHODS`; "fgsm" first; "pgd" is needed for calibration.
         seeds: how many.
-        calibration: the first of them, on whose PGD runs detectors are calibrated; 0 for none, and at most
-            half of `seeds`. On the others they are scored, and switches are trained.
+        calibration: the first of them, on whose PGD runs switches are calibrated, 0 for none; switches are
+            trained on the others. Detectors that are scored are calibrated on fewer: `calibrating`.
         switch: which signal triggers the switch to PGD.
         at_most: methods that are trained on the first so many seeds alone.
     """

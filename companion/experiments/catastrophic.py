@@ -8,7 +8,7 @@ After finding B3 of Li et al. (2023), arXiv 2312.02236.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,18 @@ import optax
 from companion import catastrophic, networks
 from companion.attacks import Threat, training_attack
 from companion.experiments._catastrophic_cases import METHODS, PROFILES, SIDES, SIGNALS, WATCHED, Case, Config
+from companion.experiments._catastrophic_fates import (
+    AHEAD,
+    CALIBRATION,
+    MARGIN,
+    ONE_STEP,
+    ROBUST,
+    alarms,
+    calibrated,
+    calibrating,
+    fates,
+    outcome,
+)
 from companion.experiments._catastrophic_watch import surface_of, there, watched
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
@@ -27,9 +39,14 @@ from companion.normalization import BatchNorm
 from companion.training import Probe, Run, Switch, train
 
 __all__ = [
+    "AHEAD",
+    "CALIBRATION",
     "EXPERIMENT",
+    "MARGIN",
     "METHODS",
+    "ONE_STEP",
     "PROFILES",
+    "ROBUST",
     "SIDES",
     "SIGNALS",
     "WATCHED",
@@ -38,11 +55,14 @@ __all__ = [
     "alarms",
     "attack_of",
     "calibrated",
+    "calibrating",
     "compute",
+    "fates",
     "gather",
     "jobs",
     "model_of",
     "optimizer_of",
+    "outcome",
     "penalty_of",
     "recorded",
     "run",
@@ -101,7 +121,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
             for job, arrays in made.items()
             if job.config[:2] == (case, method)
         }
-        calm = [signals.get(("pgd", seed)) for seed in range(min(config.calibration, config.seeds // 2))]
+        calm = [signals.get(("pgd", seed)) for seed in calibrating(config.calibration)]
         if calm and all(one is not None for one in calm):
             detectors = calibrated([{"signals": one} for one in calm])
             found[(c,)] = {
@@ -118,17 +138,6 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
 
 
 _APART = ("epochs", "surface", "switched")
-
-
-def alarms(
-    detectors: Sequence[Any], signals: Mapping[tuple[str, int], np.ndarray], epochs: np.ndarray, seeds: int
-) -> np.ndarray:
-    """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"; NaN where there is no run."""
-    found = np.full((len(detectors), 2, seeds), np.nan)
-    for (method, seed), values in signals.items():
-        for i, detector in enumerate(detectors):
-            found[i, METHODS.index(method), seed] = catastrophic.alarm(epochs, values[:, i], detector)
-    return found
 
 
 def run(config: Config, *, progress: bool = False) -> Arrays:
@@ -151,14 +160,6 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         under "fgsm" along FGSM's direction and a random one of signs.
     """
     return EXPERIMENT.run(config, progress=progress)
-
-
-def calibrated(calm: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
-    """A detector for each of `SIGNALS`, silent on these runs of PGD."""
-    return [
-        catastrophic.calibrate([one["signals"][:, i] for one in calm], side=side, relative=True, margin=0.1)
-        for i, side in enumerate(SIDES)
-    ]
 
 
 def model_of(case: Case, n_outputs: int) -> networks.Model:
@@ -248,7 +249,7 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
             one.seconds[-1] + (one.probe_seconds[asked] if isinstance(attack, Switch) else 0.0)
         ),
         "switched": np.array(np.inf if one.switched is None else one.switched),
-        "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=0.2)),
+        "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=ROBUST)),
     }
     if case.norm == "batch" and case.batches:
         found["in_batches"] = np.array(

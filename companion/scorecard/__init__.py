@@ -16,14 +16,12 @@ from companion.scorecard._verdicts import (
     Comparison,
     Judgment,
     cheaper_and_as_robust,
-    detection,
     equal_accuracy,
     judge,
     newcombe,
     outcomes,
     paired,
     rank_correlation,
-    strict_collapse,
 )
 
 __all__ = [
@@ -41,7 +39,6 @@ __all__ = [
     "card",
     "cheaper_and_as_robust",
     "compute",
-    "detection",
     "equal_accuracy",
     "forest",
     "judge",
@@ -52,5 +49,4 @@ __all__ = [
     "rank_correlation",
     "scorecard",
     "show",
-    "strict_collapse",
 ]

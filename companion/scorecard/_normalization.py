@@ -76,7 +76,7 @@ def scale(config: Mapping[str, Any]) -> Scale:
     )
 
 
-UNREAD = Scale(*["could not be read"] * 5)
+UNREAD = Scale(*["we have not read the text"] * 5)
 _RULE = (
     "Effect: robust accuracy minus that of the control, either way, paired by seed. Against: the interval "
     "lies within ±.02."

@@ -5,15 +5,16 @@ can speak for the claim, against it, or leave it open, and only what is excluded
 evidence is *undecided*, never *not reproduced*.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import scipy.stats
 
-from companion import catastrophic, features, statistics
+from companion import features, statistics
 from companion.statistics import Estimate
 
 Verdict = Literal["reproduced", "qualified", "not reproduced", "undecided", "not tested"]
@@ -37,6 +38,7 @@ class Comparison:
         also: outcome of a second condition that must hold with the first, such as the time saved.
         counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
         note: numbers behind it.
+        p_value: two-sided, of a value of the effect, where it is not that of Student's interval.
     """
 
     dataset: str
@@ -49,6 +51,7 @@ class Comparison:
     also: Outcome = "for"
     counts: bool = True
     note: str = ""
+    p_value: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
         if self.sign not in (1, -1, 0):
@@ -136,11 +139,12 @@ def outcomes(comparisons: Sequence[Comparison], *, level: float = 0.95) -> tuple
 def _p_values(one: Comparison) -> tuple[float, float]:
     """Two-sided p of "nothing beyond", where the effect lies there, and of "at least the smallest effect"."""
     value, sign = one.effect.value, one.sign
+    p = one.p_value or functools.partial(_p, one.effect)
     if sign == 0:
-        beside = [_p(one.effect, edge) if abs(value) < one.smallest else 1.0 for edge in _edges(one)]
-        return _p(one.effect, 0.0), max(beside)
-    p_for = _p(one.effect, sign * one.beyond) if sign * value > one.beyond else 1.0
-    p_against = _p(one.effect, sign * one.smallest) if sign * value < one.smallest else 1.0
+        beside = [p(edge) if abs(value) < one.smallest else 1.0 for edge in _edges(one)]
+        return p(0.0), max(beside)
+    p_for = p(sign * one.beyond) if sign * value > one.beyond else 1.0
+    p_against = p(sign * one.smallest) if sign * value < one.smallest else 1.0
     return p_for, p_against
 
 
@@ -247,49 +251,7 @@ def cheaper_and_as_robust(
     return effect, "for" if time.low >= SAVED else "against" if time.high < SAVED else "open"
 
 
-def strict_collapse(
-    epochs: Any, fgsm: Any, robust: Any, *, high: float = 0.9, low: float = 0.1, records: int = 3
-) -> float:
-    """When catastrophic overfitting begins: FGSM ≥ high and PGD < low for so many records running.
-
-    Args:
-        epochs: of the records (r,).
-        fgsm: accuracy under FGSM (r,).
-        robust: accuracy under PGD (r,).
-        high: see above.
-        low: see above.
-        records: see above.
-
-    Returns:
-        The epoch of the first such record, whether or not robust accuracy rose before; infinity if there is
-        none.
-    """
-    found = catastrophic.collapsed(fgsm, robust, high=high, low=low, records=records)
-    return float(np.asarray(epochs, float)[found.argmax()]) if found.any() else math.inf
-
-
 def equal_accuracy(clean: Any, level: float) -> int | None:
     """The first record whose clean accuracy reaches a level; None if none does."""
     reached = np.asarray(clean, float) >= level
     return int(reached.argmax()) if reached.any() else None
-
-
-def detection(onsets: Any, alarms: Any, calm: Any) -> Estimate | None:
-    """How much more often a detector rings before a collapse than on calm runs: a difference of shares.
-
-    Args:
-        onsets: of the runs that collapse.
-        alarms: in these runs; infinity for none. An alarm at the onset itself comes too late.
-        calm: alarms in runs that do not collapse.
-
-    Returns:
-        Share warned minus share of false alarms, with Newcombe's interval; n counts the collapses. None
-        without runs of either kind.
-    """
-    onsets, alarms, calm = (np.asarray(values, float) for values in (onsets, alarms, calm))
-    if not len(onsets) or not len(calm):
-        return None
-    warned = statistics.proportion(alarms < onsets)
-    false = statistics.proportion(np.isfinite(calm))
-    found = newcombe(warned, false)
-    return Estimate(found.value, found.low, found.high, found.level, len(onsets))
