@@ -302,6 +302,10 @@ def test_the_command_line_says_how_far_it_is_and_merges(tmp_path, capsys):
     assert main([*arguments, "--minutes", "0"]) == 0
     assert main([*arguments, "--merge", str(tmp_path / "other")]) == 0
     assert "scale: 0 added, 0 there, 0 differ and stay" in capsys.readouterr().out
+    assert main(["--profile", "quick", "--status", "--folder", str(tmp_path)]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert "attacks" in listed
+    assert "scale" not in listed  # a timing is made only where it is named
     with pytest.raises(SystemExit):
         main(["no_such"])
     assert "there is no experiment no_such; there are attacks, " in capsys.readouterr().err

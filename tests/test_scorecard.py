@@ -3,9 +3,10 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from companion import scorecard
-from companion.experiments import warm_start
+from companion.experiments import evaluation, warm_start
 from companion.results import Result
 from companion.scorecard import Comparison, judge
 from companion.statistics import Estimate
@@ -424,3 +425,18 @@ def test_a_forest_is_the_same_picture_on_every_call():
     assert first == scorecard.forest(pairs, "an effect", percent=True)
     assert "an effect" in first.decode()
     assert "−40 %" in first.decode() or "−25 %" in first.decode()
+
+
+def test_the_gap_to_autoattack_is_over_the_images_of_all_seeds():
+    full = evaluation.PROFILES["full"]
+    accuracy = np.full((len(full.networks), 2, 6, 3), np.nan)
+    more = np.full((len(full.networks), 2, 2), np.nan)
+    accuracy[1, :, :, 0] = [[0.9, 0.5, 0.5, 0.5, 0.48, 0.47], [0.9, 0.6, 0.6, 0.6, 0.6, 0.59]]
+    more[1] = [[20, 5], [5, 0]]
+    origin = {"config": {"n_test": 500}, "profile": "full"}
+    (found,) = scorecard.gaps(Result({}, {"accuracy": accuracy, "more": more}, origin))
+    assert (found.label, found.seeds, found.images) == (full.networks[1].label, 2, 1000)
+    assert (found.pgd, found.autoattack) == pytest.approx((0.55, 0.53))
+    values = np.repeat([1.0, -1.0, 0.0], [25, 5, 970])
+    half = scipy.stats.t.ppf(0.975, 999) * values.std(ddof=1) / 1000**0.5
+    assert (found.gap.value, found.gap.high) == pytest.approx((0.02, 0.02 + half))

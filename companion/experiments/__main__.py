@@ -85,7 +85,9 @@ def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Any) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Make the runs that are missing, say how far they are, or merge those of another machine."""
     parser = argparse.ArgumentParser(prog="python -m companion.experiments", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; none means all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; none means all but timings"
+    )
     parser.add_argument(
         "--profile", default="full", help='such as "quick", "full" or "paper" (default: full)'
     )
@@ -104,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(names())):
         parser.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(names())}")
-    every = [find(name) for name in options.names or names()]
+    every = [find(name) for name in options.names] or [one for one in map(find, names()) if not one.alone]
     if not any(options.profile in one.profiles for one in every):
         known = sorted({profile for one in every for profile in one.profiles})
         parser.error(f"there is no profile {options.profile}; there are {', '.join(known)}")

@@ -54,6 +54,8 @@ class Experiment:
         gather: `gather(config, arrays by job) -> arrays` of all runs, NaN where one is missing.
         measured: which arrays of a run are measured times.
         checkpoints: whether `compute` takes a `folder`, in which a run that was cut off goes on.
+        alone: whether its times are the result, so that it wants a machine of its own: it is made only where
+            it is named, never as one of all.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Experiment:
     gather: Callable[[Any, Mapping[Job, Mapping[str, np.ndarray]]], Arrays]
     measured: tuple[str, ...] = ()
     checkpoints: bool = False
+    alone: bool = False
 
     def key(self, job: Job) -> str:
         """The name of a run's record: label, seed, and a hash of all that it depends on but the pixels.

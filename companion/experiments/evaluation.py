@@ -89,7 +89,7 @@ def _every(sets: tuple[str, ...] = ("cifar10", "fashion_mnist")) -> tuple[Networ
 
 PROFILES = {
     "quick": Config((Network("warm_start", warm_start.Case(epochs=2), ("pgd", "constant")),)),
-    "full": Config(_every(), seeds=3, n_test=500, queries=1000),
+    "full": Config(_every(), seeds=3, n_test=200, queries=1000),
     "paper": Config(
         tuple(
             Network("warm_start", case, (method, "constant"))

@@ -116,6 +116,13 @@ def _product_seconds(x: np.ndarray) -> float:
 
 
 EXPERIMENT = Experiment(
-    "scale", 1, PROFILES, jobs, compute, gather, measured=("gram", "solve", "cross", "predict", "product")
+    "scale",
+    1,
+    PROFILES,
+    jobs,
+    compute,
+    gather,
+    measured=("gram", "solve", "cross", "predict", "product"),
+    alone=True,
 )
 recorded = EXPERIMENT.recorded

@@ -2,12 +2,13 @@
 
 A *comparison* is an effect with its interval, the direction that a claim says, and the smallest effect of
 interest. `judge` makes a verdict of all that speak to a claim; `scorecard` does it for every claim from the
-runs that are recorded so far, and `matrix`, `show` and `compute` are the page What reproduces.
+runs that are recorded so far, and `matrix`, `show`, `stronger` and `compute` are the page What reproduces.
 """
 
 from companion.scorecard._cards import CLAIMS, scorecard
 from companion.scorecard._claim import Card, Claim, Scale, card
 from companion.scorecard._forest import forest
+from companion.scorecard._gaps import Gap, gaps, stronger
 from companion.scorecard._page import COLUMNS, Shown, compute, matrix, show
 from companion.scorecard._verdicts import (
     MARGIN,
@@ -33,6 +34,7 @@ __all__ = [
     "Card",
     "Claim",
     "Comparison",
+    "Gap",
     "Judgment",
     "Scale",
     "Shown",
@@ -41,6 +43,7 @@ __all__ = [
     "compute",
     "equal_accuracy",
     "forest",
+    "gaps",
     "judge",
     "matrix",
     "newcombe",
@@ -49,4 +52,5 @@ __all__ = [
     "rank_correlation",
     "scorecard",
     "show",
+    "stronger",
 ]

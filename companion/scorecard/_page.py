@@ -159,7 +159,7 @@ def _scales(theirs: Scale, ours: Mapping[str, Scale]) -> str:
         [field.name, *(getattr(one, field.name) for one in (theirs, *ours.values()))]
         for field in fields(Scale)
     ]
-    return _table(
+    return html_table(
         heads if ours else [*heads, "ours"], rows if ours else [[*row, "no run yet"] for row in rows]
     )
 
@@ -181,7 +181,7 @@ def _numbers(one: Card) -> str:
             ]
         )
     heads = ("data set", "setting", "effect [95 %]", "n", "speaks", "effects excluded", "numbers behind it")
-    return _table(heads, rows, "numbers")
+    return html_table(heads, rows, "numbers")
 
 
 def _excluded(item: Comparison, form: str) -> str:
@@ -220,10 +220,11 @@ def compute(cards: Mapping[str, Card]) -> Shown:
         text = [f"{done:,} of {wanted:,}", f"{origin['seconds'] / 3600:.2f}", machine, origin["commit"][:7]]
         rows.append([name, *text, f"jax {origin['versions']['jax']}", origin["dataset"]])
     rows.append(["all", "", f"{hours:.2f}", "", "", "", ""])
-    return Shown(_table(("record", "runs", "hours", "machine", "commit", "versions", "data"), rows))
+    return Shown(html_table(("record", "runs", "hours", "machine", "commit", "versions", "data"), rows))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "words") -> str:
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "words") -> str:
+    """A table that scrolls on a narrow page."""
     head = "".join(f'<th scope="col">{_text(one)}</th>' for one in heads)
     body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return (
