@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from companion import attacks, catastrophic, features, regression, statistics
+from companion import attacks, catastrophic, features, guarantees, regression, statistics
 from companion.architectures import fc
 from companion.attacks import Threat
 from companion.data import targets
 
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
 Y, KEY, THREAT = np.array([0, 1, 0, 1]), jax.random.key(0), Threat("linf", 0.1)
-MODULES = "attacks catastrophic data dynamics empirical features kernels regression statistics training"
+MODULES = (
+    "attacks catastrophic data dynamics empirical features guarantees kernels regression statistics training"
+)
 
 
 def network(k):
@@ -25,6 +27,11 @@ def network(k):
 
 def fitted(k):
     return regression.fit(fc(1), X, np.ones((4, k)), k_train_train=np.eye(4))
+
+
+def fitted_to_classes(k):
+    targets = np.eye(3)[[0, 1, 2, 0]] if k == 3 else np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    return regression.fit(fc(1), X, targets, k_train_train=np.eye(4))
 
 
 # Each of labels (4,) and of the outputs, 1 (two classes) or 3.
@@ -52,6 +59,16 @@ LABELS = {
     "features.correct": lambda y, k: features.correct(fitted(k), X, y),
     "features.correct_under_attack": lambda y, k: features.correct_under_attack(fitted(k), X, y, THREAT),
     "features.attack_shares": lambda y, k: features.attack_shares(fitted(k), X, X, y),
+    "features.determined_dataset": lambda y, k: features.determined_dataset(
+        network(k), X, y, THREAT, classes=max(2, k)
+    ),
+    "guarantees.flips": lambda y, k: guarantees.flips(fitted_to_classes(k), X, y),
+    "guarantees.shared_flip_accuracy": lambda y, k: guarantees.shared_flip_accuracy(
+        fitted_to_classes(k), X, y, 1
+    ),
+    "guarantees.fit_adversarial": lambda y, k: guarantees.fit_adversarial(
+        fc(1), X, y, THREAT, ridge=1.0, n_classes=max(2, k)
+    ),
     "features.usefulness": lambda y, k: features.usefulness(np.ones((4, 1), bool), y),
     "statistics.accuracy": lambda y, k: statistics.accuracy(network(k)(X), y),
 }
@@ -81,6 +98,15 @@ BOUNDED = {
     "attacks.random_sign": lambda x: attacks.random_sign(x, THREAT, key=KEY),
     "attacks.random_uniform": lambda x: attacks.random_uniform(x, THREAT, key=KEY),
     "features.correct_under_attack": lambda x: features.correct_under_attack(fitted(1), x, Y, THREAT),
+    "features.determined_dataset": lambda x: features.determined_dataset(network(1), x, Y, THREAT, steps=1)[
+        0
+    ],
+    "guarantees.poison": lambda x: guarantees.poison(
+        fc(1), x, np.array([[1.0], [-1.0]] * 2, x.dtype), X, Y, THREAT, steps=1, ridge=1.0
+    ),
+    "guarantees.fit_adversarial": lambda x: (
+        guarantees.fit_adversarial(fc(1), x, Y, THREAT, ridge=1.0, steps=1).coefficients
+    ),
     "features.exciting": lambda x: features.exciting(fitted(1), 0, THREAT, x, steps=1),
 }
 NO_BOUNDS = {
