@@ -1,4 +1,4 @@
-"""What is certain of kernel predictors, beside what attacks find; and the training data as the target (chapter 8).
+"""What is certain of kernel predictors beside what attacks find, and training data as the target (chapter 8).
 
 Certified ≤ true ≤ attacked: radii from the feature map's Lipschitz constant (Bietti & Mairal 2019, arXiv
 1905.12173) beside PGD and FAB on the same images, for every kernel, ridge and time, and for adversarial
