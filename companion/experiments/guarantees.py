@@ -106,9 +106,9 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
     kernels, poisons = {}, {}
     for job, arrays in made.items():
         if job.config[0] == "certificates":
-            kernels[rows(config).index(job.config[1:3]), job.seed] = arrays
+            kernels[rows(config).index(job.config[1:3]), job.seed] = _with_intervals(arrays, job.config[1])
         else:
-            poisons[config.poisons.index(job.config[1]), job.seed] = arrays
+            poisons[config.poisons.index(job.config[1]), job.seed] = _with_intervals(arrays, job.config[1])
     return filled((len(rows(config)), config.seeds), kernels) | filled(
         (len(config.poisons), config.seeds), poisons
     )
@@ -120,6 +120,20 @@ def rows(config: Config) -> list[tuple[Case, str]]:
     return sorted(
         found, key=lambda row: (row[0] != found[0][0], row[0].classes is None, row[0].kernels.index(row[1]))
     )
+
+
+def _with_intervals(arrays: Mapping[str, np.ndarray], case: Case | Poison) -> Arrays:
+    """A run's arrays, its shares with the intervals that their numbers of images give."""
+    images = dict.fromkeys(("clean", "certified", "flips", "poisoned"), case.n_test)
+    if isinstance(case, Case):
+        images |= dict.fromkeys(("attacked", "gap"), case.n_attacked)
+    found = dict(arrays)
+    for name in images.keys() & arrays.keys():
+        share, n = arrays[name], images[name]
+        ones = np.arange(n)[:, None] < np.round(np.nan_to_num(share).ravel() * n)
+        estimates = proportion(ones).as_array().reshape(*share.shape, 3)
+        found[name] = np.where(np.isnan(share)[..., None], np.nan, estimates)
+    return found
 
 
 def _name(case: Case | Poison) -> str:
@@ -157,7 +171,7 @@ def _certified(
         found.append(
             _measured(f, images.x_test, y, case, seed, np.array(eps), steps, fab_steps)
             | {
-                "flips": guarantees.flip_accuracy(number, budgets).as_array(),
+                "flips": guarantees.flip_accuracy(number, budgets).value,
                 "shared": guarantees.shared_flip_accuracy(f, None, y, budgets, k_test_train=cross),
             }
         )
@@ -187,11 +201,11 @@ def _measured(
     certain = right[some, None] & (inside | (eps == 0))
     of_right = distance[right[some]]
     return {
-        "clean": proportion(right).as_array(),
-        "certified": guarantees.certified_accuracy(radii, right, eps).as_array(),
+        "clean": np.array(right.mean()),
+        "certified": guarantees.certified_accuracy(radii, right, eps).value,
         "radius": np.quantile(radii[right], QUANTILES),
-        "attacked": proportion(kept).as_array(),
-        "gap": proportion(kept & ~certain).as_array(),
+        "attacked": kept.mean(axis=0),
+        "gap": (kept & ~certain).mean(axis=0),
         "distance": _quantiles(of_right),
         "tightness": np.quantile(radii[some][right[some]] / of_right, QUANTILES),
         "tried": np.array(tried),
@@ -258,7 +272,7 @@ def _poisoned(some: Poison, seed: int) -> Arrays:
         [
             robust_accuracy(
                 regression.fit(kernel, each, targets, kind=kind, ridge=ridge), images.x_test, images.y_test
-            ).as_array()
+            ).value
             for (kernel, kind), ridge in zip(kernels, ridges, strict=True)
         ]
         for each in moved
