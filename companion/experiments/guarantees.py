@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from companion import data, guarantees, regression
+from companion._core.checks import predicted
 from companion.attacks import Threat, fab, outputs_of, pgd, random_sign, robust_accuracy
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._guarantees_cases import FITS, PROFILES, QUANTILES, Case, Config, Poison
@@ -59,8 +60,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         of robust accuracy; `gap` (r, s, f, e, 3), the share that is neither certified nor fooled; `distance`
         (r, s, f, q), quantiles over images that are classified rightly of the smallest perturbation found, ∞
         where none was, and `tightness` (r, s, f, q), of radius over distance; `tried` (r, s, f), how many
-        attacks of PGD's sizes there were inside certified radii, and with FAB's searches how many radii were
-        tested at all; `broken` (r, s, f), how many changed a class inside its radius.
+        attacks tested a radius (of every image with one, FAB's search and PGD at each size below it), and
+        `broken` (r, s, f), how many of these changed the class inside it: none, if the proofs are right.
         Poisons, p of them: `poisoned` (p, s, 4, k, 3), accuracy on clean test images after fitting to the
         training images `FITS` (clean, random signs, one step, PGD), for the kernel that was attacked and for
         the others, to which the images are transferred.
@@ -246,8 +247,7 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 
 
 def _classes(f: Any, x: np.ndarray) -> np.ndarray:
-    outputs = outputs_of(f, x, 256)
-    return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+    return predicted(outputs_of(f, x, 256))
 
 
 def _poisoned(some: Poison, seed: int) -> Arrays:
