@@ -1,10 +1,10 @@
-"""What is certain of kernel predictors, beside what attacks find; and the training data as the target.
+"""What is certain of kernel predictors beside what attacks find, and training data as the target (chapter 8).
 
 Certified ≤ true ≤ attacked: radii from the feature map's Lipschitz constant (Bietti & Mairal 2019, arXiv
 1905.12173) beside PGD and FAB on the same images, for every kernel, ridge and time, and for adversarial
 training in feature space (Ribeiro et al. 2025, arXiv 2510.20883). The smallest number of training labels
-that alters a prediction, exactly. Training images poisoned through the kernel (Yuan & Wu 2021, arXiv
-2105.09394), by one step and by many, beside random signs of the same size.
+that alters a prediction, exactly. Training images poisoned through the kernel (Yuan & Wu 2021, ICML),
+by one step and by many, beside random signs of the same size.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from companion import data, guarantees, regression
+from companion._core.checks import predicted
 from companion.attacks import Threat, fab, outputs_of, pgd, random_sign, robust_accuracy
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._guarantees_cases import FITS, PROFILES, QUANTILES, Case, Config, Poison
@@ -59,8 +60,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         of robust accuracy; `gap` (r, s, f, e, 3), the share that is neither certified nor fooled; `distance`
         (r, s, f, q), quantiles over images that are classified rightly of the smallest perturbation found, ∞
         where none was, and `tightness` (r, s, f, q), of radius over distance; `tried` (r, s, f), how many
-        attacks of PGD's sizes there were inside certified radii, and with FAB's searches how many radii were
-        tested at all; `broken` (r, s, f), how many changed a class inside its radius.
+        attacks tested a radius (of every image with one, FAB's search and PGD at each size below it), and
+        `broken` (r, s, f), how many of these changed the class inside it: none, if the proofs are right.
         Poisons, p of them: `poisoned` (p, s, 4, k, 3), accuracy on clean test images after fitting to the
         training images `FITS` (clean, random signs, one step, PGD), for the kernel that was attacked and for
         the others, to which the images are transferred.
@@ -106,9 +107,9 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
     kernels, poisons = {}, {}
     for job, arrays in made.items():
         if job.config[0] == "certificates":
-            kernels[rows(config).index(job.config[1:3]), job.seed] = arrays
+            kernels[rows(config).index(job.config[1:3]), job.seed] = _with_intervals(arrays, job.config[1])
         else:
-            poisons[config.poisons.index(job.config[1]), job.seed] = arrays
+            poisons[config.poisons.index(job.config[1]), job.seed] = _with_intervals(arrays, job.config[1])
     return filled((len(rows(config)), config.seeds), kernels) | filled(
         (len(config.poisons), config.seeds), poisons
     )
@@ -120,6 +121,20 @@ def rows(config: Config) -> list[tuple[Case, str]]:
     return sorted(
         found, key=lambda row: (row[0] != found[0][0], row[0].classes is None, row[0].kernels.index(row[1]))
     )
+
+
+def _with_intervals(arrays: Mapping[str, np.ndarray], case: Case | Poison) -> Arrays:
+    """A run's arrays, its shares with the intervals that their numbers of images give."""
+    images = dict.fromkeys(("clean", "certified", "flips", "poisoned"), case.n_test)
+    if isinstance(case, Case):
+        images |= dict.fromkeys(("attacked", "gap"), case.n_attacked)
+    found = dict(arrays)
+    for name in images.keys() & arrays.keys():
+        share, n = arrays[name], images[name]
+        ones = np.arange(n)[:, None] < np.round(np.nan_to_num(share).ravel() * n)
+        estimates = proportion(ones).as_array().reshape(*share.shape, 3)
+        found[name] = np.where(np.isnan(share)[..., None], np.nan, estimates)
+    return found
 
 
 def _name(case: Case | Poison) -> str:
@@ -157,7 +172,7 @@ def _certified(
         found.append(
             _measured(f, images.x_test, y, case, seed, np.array(eps), steps, fab_steps)
             | {
-                "flips": guarantees.flip_accuracy(number, budgets).as_array(),
+                "flips": guarantees.flip_accuracy(number, budgets).value,
                 "shared": guarantees.shared_flip_accuracy(f, None, y, budgets, k_test_train=cross),
             }
         )
@@ -187,11 +202,11 @@ def _measured(
     certain = right[some, None] & (inside | (eps == 0))
     of_right = distance[right[some]]
     return {
-        "clean": proportion(right).as_array(),
-        "certified": guarantees.certified_accuracy(radii, right, eps).as_array(),
+        "clean": np.array(right.mean()),
+        "certified": guarantees.certified_accuracy(radii, right, eps).value,
         "radius": np.quantile(radii[right], QUANTILES),
-        "attacked": proportion(kept).as_array(),
-        "gap": proportion(kept & ~certain).as_array(),
+        "attacked": kept.mean(axis=0),
+        "gap": (kept & ~certain).mean(axis=0),
         "distance": _quantiles(of_right),
         "tightness": np.quantile(radii[some][right[some]] / of_right, QUANTILES),
         "tried": np.array(tried),
@@ -232,8 +247,7 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 
 
 def _classes(f: Any, x: np.ndarray) -> np.ndarray:
-    outputs = outputs_of(f, x, 256)
-    return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+    return predicted(outputs_of(f, x, 256))
 
 
 def _poisoned(some: Poison, seed: int) -> Arrays:
@@ -258,7 +272,7 @@ def _poisoned(some: Poison, seed: int) -> Arrays:
         [
             robust_accuracy(
                 regression.fit(kernel, each, targets, kind=kind, ridge=ridge), images.x_test, images.y_test
-            ).as_array()
+            ).value
             for (kernel, kind), ridge in zip(kernels, ridges, strict=True)
         ]
         for each in moved

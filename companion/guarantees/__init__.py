@@ -1,4 +1,4 @@
-"""What can be guaranteed of a kernel predictor, and what an attacker of its training data can do.
+"""What can be guaranteed of a kernel predictor, and what an attacker of its training data can do (chapter 8).
 
 Attacks give upper bounds of robustness, guarantees lower bounds: certified ≤ true ≤ attacked. `radius`
 rests on how far a kernel's feature map can move (`lipschitz`, `modulus`), `flips` on the predictor's being
