@@ -57,7 +57,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         many labels are changed, for each image the worst, and `shared` (r, s, f, b), a bound for one set of
         changes for all images: both NaN for the last fit.
         On the first `n_attacked`: `attacked` (r, s, f, e, 3), the share that FAB and PGD left, an upper bound
-        of robust accuracy; `gap` (r, s, f, e, 3), the share that is neither certified nor fooled; `distance`
+        of robust accuracy; `gap` (r, s, f, e, 3), the share that is neither certified nor fooled, so that
+        attacked − gap is what is certified on these same images; `distance`
         (r, s, f, q), quantiles over images that are classified rightly of the smallest perturbation found, ∞
         where none was, and `tightness` (r, s, f, q), of radius over distance; `tried` (r, s, f), how many
         attacks tested a radius (of every image with one, FAB's search and PGD at each size below it), and
