@@ -80,8 +80,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         kernel, where it is measured; the same, `scaled_...`, with scales in place of widths; and all of that,
         `variant_...`, with the variant as first axis.
         Of `path_rows(config)`, for training sets s and times t: `path` (p, s, t, 2), clean accuracy and PGD;
-        `path_geometry` (p, s, t, 3), mean |f|, mean ‖∇f‖₁ and the norm of f in the kernel divided by its mean
-        diagonal; `path_kernel` (p, s, 2), that diagonal and the condition number. Of `evaluation_rows`:
+        `path_geometry` (p, s, t, 3), mean abs(f), mean ‖∇f‖₁ and the norm of f in the kernel divided by its
+        mean diagonal; `path_kernel` (p, s, 2), that diagonal and the condition number. Of `evaluation_rows`:
         `auto` (a, 5, 3), accuracy after each of `STAGES`, and `auto_pgd` (a, 3). Of networks of other kinds,
         cases k and `TARGETS`: `kinds_success` (k, s, 3, 5) for `MAKERS`; `kinds_clean` (k, s, 3); with the
         dense and the convolutional kernel, `kinds_cosine` (k, s, 3, 2) and their accuracy `kinds_kernels`

@@ -34,19 +34,19 @@ def fit_robust(
     memory: int | None = None,
     progress: bool = False,
 ) -> KernelPredictor:
-    """Adversarial training in feature space: min_f Σ_i (|y_i − f(x_i)| + δ ‖f‖)², ‖f‖ the kernel's norm.
+    """Adversarial training in feature space: min_f Σ_i (abs(y_i − f(x_i)) + δ ‖f‖)², ‖f‖ the kernel's norm.
 
     Each term is the worst squared error over all feature vectors φ(x_i) + d with ‖d‖ ≤ δ, where
     f(x) = ⟨f, φ(x)⟩. The training points share ‖f‖ and not d. Every output is a problem of its own.
 
     With (a + b)² = min_{0<η<1} a²/η + b²/(1 − η), a round is ridge regression with a ridge for each example:
 
-        α = (Θ(X, X) + λ diag η)⁻¹ y,  λ = δ² Σ_i 1/(1 − η_i),  then η_i = |r_i| / (|r_i| + δ ‖f‖),
+        α = (Θ(X, X) + λ diag η)⁻¹ y,  λ = δ² Σ_i 1/(1 − η_i),  then η_i = abs(r_i) / (abs(r_i) + δ ‖f‖),
 
     r = y − Θ(X, X) α. For every α there is a lower bound of the minimum too, from the dual, max 2 vᵀy − ‖w‖²
-    over |v_i| ≤ w_i and √(vᵀΘv) ≤ δ Σ w_i, at the best multiple of v = α: (αᵀy)² / ‖w‖², where
-    w_i = max(|α_i|, τ) with the least τ ≥ 0 that makes Σ w_i ≥ ‖f‖ / δ. Rounds end where the bound meets the
-    objective. A small δ leaves the minimum-norm interpolant as it is, exactly where δ ≤ ‖f‖ / (n max |α_i|)
+    over abs(v_i) ≤ w_i and √(vᵀΘv) ≤ δ Σ w_i, at the best multiple of v = α: (αᵀy)² / ‖w‖², where
+    w_i = max(abs(α_i), τ) with the least τ ≥ 0 that makes Σ w_i ≥ ‖f‖ / δ. Rounds end where the bound meets the
+    objective. A small δ leaves the minimum-norm interpolant as it is, exactly where δ ≤ ‖f‖ / (n max abs(α_i))
     of that interpolant; a large one gives f = 0.
 
     Args:
