@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from companion import attacks, catastrophic, dynamics, features, networks, normalization
+from companion import attacks, catastrophic, dynamics, features, guarantees, networks, normalization
 from companion import regression as rg
 from companion import statistics as st
 from companion.architectures import conv, fc, myrtle
@@ -159,6 +159,26 @@ CASES = {
     "features.correct_under_attack": Case(
         lambda a: features.correct_under_attack(_features(a), a(X), Y, THREAT) * 1.0, np.float64
     ),
+    "features.determined_dataset": Case(
+        lambda a: features.determined_dataset(_f(a), a(X), Y, THREAT, steps=2)[0]
+    ),
+    "features.mean_correlation": Case(
+        lambda a: features.mean_correlation(a(ALPHA)[:, None], a(ALPHA), key=KEY, resamples=9).value, **NUMPY
+    ),
+    "guarantees.fit_adversarial": Case(
+        lambda a: guarantees.fit_adversarial(FC, a(X), Y, THREAT, ridge=1.0).coefficients,
+        np.float64,
+        rtol=1e-2,
+    ),
+    "guarantees.modulus": Case(lambda a: guarantees.modulus(FC, a(X), 0.1), np.float64),
+    "guarantees.poison": Case(
+        lambda a: guarantees.poison(FC, a(X), a(2.0 * Y[:, None] - 1), a(X), Y, THREAT, steps=1, ridge=1.0)
+    ),
+    "guarantees.radius": Case(
+        lambda a: guarantees.radius(rg.fit(FC, a(X), a(ALPHA), kind="nngp", ridge=1.0), a(X)),
+        np.float64,
+        off_by=1e-3,
+    ),
     "features.correlation": Case(
         lambda a: features.correlation(a(ALPHA)[:, None], a(ALPHA)).r.value, **NUMPY
     ),
@@ -208,6 +228,9 @@ CASES = {
         lambda a: rg.fit(FC, a(X), a(ALPHA)).coefficients, np.float64, rtol=1e-2
     ),
     "regression.fit": Case(lambda a: rg.fit(a(KERNEL), targets=a(ALPHA)).eigenvalues, np.float64),
+    "regression.fit_robust": Case(
+        lambda a: rg.fit_robust(a(KERNEL), targets=a(ALPHA)).coefficients, np.float64, rtol=1e-2
+    ),
     "regression.fit from_kernel": Case(
         lambda a: rg.fit(KERNEL, targets=ALPHA).from_kernel(a(KERNEL)), np.float64
     ),
@@ -266,15 +289,18 @@ OTHERWISE = {
         dynamics.remaining""",
     "only what `fit` made, in float64": """regression.condition_number regression.learned_fraction
         regression.rounding_error regression.target_energy""",
-    "labels or booleans": "attacks.robust_curve data.targets features.usefulness statistics.proportion",
+    "labels or booleans": """attacks.robust_curve data.targets features.mean_accuracy features.usefulness
+        guarantees.Flips guarantees.flips guarantees.flip_accuracy guarantees.shared_flip_accuracy
+        statistics.proportion""",
+    "radii, in float64": "guarantees.certified_accuracy guarantees.lipschitz",
     "networks of other sizes, or a part of a case above": """networks.cnn networks.resnet18
         networks.linearize_at normalization.normalize_inputs normalization.training_mode""",
     "one expression of activations, inside a network": "normalization.batch_statistics",
     "refused in float64 on some processors: see below": "architectures.myrtle",
 }
 MODULES = (
-    "architectures attacks catastrophic data dynamics empirical features kernels networks normalization "
-    "regression statistics training"
+    "architectures attacks catastrophic data dynamics empirical features guarantees kernels networks "
+    "normalization regression statistics training"
 )
 
 

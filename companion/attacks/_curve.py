@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from companion._core.checks import Numbers
 from companion.attacks._fab import Smallest
 from companion.statistics import Estimate, proportion
 
 
-def robust_curve(smallest: Smallest, eps: Float[Any, " q"], *, level: float = 0.95) -> Estimate:
+def robust_curve(smallest: Smallest, eps: Float[Any, " q"] | Numbers, *, level: float = 0.95) -> Estimate:
     """The share of inputs whose distance to the boundary is above ε, for every ε at once.
 
     Each distance is that of a point that was found, an upper bound of the true one. So the whole curve is an

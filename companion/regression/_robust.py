@@ -45,9 +45,9 @@ def fit_robust(
 
     r = y − Θ(X, X) α. For every α there is a lower bound of the minimum too, from the dual, max 2 vᵀy − ‖w‖²
     over abs(v_i) ≤ w_i and √(vᵀΘv) ≤ δ Σ w_i, at the best multiple of v = α: (αᵀy)² / ‖w‖², where
-    w_i = max(abs(α_i), τ) with the least τ ≥ 0 that makes Σ w_i ≥ ‖f‖ / δ. Rounds end where the bound meets the
-    objective. A small δ leaves the minimum-norm interpolant as it is, exactly where δ ≤ ‖f‖ / (n max abs(α_i))
-    of that interpolant; a large one gives f = 0.
+    w_i = max(abs(α_i), τ) with the least τ ≥ 0 that makes Σ w_i ≥ ‖f‖ / δ. Rounds end where the bound meets
+    the objective. A small δ leaves the minimum-norm interpolant as it is, exactly where
+    δ ≤ ‖f‖ / (n max abs(α_i)) of that interpolant; a large one gives f = 0.
 
     Args:
         kernel: as for `fit`, or a Gram matrix by itself.
