@@ -168,6 +168,7 @@ CASES = {
     "guarantees.fit_adversarial": Case(
         lambda a: guarantees.fit_adversarial(FC, a(X), Y, THREAT, ridge=1.0).coefficients,
         np.float64,
+        double_off=False,
         rtol=1e-2,
     ),
     "guarantees.modulus": Case(lambda a: guarantees.modulus(FC, a(X), 0.1), np.float64),
@@ -177,6 +178,7 @@ CASES = {
     "guarantees.radius": Case(
         lambda a: guarantees.radius(rg.fit(FC, a(X), a(ALPHA), kind="nngp", ridge=1.0), a(X)),
         np.float64,
+        double_off=False,
         off_by=1e-3,
     ),
     "features.correlation": Case(
