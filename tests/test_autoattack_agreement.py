@@ -44,9 +44,9 @@ def test_in_the_mean_over_cases_ours_is_not_weaker():
     assert (np.abs(gap.mean(axis=0)) <= 0.005).all()
 
 
-# One network here, one of each other kind in the matrix: compilation is most of the time.
+# One network here, all of them in the matrix: compilation is most of the time.
 QUICK = "mlp_pgd linf"
-REST = [pytest.param(case, marks=pytest.mark.matrix) for case in ("mlp l2", "cnn_pgd linf", "kernel l2")]
+REST = [pytest.param(case, marks=pytest.mark.matrix) for case in CASES if case != QUICK]
 
 
 @pytest.mark.parametrize("case", [QUICK, *REST])
@@ -57,10 +57,10 @@ def test_ours_run_again_is_what_was_recorded(case):
     _, _, x, y = networks_of.digits()
     version = STANDARD[:2]
     found = autoattack(
-        f, x[:IMAGES], y[:IMAGES], Threat(norm, CASES[case]["eps"]), key=jax.random.key(1), version=version
+        f, x[:IMAGES], y[:IMAGES], Threat(norm, CASES[case]["eps"]), key=jax.random.key(0), version=version
     )
-    # Another key, so the outcome of chance may differ: by five images of 200 after one attack.
+    # The record has this key, so chance is the same; three images for rounding, and for other batches.
     for place, name in enumerate(found.attacks):
-        recorded = CASES[case]["reference"]["accuracy"][place]
-        assert found.accuracy[name].value == pytest.approx(recorded, abs=0.0251), name
+        recorded = CASES[case]["ours"]["accuracy"][place]
+        assert found.accuracy[name].value == pytest.approx(recorded, abs=0.015 + 1e-9), name
     assert found.robust_accuracy.value <= CASES[case]["reference"]["accuracy"][2] + 0.01
