@@ -288,7 +288,7 @@ OTHERWISE = {
         architectures.Architecture""",
     "Python's numbers, read as float64": """catastrophic.alarm catastrophic.calibrate catastrophic.collapsed
         catastrophic.fallen catastrophic.onset catastrophic.score dynamics.angle dynamics.lazy_onset
-        dynamics.remaining""",
+        dynamics.remaining statistics.paired_shares""",
     "only what `fit` made, in float64": """regression.condition_number regression.learned_fraction
         regression.rounding_error regression.target_energy""",
     "labels or booleans": """attacks.robust_curve data.targets features.mean_accuracy features.usefulness

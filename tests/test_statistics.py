@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from refusals import assert_refused
 
-from companion.statistics import Estimate, accuracy, mean, power_law, proportion
+from companion.statistics import Estimate, accuracy, mean, paired_shares, power_law, proportion
 
 ONES = np.ones((4, 1))
 
@@ -122,3 +122,19 @@ def test_wrong_arguments_are_named():
 def test_several_estimates_print_one_after_the_other():
     several = Estimate(np.array([0.5, 0.25]), np.array([0.4, 0.2]), np.array([0.6, 0.3]), 0.95, 9)
     assert str(several) == "0.500 [0.400, 0.600], 0.250 [0.200, 0.300]"
+
+
+def test_paired_shares_have_half_an_observation_more_in_each_cell():
+    # As differences by observation, with half of one more in each cell: 8.5 times +1, 3.5 times −1, 40 times 0.
+    values, weights = np.array([1.0, -1.0, 0.0]), np.array([8.5, 3.5, 40.0])
+    middle = (values * weights).sum() / 52
+    spread = np.sqrt(((values - middle) ** 2 * weights).sum() / 52 / 52)
+    found = paired_shares(8, 3, 50)
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((middle - 1.959964 * spread, middle + 1.959964 * spread))
+
+
+@pytest.mark.parametrize(("first", "second", "n"), [(-1, 0, 5), (0, -1, 5), (3, 3, 5), (0, 0, 0)])
+def test_counts_that_do_not_fit_are_refused(first, second, n):
+    with pytest.raises(ValueError, match=f"got {first}, {second}, {n}"):
+        paired_shares(first, second, n)

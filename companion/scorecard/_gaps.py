@@ -1,6 +1,5 @@
 """What AutoAttack takes off recorded robust accuracies."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from companion.experiments import evaluation
 from companion.results import Result
 from companion.scorecard._page import Shown, html_table
-from companion.statistics import Estimate
+from companion.statistics import Estimate, paired_shares
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,7 @@ def gaps(record: Result) -> list[Gap]:
         record: of the experiment `evaluation`.
 
     Returns:
-        One entry for each network. The images of all seeds count; the interval is that of Agresti & Min for
-        paired shares: half an image more in each cell, so that no gap found is not no gap at all.
-
-    Source: Agresti & Min (2005), Statistics in Medicine 24.
+        One entry for each network; the images of all its seeds count.
     """
     networks = evaluation.PROFILES[record.provenance["profile"]].networks
     n, last = record.provenance["config"]["n_test"], evaluation.STAGES.index("square")
@@ -54,19 +50,9 @@ def gaps(record: Result) -> list[Gap]:
             continue
         alone, less = (int(value) for value in record.arrays["more"][i, there].sum(axis=0))
         pgd, strongest = record.arrays["accuracy"][i, there][:, [1, last], 0].mean(axis=0)
-        gap = _paired_shares(alone, less, n * seeds)
+        gap = paired_shares(alone, less, n * seeds)
         found.append(Gap(one.label, seeds, float(pgd), float(strongest), n * seeds, gap))
     return found
-
-
-def _paired_shares(b: int, c: int, n: int) -> Estimate:
-    """The difference of two shares of the same n, which b and c tell apart, in either direction."""
-    middle, wide = (b - c) / (n + 2), b + c + 1
-    half = NORMAL * math.sqrt(wide - (b - c) ** 2 / (n + 2)) / (n + 2)
-    return Estimate((b - c) / n, middle - half, middle + half, 0.95, n)
-
-
-NORMAL = 1.959963984540054
 
 
 def stronger() -> Shown:
