@@ -125,7 +125,7 @@ def test_several_estimates_print_one_after_the_other():
 
 
 def test_paired_shares_have_half_an_observation_more_in_each_cell():
-    # As differences by observation, with half of one more in each cell: 8.5 times +1, 3.5 times −1, 40 times 0.
+    # Differences by observation, with half of one more in each cell: 8.5 times +1, 3.5 times −1, 40 times 0.
     values, weights = np.array([1.0, -1.0, 0.0]), np.array([8.5, 3.5, 40.0])
     middle = (values * weights).sum() / 52
     spread = np.sqrt(((values - middle) ** 2 * weights).sum() / 52 / 52)
