@@ -12,6 +12,8 @@ CACHE := $(CURDIR)/.cache
 
 # Settings of other tools stay out, and their caches come here.
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH JUPYTER_CONFIG_PATH
+# The environments come without bytecode, and what is imported is compiled once: it must be kept.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
 export PYTHONNOUSERSITE := 1
 export MPLCONFIGDIR := $(CACHE)/matplotlib
 export IPYTHONDIR := $(CACHE)/ipython

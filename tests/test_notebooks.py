@@ -344,16 +344,17 @@ def test_notebook_imports_only_what_colab_has(path):
 CHAPTERS = [path for path in PAGES if path.stem[:2].isdigit()]
 
 
+@pytest.fixture(scope="module")
+def executed():
+    """The notebooks that `make book` has executed, by their code."""
+    files = sorted(ROOT.glob("_build/.jupyter_cache/*/executed/*/base.ipynb"))
+    notebooks = [nbformat.read(file, as_version=4) for file in files]
+    return {tuple(cell.source for cell in one.cells if cell.cell_type == "code"): one for one in notebooks}
+
+
 @pytest.mark.site
 @pytest.mark.parametrize("path", CHAPTERS, ids=[path.stem for path in CHAPTERS])
-def test_a_chapters_notebook_has_the_cells_that_the_book_executed_without_error(path):
-    executed = {
-        tuple(cell.source for cell in notebook.cells if cell.cell_type == "code"): notebook
-        for notebook in (
-            nbformat.read(file, as_version=4)
-            for file in sorted(ROOT.glob("_build/.jupyter_cache/*/executed/*/base.ipynb"))
-        )
-    }
+def test_a_chapters_notebook_has_the_cells_that_the_book_executed_without_error(path, executed):
     notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     mine = executed.get(tuple(source.removeprefix(export_notebooks.SOLUTION) for source in code[1:]))

@@ -72,7 +72,7 @@ def main():
         run(sys.executable, "-m", "venv", folder / "empty", cwd=folder)
         python = folder / "empty" / "bin" / "python"
         before = size(folder / "empty")
-        install = (python, "-m", "pip", "--disable-pip-version-check", "install", "-q")
+        install = (python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-compile")
         run(*install, "--constraint", ROOT / "requirements.lock", wheel, cwd=folder)
         print(run(python, "-c", USE, cwd=folder, JAX_ENABLE_COMPILATION_CACHE="false").strip())
         print(f"the core takes {(size(folder / 'empty') - before) / 1e6:.0f} MB with all that it depends on")

@@ -1,6 +1,7 @@
 """Run the tests on the oldest and the newest JAX that the project supports, each in its own environment.
 
 Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--quick] [--notebooks] [--strict]
+       python tools/compat.py --environments [--newest]      make the environments, run nothing
 
 Each row of the table below gets .cache/compat/<jax>-py<python>, made by pip with the versions of
 requirements.lock except where the row says otherwise, and reused while these stay. companion is imported
@@ -157,7 +158,9 @@ def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[
     except RuntimeError as error:
         print(error)
         return [row.jax, "failed: the environment could not be made"], "failed"
-    if options.notebooks:
+    if options.environments:
+        counts, green = dict.fromkeys(("passed", "failed", "skipped"), 0), True
+    elif options.notebooks:
         counts, green = run_notebooks(executable)
     else:
         counts, green = run_tests(executable, row, options.tests, options.quick)
@@ -174,6 +177,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="default: all but LEFT_OUT")
     parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
+    parser.add_argument("--environments", action="store_true", help="make the environments, run nothing")
     parser.add_argument("--require", type=int, default=1, metavar="N", help="fail when fewer rows ran")
     parser.add_argument("--strict", action="store_true", help="fail when any asked row did not run")
     parser.add_argument("--run-notebook", type=Path, help=argparse.SUPPRESS)

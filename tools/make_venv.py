@@ -92,7 +92,8 @@ def install(folder, stamp):
         flush=True,
     )
     pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "install", "-qq", "--no-deps", "--requirement", "requirements.lock")
+    # Not compiled: that is most of the time, and of most packages little is ever imported.
+    run(*pip, "install", "-qq", "--no-compile", "--no-deps", "--requirement", "requirements.lock")
     run(*pip, "install", "-qq", "--no-deps", "--no-build-isolation", "--editable", ".")
     (folder / ".stamp").write_text(stamp, "utf8")
     print(f"    done in {time.time() - started:.0f} s")

@@ -4,6 +4,7 @@ The environment .cache/torch-py3.x sees those packages and adds the three, so th
 without them. pip takes PyTorch from where its own settings say, such as PIP_FIND_LINKS.
 
 Usage: .venv/bin/python tools/with_torch.py {tests, agreement} [arguments for pytest, or the benchmark]
+       .venv/bin/python tools/with_torch.py environment      make it, run nothing
 """
 
 import hashlib
@@ -17,7 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORKS = ("equinox==0.13.8", "pyautoattack==0.2.0", "torch==2.13.0")
 TESTS = ("tests/test_bring_your_own.py", "tests/test_equinox.py", "tests/test_torch.py")
-COMMANDS = {"tests": ("-m", "pytest", *TESTS), "agreement": ("benchmarks/autoattack.py", "--record")}
+COMMANDS = {
+    "tests": ("-m", "pytest", *TESTS),
+    "agreement": ("benchmarks/autoattack.py", "--record"),
+    "environment": ("-c", ""),
+}
 
 
 def environment() -> Path:
@@ -35,8 +40,8 @@ def environment() -> Path:
     site = subprocess.run([executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     (Path(site) / "beside.pth").write_text(f"{beside}\n", "utf8")
     # What is there already stays as it is; the lock keeps pip from other versions.
-    pip = [executable, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--constraint", lock]
-    subprocess.run([*pip, *FRAMEWORKS], check=True)
+    pip = [executable, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--no-compile"]
+    subprocess.run([*pip, "--constraint", lock, *FRAMEWORKS], check=True)
     stamp.write_text(key, "utf8")
     print(f"    done in {time.time() - started:.0f} s")
     return executable
