@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import zlib
 
 import jaxtyping
 from jaxtyping import install_import_hook
@@ -109,6 +110,33 @@ def name_of(value):
 def pytest_make_parametrize_id(config, val, argname):
     """Name a case by what is in it, never by its place in the list, an address or bytes."""
     return name_of(val)
+
+
+# One case of each test
+
+
+def pytest_addoption(parser):
+    """Offer a run of every test function, but with one of its cases."""
+    parser.addoption(
+        "--one-each", action="store_true", help="of each parametrized test one case, by its name"
+    )
+
+
+def one_each(items):
+    """Of each test function one item: always the same, and in functions of equal cases not the same case."""
+    cases = {}
+    for item in items:
+        cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    return [each[zlib.crc32(name.encode()) % len(each)] for name, each in cases.items()]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Keep one case of each test where that is asked, after what is marked otherwise is out."""
+    if config.getoption("--one-each"):
+        kept = set(one_each(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
 
 
 COLLECTED = pytest.StashKey()

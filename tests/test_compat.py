@@ -1,8 +1,12 @@
 """Which tests run on other versions of JAX: all of them, but for a short list with a reason each."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+from conftest import one_each
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -39,3 +43,25 @@ def test_notebooks_that_fail_are_counted(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert printed.count("passed") == 2
     assert "a cell failed" in printed
+
+
+def test_one_case_of_each_test_is_kept_and_not_always_the_first():
+    items = [SimpleNamespace(nodeid=f"a.py::test_{n}[{case}]") for n in range(8) for case in ("l2", "linf")]
+    items.append(SimpleNamespace(nodeid="a.py::test_plain"))
+    kept = [item.nodeid for item in one_each(items)]
+    assert [name.split("[")[0] for name in kept] == [
+        *(f"a.py::test_{n}" for n in range(8)),
+        "a.py::test_plain",
+    ]
+    assert 1 < sum("linf" in name for name in kept) < 7
+
+
+def test_one_each_leaves_out_the_other_cases():
+    name = "tests/test_statistics.py"
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", name]
+    both = [
+        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+        for more in ([], ["--one-each"])
+    ]
+    every, some = ([line for line in done.stdout.splitlines() if "::" in line] for done in both)
+    assert len(some) == len({line.split("[")[0] for line in every}) < len(every)

@@ -1,6 +1,7 @@
 """Run the tests on the oldest and the newest JAX that the project supports, each in its own environment.
 
-Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--quick] [--notebooks] [--strict]
+Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--brief] [--quick] [--strict]
+       python tools/compat.py --notebooks
        python tools/compat.py --environments [--newest]      make the environments, run nothing
 
 Each row of the table below gets .cache/compat/<jax>-py<python>, made by pip with the versions of
@@ -77,13 +78,12 @@ def versions_in(executable: Path) -> list[str]:
     return run([executable, "-I", "-c", code]).stdout.split()
 
 
-def run_tests(executable: Path, row: Row, tests: list[str], quick: bool) -> tuple[dict[str, int], bool]:
+def run_tests(executable: Path, row: Row, tests: list[str], *more: str) -> tuple[dict[str, int], bool]:
     """Run pytest; return the counts, and whether it was green and ran something. A red run is printed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         flags = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        marked = ["-m", "not slow and not matrix"] if quick else []  # replaces pyproject.toml's own -m
-        done = run([executable, "-m", "pytest", *flags, *row.relaxed, *marked, *tests])
+        done = run([executable, "-m", "pytest", *flags, *row.relaxed, *more, *tests])
         suite = ElementTree.parse(report).getroot().find("testsuite").attrib if report.exists() else {}
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
@@ -146,8 +146,8 @@ def chosen_rows(versions: list[str] | None, newest: bool, pythons: dict) -> list
     return [rows[name] for name in dict.fromkeys(versions or rows)]
 
 
-def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[str], str]:
-    """Run one row; return its cells and "passed", "failed" or "not run"."""
+def one_row(row: Row, pythons: dict, options: argparse.Namespace, brief: bool) -> tuple[list[str], str]:
+    """Run one row, or one case of each of its tests; return its cells and "passed", "failed" or "not run"."""
     version = next((p for p in row.pythons if p in pythons), None)
     if version is None:
         return [row.jax, f"not run: needs Python >= {dotted(min(row.pythons))}, none found"], "not run"
@@ -163,8 +163,10 @@ def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[
     elif options.notebooks:
         counts, green = run_notebooks(executable)
     else:
-        counts, green = run_tests(executable, row, options.tests, options.quick)
-    notes = "; ".join(row.relaxed)
+        more = ["-m", "not slow and not matrix"] if options.quick else []  # replaces pyproject.toml's own -m
+        more += ["--one-each"] if brief else []
+        counts, green = run_tests(executable, row, options.tests, *more)
+    notes = "; ".join((*row.relaxed, *["one case of each test"] * brief))
     cells = [*versions_in(executable), *map(str, counts.values()), f"{time.time() - started:.0f}", notes]
     return cells, "passed" if green else "failed"
 
@@ -174,6 +176,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--versions", nargs="+", metavar="JAX", help="only these rows (default: all)")
     parser.add_argument("--newest", action="store_true", help="Colab's and the newest possible")
+    parser.add_argument("--brief", action="store_true", help="one case of each test but on Colab's")
     parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="default: all but LEFT_OUT")
     parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
@@ -201,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines = [["jax", "numpy", "python", "ipywidgets", "passed", "failed", "skipped", "seconds", "notes"]]
     states = []
     for row in rows:
-        cells, state = one_row(row, pythons, options)
+        cells, state = one_row(row, pythons, options, options.brief and row.jax != ROWS[0].jax)
         lines.append(cells)
         states.append(state)
     print()
