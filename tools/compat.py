@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {
     "test_book.py": "the built book, which the lock's versions made",
     "test_browser.py": "its pages, in a browser",
+    "test_collection.py": "the names of tests, whatever is installed",
     "test_environment.py": "the lock, and what make installs",
     "test_notebooks.py": "the exporter, which needs the book's packages; --notebooks runs the notebooks",
     "test_tools.py": "the tools of the book, which need its packages",
