@@ -1,7 +1,7 @@
 """Words for signatures: what an argument is, where no shape need be said."""
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -10,10 +10,23 @@ from jaxtyping import PyTree
 Array = jax.Array | np.ndarray  # here or on a device, or being traced
 Scalar = Array | np.generic | float | int  # one number, which may be traced
 Key = Array  # a JAX random key
-Variables = tuple[PyTree, PyTree]  # parameters and state of a network
+Shape = tuple[int, ...]
+Unchecked = object  # what a caller gave, before it is checked
+Function = TypeVar("Function", bound=Callable)  # goes in, and comes out as one with the same arguments
 
+Params = PyTree  # what is trained in a network, of any library: arrays in containers of any kind
+State = PyTree  # what a network carries along, such as running statistics
+Variables = tuple[Params, State]
+Init = Callable[[Key, Array], Variables]  # inputs like those to come
+# of params, state, inputs, and whether in training mode
+ApplyModel = Callable[[Params, State, Array, bool], tuple[Array, State]]
+
+Json = str | int | float | bool | list | dict | None  # as a record keeps it
+Settings = Mapping[str, Json]  # of a recorded run, or of an experiment
+
+Layer = Callable[[Array], Array]  # activations (m, ..., c) to activations
 Predict = Callable[[Array], Array]  # inputs (m, ...) to outputs (m, k)
-Apply = Callable[[PyTree, Array], Array]  # a network: what it is made of, and inputs
+Apply = Callable[[Params, Array], Array]  # a network: what it is made of, and inputs
 LossFunction = Callable[[Array, Array], Array]  # outputs (m, k) and labels (m,) to values (m,)
 # Of predict, inputs, labels, a key and the epoch: attacked inputs, or what a penalty adds to the loss.
 InLoop = Callable[[Predict, Array, Array, Key, Scalar], Array]

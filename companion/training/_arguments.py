@@ -6,22 +6,17 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count
 from companion._core.compile import network
-from companion._core.extras import missing
 from companion._core.types import Array, Key, Variables
 from companion.networks import Model, evaluation
 from companion.storage import fingerprint
 from companion.training._step import Recipe
-
-try:
-    import optax
-except ModuleNotFoundError as error:
-    raise missing("optax", "networks") from error
 
 
 def kinds(model: Any, optimizer: Any) -> None:
