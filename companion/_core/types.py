@@ -1,6 +1,6 @@
 """Words for signatures: what an argument is, where no shape need be said."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -15,14 +15,14 @@ Unchecked = object  # what a caller gave, before it is checked
 Function = TypeVar("Function", bound=Callable)  # goes in, and comes out as one with the same arguments
 
 Params = PyTree  # what is trained in a network, of any library: arrays in containers of any kind
-State = PyTree  # what a network carries along, such as running statistics
+State = PyTree  # what a network or an optimizer carries along, such as running statistics
 Variables = tuple[Params, State]
 Init = Callable[[Key, Array], Variables]  # inputs like those to come
 # of params, state, inputs, and whether in training mode
 ApplyModel = Callable[[Params, State, Array, bool], tuple[Array, State]]
 
-Json = str | int | float | bool | list | dict | None  # as a record keeps it
-Settings = Mapping[str, Json]  # of a recorded run, or of an experiment
+Setting = str | int | float | bool | Sequence | Mapping | None  # what JSON can hold
+Settings = Mapping[str, Setting]
 
 Layer = Callable[[Array], Array]  # activations (m, ..., c) to activations
 Predict = Callable[[Array], Array]  # inputs (m, ...) to outputs (m, k)
@@ -30,6 +30,7 @@ Apply = Callable[[Params, Array], Array]  # a network: what it is made of, and i
 LossFunction = Callable[[Array, Array], Array]  # outputs (m, k) and labels (m,) to values (m,)
 # Of predict, inputs, labels, a key and the epoch: attacked inputs, or what a penalty adds to the loss.
 InLoop = Callable[[Predict, Array, Array, Key, Scalar], Array]
+NetworkKernel = Callable[..., np.ndarray]  # kernel_fn(params, x1, x2=None), as `empirical_ntk_fn` makes it
 KernelFunction = Callable[..., Array | tuple[Array, ...]]  # kernel(x1, x2, get), get "ntk", "nngp" or both
 
 
