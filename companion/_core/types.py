@@ -1,7 +1,7 @@
-"""Words for signatures: what an argument is, where no shape need be said."""
+"""Words for signatures: what an argument is, where no shape need be said; more of them in `words`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -10,9 +10,6 @@ from jaxtyping import PyTree
 Array = jax.Array | np.ndarray  # here or on a device, or being traced
 Scalar = Array | np.generic | float | int  # one number, which may be traced
 Key = Array  # a JAX random key
-Shape = tuple[int, ...]
-Unchecked = object  # what a caller gave, before it is checked
-Function = TypeVar("Function", bound=Callable)  # goes in, and comes out as one with the same arguments
 
 Params = PyTree  # what is trained in a network, of any library: arrays in containers of any kind
 State = PyTree  # what a network or an optimizer carries along, such as running statistics
@@ -20,9 +17,6 @@ Variables = tuple[Params, State]
 Init = Callable[[Key, Array], Variables]  # inputs like those to come
 # of params, state, inputs, and whether in training mode
 ApplyModel = Callable[[Params, State, Array, bool], tuple[Array, State]]
-
-Setting = str | int | float | bool | Sequence | Mapping | None  # what JSON can hold
-Settings = Mapping[str, Setting]
 
 Layer = Callable[[Array], Array]  # activations (m, ..., c) to activations
 Predict = Callable[[Array], Array]  # inputs (m, ...) to outputs (m, k)

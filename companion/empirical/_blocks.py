@@ -9,7 +9,8 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from companion._core.interrupt import safe_point
-from companion._core.types import Array, Function
+from companion._core.types import Array
+from companion._core.words import Function
 from companion.empirical._methods import Method, Parts, Prepared, Side
 
 Sides = Callable[[int, int, int], Side]  # sides(number, first, size): examples of x1 (number 0) or x2 (1)

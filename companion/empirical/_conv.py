@@ -14,7 +14,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from companion._core.types import Array, Function
+from companion._core.types import Array
+from companion._core.words import Function
 
 Value = ArrayLike  # of a variable: an array, or a number that was written into the code
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from companion._core.types import Setting
+from companion._core.words import Setting
 from companion.experiments._experiment import LISTS
 
 ATTACKS = ("random", "fgsm", "pgd", "pgd_long")

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from companion import results
-from companion._core.types import Settings
+from companion._core.words import Settings
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, computed, in_order, pixels, plain
 from companion.results import RecordedRun
 from companion.storage import held

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from companion import data, results
-from companion._core.types import Setting
+from companion._core.words import Setting
 from companion.results import Result
 from companion.storage import fingerprint
 

@@ -12,6 +12,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, number, within
 from companion._core.compile import Kind, double
 from companion._core.interrupt import deferred, safe_point
+from companion._core.types import Kernel
 from companion.attacks import Threat, pgd
 from companion.data import targets
 from companion.guarantees._compiled import compiled_once
@@ -21,7 +22,7 @@ from companion.regression import KernelPredictor, fit, from_coefficients
 
 @deferred()
 def fit_adversarial(
-    kernel: Any,
+    kernel: Kernel,
     x: Float[Any, "n ..."],
     labels: Int[Any, " n"],
     threat: Threat,

@@ -25,7 +25,7 @@ from companion.regression import from_coefficients
 
 @deferred()
 def poison(
-    kernel: Any,
+    kernel: Kernel,
     x: Float[Any, "n ..."],
     targets: Float[Any, "n k"],
     x_val: Float[Any, "m ..."],

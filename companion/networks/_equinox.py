@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from companion._core.checks import precise, random_key
 from companion._core.compile import double
 from companion._core.extras import missing
-from companion._core.types import Array, Key, Params, State, Unchecked, Variables
+from companion._core.types import Array, Key, Params, State, Variables
+from companion._core.words import Unchecked
 from companion.networks._models import Model
 from companion.networks._trees import (
     as_precise,

@@ -5,7 +5,8 @@ Flax is imported where one of them is made, so that all else in `companion.netwo
 
 from companion._core.checks import count, one_of
 from companion._core.compile import keep_compiled
-from companion._core.types import Layer, Shape, Unchecked
+from companion._core.types import Layer
+from companion._core.words import Shape, Unchecked
 from companion.networks._models import Model
 from companion.networks._norm import BatchNorm, Norm
 

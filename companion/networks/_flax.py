@@ -12,7 +12,8 @@ from jaxtyping import PyTree
 from companion._core.checks import precise, random_key
 from companion._core.compile import double, precision
 from companion._core.extras import missing
-from companion._core.types import ApplyModel, Array, Init, Key, Params, State, Unchecked, Variables
+from companion._core.types import ApplyModel, Array, Init, Key, Params, State, Variables
+from companion._core.words import Unchecked
 from companion.networks._models import Model
 from companion.networks._trees import (
     MODES,

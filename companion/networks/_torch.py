@@ -14,7 +14,8 @@ from jax.tree_util import Partial
 
 from companion._core.checks import count
 from companion._core.extras import missing
-from companion._core.types import Array, Unchecked
+from companion._core.types import Array
+from companion._core.words import Unchecked
 
 # PyTorch's own: it is not imported before a module of it is given.
 Module = Callable
