@@ -3,7 +3,9 @@
 One package (a folder, or a file) for each idea. Public is what its `__init__.py` exports; names with a
 leading underscore are internal, and so are `_core` and `storage`, which serve the others. Import the packages
 you need: `from companion import data, regression`. They stand in layers, here from the lowest to the highest;
-each imports only from layers with smaller numbers (tests/test_floors.py reads every file for that).
+each imports only from layers with smaller numbers (tests/test_floors.py reads every file for that). Examples
+in docstrings start after `import jax, jax.numpy as jnp, numpy as np` and `from companion.… import *` of their
+own package.
 
      0  _core            (internal) checks of arguments and labels, kept compilations, Ctrl-C, types, the ball
      1  storage          (internal) on disk: whole files, fingerprints, matrices, kernel paths, checkpoints

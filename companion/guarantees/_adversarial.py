@@ -76,6 +76,7 @@ def fit_adversarial(
     a larger ridge.
     Source: Madry et al. (2018), arXiv 1706.06083, eq. 2.1, for the objective.
 
+    >>> from companion.attacks import Threat
     >>> x, labels = np.array([[0.2], [0.8]], np.float32), np.array([0, 1])
     >>> linear = lambda a, b, get: 1 + (2 * a - 1) @ (2 * b - 1).T
     >>> for eps in (0.0, 0.2):

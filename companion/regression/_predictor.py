@@ -14,7 +14,7 @@ from jaxtyping import Float, PyTree
 
 from companion._core.checks import count, finite, number
 from companion._core.compile import Kind, double, kernel_function
-from companion._core.types import Array, Kernel
+from companion._core.types import Kernel
 from companion._core.words import Unchecked
 from companion.regression._checks import cross_kernel
 from companion.regression._evaluate import (
@@ -63,7 +63,7 @@ class KernelPredictor:
     >>> from companion.regression import fit
     >>> x = np.eye(2, dtype=np.float32)
     >>> f = fit(lambda a, b, get: a @ b.T, x, np.array([[2.0], [3.0]]))
-    >>> f(jnp.ones((1, 2))), f.at(math.log(2)).coefficients.ravel()
+    >>> f(jnp.ones((1, 2))), f.at(np.log(2)).coefficients.ravel()
     (Array([[5.]], dtype=float32), array([1. , 1.5]))
     """
 
@@ -236,7 +236,7 @@ class KernelPredictor:
             return x, jnp.asarray(in_blocks(alpha, x.shape[1], fill=0))
 
 
-def _flatten(f: KernelPredictor) -> tuple[tuple[Array, Array], Evaluate]:
+def _flatten(f: KernelPredictor) -> tuple[Sequence[PyTree], Evaluate]:
     return f._arrays, f._evaluate
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from companion._core.checks import count, number
 from companion._core.compile import Kind
 from companion._core.interrupt import deferred, safe_point
-from companion._core.types import Kernel
+from companion._core.types import Array, Kernel
 from companion.regression._checks import LOST, PrecisionWarning, rounding, warn_of_loss
 from companion.regression._cholesky import solve
 from companion.regression._fit import training_problem
@@ -21,7 +21,7 @@ _LARGEST_SHARE = 1 - 1e-9
 
 @deferred()
 def fit_robust(
-    kernel: Kernel,
+    kernel: Kernel | Array,
     x: Float[Any, "n ..."] | None = None,
     targets: Float[Any, "n k"] | None = None,
     *,
