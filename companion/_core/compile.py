@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Hashable
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,16 @@ from companion._core.words import Function, Unchecked
 
 Kind = Literal["ntk", "nngp"]
 Made = TypeVar("Made")
+
+
+@runtime_checkable
+class Device(Protocol):
+    """A `jax.Device`, as far as its memory goes."""
+
+    platform: str
+
+    def memory_stats(self) -> dict[str, int] | None:
+        """Bytes by what they are: in use, the limit and others; None where it does not tell."""
 
 
 def keep_compiled(function: Function) -> Function:
@@ -193,7 +203,7 @@ def pixels(kernel: Kernel, x: np.ndarray) -> int:
     return math.prod(x.shape[1:3]) ** power
 
 
-def free_memory(device: jax.Device) -> int:
+def free_memory(device: Device) -> int:
     """Bytes free where a device computes: in its own memory, or in the computer's."""
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     if "bytes_limit" in stats:
