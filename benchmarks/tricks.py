@@ -132,7 +132,7 @@ TRICKS = {
         ),
         "other numbers where pixels tie",
     ),
-    "convolutions outside loops": Trick("networks._layers.outside_loops", outside_loops),
+    "convolutions outside loops": Trick("networks._models.outside_loops", outside_loops),
     "patches for each example": Trick(
         "empirical._conv", jacobian(20, 32, 32, 3, instead={"methods.with_patches": lambda f, *_: f})
     ),

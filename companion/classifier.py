@@ -5,15 +5,15 @@ output. It needs scikit-learn, which nothing else in the package imports.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from companion._core.checks import predicted
 from companion._core.compile import Kind
 from companion._core.extras import missing
-from companion.architectures import Architecture, fc
+from companion._core.types import Kernel
+from companion._core.words import Unchecked
+from companion.architectures import fc
 from companion.data import targets
 from companion.kernels import gram
 from companion.regression import KernelPredictor, fit, from_coefficients
@@ -55,7 +55,7 @@ class NTKClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        kernel: Architecture | Callable[..., Any] | None = None,
+        kernel: Kernel | None = None,
         *,
         ridge: float = 0.0,
         kind: Kind = "ntk",
@@ -66,7 +66,7 @@ class NTKClassifier(ClassifierMixin, BaseEstimator):
         self.kind = kind
         self.t = t
 
-    def fit(self, X: Any, y: Any) -> "NTKClassifier":
+    def fit(self, X: Unchecked, y: Unchecked) -> "NTKClassifier":
         """Find the coefficients.
 
         Args:
@@ -91,7 +91,7 @@ class NTKClassifier(ClassifierMixin, BaseEstimator):
         self.x_train_, self.coefficients_ = X, f.at(float(self.t)).coefficients
         return self
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Unchecked) -> np.ndarray:
         """Outputs f_t(x), float64: (m,) for two classes, positive for the second; else (m, k).
 
         Args:
@@ -103,7 +103,7 @@ class NTKClassifier(ClassifierMixin, BaseEstimator):
         outputs = self._outputs(X)
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Unchecked) -> np.ndarray:
         """Labels (m,) of inputs (m, ...); arguments and errors are those of `decision_function`."""
         classes = predicted(self._outputs(X))
         return self.classes_[classes]
@@ -115,10 +115,10 @@ class NTKClassifier(ClassifierMixin, BaseEstimator):
         return from_coefficients(self._kernel, self.x_train_, self.coefficients_, kind=self.kind)
 
     @property
-    def _kernel(self) -> Any:
+    def _kernel(self) -> Kernel:
         return fc(1) if self.kernel is None else self.kernel
 
-    def _outputs(self, X: Any) -> np.ndarray:
+    def _outputs(self, X: Unchecked) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True, reset=False)
         return gram(self._kernel, X, self.x_train_, kind=self.kind) @ self.coefficients_

@@ -7,7 +7,6 @@ and in evaluation, and by which estimator; networks take it as their `norm`.
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -17,6 +16,7 @@ from jaxtyping import Float
 
 from companion._core.checks import batch, count, number, one_of
 from companion._core.compile import double
+from companion._core.types import Apply, Array, Key, Params, State, Variables
 from companion.networks import BatchNorm, Model, Variance, batch_statistics, layer
 
 __all__ = [
@@ -116,12 +116,12 @@ def on_normalized_inputs(model: Model) -> Model:
         0 and 1.
     """
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
+    def init(key: Key, x: Array) -> Variables:
         params, state = model.init(key, x)
         channels = x.shape[-1]
         return params, (jnp.zeros(channels, np.float32), jnp.ones(channels, np.float32), state)
 
-    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+    def apply(params: Params, state: State, x: Array, training: bool) -> tuple[Array, State]:
         shift, scale, own = state
         with double(params, x):
             shift, scale = jax.lax.stop_gradient((shift, scale))
@@ -133,8 +133,8 @@ def on_normalized_inputs(model: Model) -> Model:
 
 
 def normalize_inputs(
-    variables: tuple[Any, Any], statistics: tuple[Float[Any, " c"], Float[Any, " c"]]
-) -> tuple[Any, Any]:
+    variables: Variables, statistics: tuple[Float[Any, " c"], Float[Any, " c"]]
+) -> Variables:
     """Variables of a model, as `on_normalized_inputs(model)` takes them, with these statistics.
 
     Args:
@@ -157,7 +157,7 @@ def normalize_inputs(
 
 
 @functools.lru_cache
-def training_mode(model: Model) -> Callable[..., Any]:
+def training_mode(model: Model) -> Apply:
     """The model in training mode as `apply_fn(variables, x) -> (n, k)`: batch statistics are those of x.
 
     For `empirical_ntk(..., batch_statistics=True)`, beside `networks.evaluation`.
@@ -169,7 +169,7 @@ def training_mode(model: Model) -> Callable[..., Any]:
         The function; one and the same for one model, so that compiled code is shared.
     """
 
-    def apply_fn(variables: tuple[Any, Any], x: Any) -> Any:
+    def apply_fn(variables: Variables, x: Array) -> Array:
         params, state = variables
         return model.apply(params, jax.lax.stop_gradient(state), x, True)[0]
 

@@ -28,7 +28,7 @@ class Estimate:
     level: float
     n: int
 
-    def __getitem__(self, index: Any) -> "Estimate":
+    def __getitem__(self, index: int | np.integer | slice | tuple | list | np.ndarray) -> "Estimate":
         """One or some of several."""
         return Estimate(self.value[index], self.low[index], self.high[index], self.level, self.n)
 

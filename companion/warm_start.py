@@ -47,6 +47,7 @@ def clean_first(attack: Partial, *, until: float | int | Callable[[Run], bool]) 
     Returns:
         What `training.train` takes as its attack. The switch comes at a record: list its epoch in `record`.
 
+    >>> from companion.attacks import Threat, training_attack
     >>> clean_first(training_attack(Threat("linf", 0.1)), until=2).first is None
     True
     """
@@ -119,6 +120,7 @@ def growing_steps(threat: Threat, steps: int, *, until: float | int) -> Partial:
     Returns:
         The attack.
 
+    >>> from companion.attacks import Threat
     >>> import jax
     >>> attack = growing_steps(Threat("linf", 0.5), 10, until=3)
     >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 3)
@@ -177,6 +179,7 @@ def step_cosine(
     Cost: the attack, and two gradients on all inputs at once; compiled once for each apply_fn. Chapter 6
     follows it through training.
 
+    >>> from companion.attacks import Threat, training_attack
     >>> import jax
     >>> attack, x = training_attack(Threat("linf", 0.0), steps=1), jnp.ones((2, 3)) / 2
     >>> f, labels = (lambda w, x: x @ w), jnp.array([0, 0])

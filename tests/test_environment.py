@@ -13,6 +13,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import make_environment  # noqa: E402
+
 LOCK = [
     line for line in (ROOT / "requirements.lock").read_text("utf8").splitlines() if line and line[0] != "#"
 ]
@@ -37,6 +40,11 @@ def test_conda_brings_python_and_pip_alone():
     assert named == ["python", "pip"]
     python = next(entry for entry in CONDA["dependencies"] if entry.startswith("python="))
     assert python.split("=")[1] in ("3.11", "3.12", "3.13")
+
+
+def test_the_file_for_conda_is_what_its_tool_writes():
+    lock = (ROOT / "requirements.lock").read_text("utf8")
+    assert (ROOT / "environment.yml").read_text("utf8") == make_environment.environment(lock)
 
 
 def test_pip_section_is_the_lock_without_neural_tangents():

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from beartype import beartype
 from jax.tree_util import Partial
+from jaxtyping import jaxtyped
 
 from companion import networks
 from companion.storage._fingerprint import fingerprint
@@ -49,6 +51,10 @@ def custom(decay):
         return jax.tree.map(lambda g: decay * g, gradients), state
 
     return optax.GradientTransformation(lambda params: (), update)
+
+
+def shifted(x: jax.Array) -> jax.Array:
+    return x + SCALE
 
 
 PAIRS = {
@@ -125,3 +131,11 @@ def test_fingerprints_stay_what_they_are():
     """A change of these refuses every folder there is: raise the numbers of algorithm and format with it."""
     assert fingerprint(None) == "9e3aa23a593b58110bed80ff45bba5bd"
     assert fingerprint({"a": (1, 0.5), "b": np.eye(2)}) == "233bb9533ed9d26772fc6e7efeed7af4"
+
+
+@pytest.mark.parametrize("check", [jaxtyped(typechecker=beartype), beartype], ids=["jaxtyping", "beartype"])
+def test_checked_annotations_are_looked_through(check):
+    checked = check(shifted)
+    before = fingerprint(checked)
+    checked(jnp.ones(2))
+    assert before == fingerprint(checked) == fingerprint(shifted)

@@ -1,5 +1,9 @@
 """Networks: sizes from the papers, layers against Flax's own, linearized networks against differences."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -293,3 +297,54 @@ def test_what_cannot_be_a_network_is_refused():
         networks.from_architecture(len)
     with pytest.raises(TypeError, match="apply_fn must be a function"):
         networks.from_apply(3, np.ones(2, np.float32))
+
+
+WITHOUT_FLAX = """
+import importlib, importlib.util, sys
+sys.modules["flax"] = sys.modules["optax"] = None  # as where they are not installed
+import jax, jax.numpy as jnp, numpy as np
+from companion import networks, normalization
+from companion.architectures import fc
+from companion.attacks import Threat, fgsm
+
+def refused(line, make, *args):
+    try:
+        make(*args)
+    except ImportError as error:
+        assert line in str(error), error
+    else:
+        raise AssertionError(line)
+
+def there(package):
+    return importlib.util.find_spec(package) is not None
+
+x, w = np.ones((2, 3), np.float32), jnp.eye(3)
+linear = networks.from_apply(lambda w, x: x @ w, w)
+for model in (linear, networks.linearized(linear), networks.from_architecture(fc(1, width=4))):
+    model = normalization.on_normalized_inputs(model)
+    f = networks.predict_fn(model, model.init(jax.random.key(0), x))
+    assert fgsm(f, x, np.zeros(2, int), Threat("linf", 0.1)).shape == x.shape
+if there("equinox"):
+    import equinox as eqx
+    model = networks.from_equinox(eqx.nn.Linear(3, 2, key=jax.random.key(0)))
+    assert model.apply(*model.init(jax.random.key(0), x), x, False)[0].shape == (2, 2)
+else:
+    refused("pip install equinox", networks.from_equinox, linear)
+if there("torch"):
+    import torch
+    assert networks.from_torch(torch.nn.Linear(3, 2))(x).shape == (2, 2)
+else:
+    refused("pip install torch", networks.from_torch, linear)
+for make, arguments in {
+    networks.mlp: (2,), networks.small_cnn: (2,), networks.cnn: (2,), networks.resnet18: (2,),
+    networks.resnet: (2,), networks.from_flax: (linear,), normalization.layer: ("batch", True),
+    importlib.import_module: ("companion.training",),
+}.items():
+    refused("pip install 'ntk-robustness[networks]'", make, *arguments)
+"""
+
+
+def test_without_flax_and_optax_all_but_networks_of_flax_and_training_works():
+    command = [sys.executable, "-c", WITHOUT_FLAX]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from refusals import assert_refused
 from companion import networks, normalization
 from companion.attacks import Threat, training_attack
 from companion.empirical import empirical_ntk
-from companion.networks._norm import _BatchNorm, layer
+from companion.networks._normalizing import _BatchNorm
 from companion.normalization import BatchNorm, batch_statistics, input_statistics, variance_ratio
 from companion.training import train
 
@@ -150,7 +150,7 @@ def test_layer_and_group_norm_are_their_definitions(norm, groups):
     class Net(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return layer(norm, True)(x)
+            return normalization.layer(norm, True)(x)
 
     x = rng.normal(2, 3, size=(2, 3, 3, 4)).astype(np.float32)
     found = Net().apply(Net().init(jax.random.key(0), x), x)

@@ -1,6 +1,7 @@
 """The tools that build and check the book, on small made cases; each checker is shown something wrong."""
 
 import hashlib
+import importlib
 import io
 import re
 import sys
@@ -230,6 +231,15 @@ def test_inventories_can_be_read_by_sphinx():
         assert {(name, role) for role, names in read.items() for name in names} == {row[:2] for row in rows}
     listed = {row[0] for _, rows in api_pages.MANUALS.values() for row in rows}
     assert set(api_pages.ALIASES.values()) <= listed
+
+
+def test_a_page_with_examples_says_what_they_start_from():
+    pages = {name: [] for name in ("attacks", "plots")}
+    for name, lines in pages.items():
+        module = importlib.import_module(f"companion.{name}")
+        api_pages.introduce(None, "module", module.__name__, module, None, lines)
+    assert "from companion.attacks import *" in " ".join(pages["attacks"])
+    assert pages["plots"] == []
 
 
 def test_notes_of_a_docstring_are_paragraphs():

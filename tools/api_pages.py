@@ -2,7 +2,8 @@
 
 Links to other projects' manuals without a network: Sphinx would fetch each project's whole inventory. The
 few names that our signatures use are listed here, and written as small inventories into
-`_build/inventories`; a new name is one line. And the docstrings' last lines (Cost, Source) apart.
+`_build/inventories`; a new name is one line. And the docstrings' last lines (Cost, Source) apart, and a
+line on what examples start from.
 """
 
 import re
@@ -120,6 +121,18 @@ def resolve(app, env, node, contnode):
     return contnode if NO_NAME.fullmatch(target) else None
 
 
+def introduce(_app, what, name, obj, _options, lines) -> None:
+    """Say at the top of a page with examples what they start from."""
+    members = (getattr(obj, one).__doc__ or "" for one in getattr(obj, "__all__", ()))
+    if what == "module" and any(">>>" in text for text in members):
+        lines += [
+            "",
+            "Examples (``>>>``) start after ``import jax``, ``import jax.numpy as jnp``, "
+            f"``import numpy as np`` and ``from {name} import *``.",
+            "",
+        ]
+
+
 def separate(_app, _what, _name, _obj, _options, lines) -> None:
     """Give the docstrings' one-line notes, such as "Cost: O(n³).", each a paragraph."""
     for number in range(len(lines) - 1, 0, -1):
@@ -132,4 +145,5 @@ def setup(app):
     app.connect("config-inited", write, priority=100)
     app.connect("missing-reference", resolve, priority=900)
     app.connect("autodoc-process-docstring", separate, priority=900)
+    app.connect("autodoc-process-docstring", introduce, priority=950)
     return {"parallel_read_safe": True}

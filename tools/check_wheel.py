@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 USE = """
 import numpy as np, companion
-from companion import attacks, dynamics, features, regression, statistics
+from companion import attacks, dynamics, features, networks, normalization, regression, statistics
 from companion.architectures import conv, fc
 from companion.empirical import empirical_ntk
 from companion.kernels import gram
@@ -28,7 +28,15 @@ attacked = attacks.pgd(f.at(10.0), x, labels, threat)
 assert 0.09 < np.abs(attacked - x).max() <= 0.1 + 1e-6
 assert attacks.margin(f(attacked), labels).mean() > attacks.margin(f(x), labels).mean()
 assert features.correct_under_attack(f, x[:2], labels[:2], threat, modes=3).shape == (2, 3)
-extras = {"networks": "networks", "training": "networks", "plots": "plots", "interactive": "plots"}
+model = networks.from_apply(lambda w, x: x.reshape(len(x), -1) @ w, np.ones((36, 2), np.float32))
+assert model.apply(*model.init(np.zeros(2, np.uint32), x), x, False)[0].shape == (40, 2)
+try:
+    networks.mlp(2)
+except ImportError as error:
+    assert "pip install 'ntk-robustness[networks]'" in str(error), error
+else:
+    raise AssertionError("companion.networks.mlp needs no extra here")
+extras = {"training": "networks", "plots": "plots", "interactive": "plots"}
 for room, extra in extras.items():
     try:
         __import__(f"companion.{room}")

@@ -1,9 +1,8 @@
 """Write environment.yml, for conda, from requirements.lock.
 
-Usage: python tools/make_environment.py [--check]
+Usage: python tools/make_environment.py
 """
 
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,14 +33,6 @@ def environment(lock: str) -> str:
     return HEAD.format(neural_tangents=apart) + "".join(f"      - {pin}\n" for pin in pins if pin != apart)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the file, or compare it."""
-    path, wanted = ROOT / "environment.yml", environment((ROOT / "requirements.lock").read_text("utf8"))
-    if "--check" in arguments:
-        return int(not path.exists() or path.read_text("utf8") != wanted)
-    path.write_text(wanted, "utf8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    lock = (ROOT / "requirements.lock").read_text("utf8")
+    (ROOT / "environment.yml").write_text(environment(lock), "utf8")

@@ -17,7 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORKS = ("equinox==0.13.8", "pyautoattack==0.2.0", "torch==2.13.0")
-TESTS = ("tests/test_bring_your_own.py", "tests/test_equinox.py", "tests/test_torch.py")
+TESTS = (
+    "tests/test_bring_your_own.py",
+    "tests/test_equinox.py",
+    "tests/test_torch.py",
+    "tests/test_networks.py::test_without_flax_and_optax_all_but_networks_of_flax_and_training_works",
+)
 COMMANDS = {
     "tests": ("-m", "pytest", *TESTS),
     "agreement": ("benchmarks/autoattack.py", "--record"),

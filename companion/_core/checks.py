@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from companion._core.words import Same, Unchecked
+
 # A list, or an array of any library.
 Numbers = Sequence[float | int] | Shaped[Any, "..."]
 
 
-def batch(name: str, value: Any) -> np.ndarray:
+def batch(name: str, value: Unchecked) -> np.ndarray:
     """A NumPy batch (n, ...) of float32 or float64, n ≥ 1, all finite; or an error."""
     if _is_traced(value):
         raise TypeError(
@@ -25,7 +27,7 @@ def batch(name: str, value: Any) -> np.ndarray:
     return finite(name, array)
 
 
-def precise(name: str, dtype: Any) -> None:
+def precise(name: str, dtype: Unchecked) -> None:
     """Refuse all but float32 and float64: kernels of half precision overflow, and integers are no pixels."""
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} must be float32 or float64, got {dtype}: scale pixels to [0, 1] first")
@@ -56,7 +58,7 @@ def within(name: str, array: np.ndarray, bounds: tuple[float, float]) -> np.ndar
     )
 
 
-def class_labels(name: str, value: Any, n: int, n_outputs: int | None = None) -> np.ndarray:
+def class_labels(name: str, value: Unchecked, n: int, n_outputs: int | None = None) -> np.ndarray:
     """Labels (n,) as int32, in [0, max(2, n_outputs)) where the number of outputs is known; or an error."""
     labels = np.asarray(value)
     if labels.dtype.kind not in "iu":
@@ -73,7 +75,7 @@ def predicted(outputs: Shaped[Any, "m k"]) -> Shaped[Any, " m"]:
     return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
 
-def random_key(name: str, value: Any) -> Any:
+def random_key(name: str, value: Same) -> Same:
     """A JAX random key, typed or of raw uint32 as older code has them; or an error."""
     dtype, shape, jax = getattr(value, "dtype", None), getattr(value, "shape", None), sys.modules.get("jax")
     typed = jax is not None and dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
@@ -84,7 +86,7 @@ def random_key(name: str, value: Any) -> Any:
     return value
 
 
-def count(name: str, value: Any, *, least: int = 1) -> int:
+def count(name: str, value: Unchecked, *, least: int = 1) -> int:
     """An integer of at least `least`, or an error."""
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -95,7 +97,7 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
 
 
 def number(
-    name: str, value: Any, *, least: float = 0.0, open_end: bool = False, infinite: bool = False
+    name: str, value: Unchecked, *, least: float = 0.0, open_end: bool = False, infinite: bool = False
 ) -> float:
     """A real number ≥ `least` (> `least` with `open_end`), finite unless `infinite`; or an error."""
     value = _scalar(value)
@@ -108,7 +110,7 @@ def number(
     return float(value)
 
 
-def one_of(name: str, value: Any, known: tuple[str | bool, ...]) -> str | bool:
+def one_of(name: str, value: Unchecked, known: tuple[str | bool, ...]) -> str | bool:
     """One of the known values, or an error."""
     if type(value) is not type(known[0]) or value not in known:
         raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
@@ -123,14 +125,14 @@ def same_inputs(first: str, x1: Shaped[Any, "..."], second: str, x2: Shaped[Any,
         )
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: Unchecked) -> Unchecked:
     """A Python number from a NumPy or JAX scalar; anything else as it is."""
     if getattr(value, "ndim", None) == 0 and not _is_traced(value):
         return value.item()
     return value
 
 
-def _is_traced(value: Any) -> bool:
+def _is_traced(value: Unchecked) -> bool:
     """Whether JAX is tracing the value; modules without networks do not load JAX for this question."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(value, jax.core.Tracer)

@@ -6,8 +6,8 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Hashable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,24 @@ import numpy as np
 import psutil
 from jaxtyping import PyTree
 
-from companion._core.types import Array, Kernel, KernelFunction
+from companion._core.types import Array, Kernel, KernelFunction, Scalar
+from companion._core.words import Function, Unchecked
 
 Kind = Literal["ntk", "nngp"]
+Made = TypeVar("Made")
 
 
-def keep_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+@runtime_checkable
+class Device(Protocol):
+    """A `jax.Device`, as far as its memory goes."""
+
+    platform: str
+
+    def memory_stats(self) -> dict[str, int] | None:
+        """Bytes by what they are: in use, the limit and others; None where it does not tell."""
+
+
+def keep_compiled(function: Function) -> Function:
     """Promise that a function always computes the same, so that what is compiled of it is kept.
 
     For a kernel or a network of your own: `gram`, `regression.fit`, `empirical_ntk` and the attacks compile
@@ -56,16 +68,16 @@ def keep_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.lru_cache
-def _marked(method: Callable[..., Any]) -> Callable[..., Any]:
+def _marked(method: Function) -> Function:
     return keep_compiled(functools.wraps(method)(lambda *arguments: method(*arguments)))
 
 
-def is_kept(function: Any) -> bool:
+def is_kept(function: Unchecked) -> bool:
     """Whether a function was marked by `keep_compiled`."""
     return getattr(function, "compiled_form_is_kept", False)
 
 
-def made_once(make: Callable[..., Any]) -> Callable[..., Any]:
+def made_once(make: Callable[..., Made]) -> Callable[..., Made]:
     """Call `make(function, ...)` once for each marked function and precision, every time for any other.
 
     A foreign function may read a variable that changes between two calls. The compiled form would not
@@ -73,11 +85,11 @@ def made_once(make: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.lru_cache(maxsize=64)
-    def kept(x64: bool, function: Callable[..., Any], *options: Any) -> Any:  # noqa: ARG001
+    def kept(x64: bool, function: Callable, *options: Hashable) -> Made:  # noqa: ARG001
         return make(function, *options)
 
     @functools.wraps(make)
-    def compiled(function: Callable[..., Any], *options: Any) -> Any:
+    def compiled(function: Callable, *options: Hashable) -> Made:
         if is_kept(function):
             return kept(jax.config.jax_enable_x64, function, *options)
         return make(function, *options)
@@ -85,7 +97,7 @@ def made_once(make: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def double(*trees: Any) -> contextlib.AbstractContextManager:
+def double(*trees: PyTree) -> contextlib.AbstractContextManager:
     """Float64 inside the block where an array is float64: JAX would cut it to float32 without a word.
 
     For functions that run code of the user's, which may rely on what JAX is set to; see `precision`.
@@ -93,14 +105,14 @@ def double(*trees: Any) -> contextlib.AbstractContextManager:
     return _x64(True) if _is_double(trees) else contextlib.nullcontext()
 
 
-def double_where(*names: str) -> Callable[..., Any]:
+def double_where(*names: str) -> Callable[[Function], Function]:
     """Decorate a function: inside it float64 is on where one of these arguments is float64."""
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def run(*arguments: Any, **options: Any) -> Any:
+        def run(*arguments: Unchecked, **options: Unchecked) -> PyTree:
             given = signature.bind_partial(*arguments, **options).arguments
             with double(*(given.get(name) for name in names)):
                 return function(*arguments, **options)
@@ -110,7 +122,7 @@ def double_where(*names: str) -> Callable[..., Any]:
     return decorate
 
 
-def precision(*trees: Any) -> contextlib.AbstractContextManager:
+def precision(*trees: PyTree) -> contextlib.AbstractContextManager:
     """Float64 inside the block where an array is float64, and float32 where none is, whatever JAX is set to.
 
     For code of ours alone. What is being traced has the precision of its trace, which is not raised.
@@ -122,7 +134,7 @@ def precision(*trees: Any) -> contextlib.AbstractContextManager:
     return _x64(wide)
 
 
-def _is_double(trees: Any) -> bool:
+def _is_double(trees: PyTree) -> bool:
     return any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(trees))
 
 
@@ -160,10 +172,10 @@ def refuse_mixed_entries(kernel: Kernel, kind: Kind, x1: np.ndarray, x2: np.ndar
         _ASKED.append(asked)
 
 
-_ASKED: collections.deque[Any] = collections.deque(maxlen=256)
+_ASKED: collections.deque[tuple] = collections.deque(maxlen=256)
 
 
-def refuse_mixing(name: str, together: Any, alone: Any, *, cure: str) -> None:
+def refuse_mixing(name: str, together: Scalar, alone: Scalar, *, cure: str) -> None:
     """Raise where the outputs for x[0] in the company of x[1] are not those without it.
 
     NaN and infinity are left to who counts them in all outputs.
@@ -175,7 +187,7 @@ def refuse_mixing(name: str, together: Any, alone: Any, *, cure: str) -> None:
         raise ValueError(f"{name} mixes examples: its output for x[0] changes with x[1]. {cure}")
 
 
-def kernel_function(kernel: Any, kind: Any) -> KernelFunction:
+def kernel_function(kernel: Unchecked, kind: Unchecked) -> KernelFunction:
     """The function kernel(x1, x2, get) of an Architecture, or the one given; `kind` is checked too."""
     function = getattr(kernel, "kernel", kernel)
     if not callable(function):
@@ -191,7 +203,7 @@ def pixels(kernel: Kernel, x: np.ndarray) -> int:
     return math.prod(x.shape[1:3]) ** power
 
 
-def free_memory(device: Any) -> int:
+def free_memory(device: Device) -> int:
     """Bytes free where a device computes: in its own memory, or in the computer's."""
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     if "bytes_limit" in stats:
@@ -204,7 +216,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def network(name: str, apply_fn: Any, params: PyTree, x: np.ndarray) -> tuple[int, int]:
+def network(name: str, apply_fn: Unchecked, params: PyTree, x: np.ndarray) -> tuple[int, int]:
     """The output shape (n, k) of a network on a batch, without running it; or an error."""
     if not callable(apply_fn):
         raise TypeError(f"{name} must be a function apply(params, x), got {apply_fn!r}")

@@ -15,6 +15,7 @@ from jaxtyping import Float, PyTree
 from companion._core.checks import precise, random_key, same_inputs
 from companion._core.compile import double, keep_compiled, precision
 from companion._core.types import Array, KernelFunction, Key
+from companion._core.words import Unchecked
 from companion.architectures._finite import Layer
 
 
@@ -61,7 +62,7 @@ def build(
     *,
     pixel_power: Literal[0, 1, 2],
     halvings: int = 0,
-    **drawn: Any,
+    **drawn: str | float | int,
 ) -> Architecture:
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
     kernels = jax.jit(kernels)
@@ -72,7 +73,7 @@ def build(
 
     flat = functools.partial(_flat, name, pixel_power, halvings)
 
-    def prepare(argument: str, x: Any) -> Float[Any, "n ..."]:
+    def prepare(argument: str, x: Unchecked) -> Float[Any, "n ..."]:
         x = jnp.asarray(x)
         precise(argument, x.dtype)
         return x.reshape(flat(argument, x.shape))

@@ -1,7 +1,7 @@
 """Auto-PGD: projected ascent with momentum that finds its step sizes itself."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -99,8 +99,11 @@ def apgd(
         return search.found()
 
 
+TargetedLoss = Callable[[Array, Array, Array], Array]  # outputs, labels, targets
+
+
 @functools.lru_cache
-def _untargeted(loss: LossFunction) -> Any:
+def _untargeted(loss: LossFunction) -> TargetedLoss:
     return lambda outputs, labels, _: loss(outputs, labels)
 
 
@@ -189,7 +192,7 @@ def _joined(parts: list[tuple[np.ndarray, _State]], n: int) -> _State:
 
 
 def _evaluated(
-    predict: Partial, point: Array, labels: Array, targets: Array, loss: Any
+    predict: Partial, point: Array, labels: Array, targets: Array, loss: TargetedLoss
 ) -> tuple[Array, Array, Array]:
     """Values of the loss, its gradient, and how well the point does."""
 
@@ -216,7 +219,7 @@ def _begun(
     targets: Array,
     eps: Scalar,
     *,
-    loss: Any,
+    loss: TargetedLoss,
 ) -> _State:
     value, gradient, here = _evaluated(predict, now, labels, targets, loss)
     n, size = len(x), jnp.full((len(x), *[1] * (x.ndim - 1)), 2 * eps, x.dtype)
@@ -246,7 +249,7 @@ def _step(
     eps: Scalar,
     momentum: Scalar,
     *,
-    loss: Any,
+    loss: TargetedLoss,
     norm: str,
 ) -> _State:
     eps, momentum = jnp.asarray(eps, x.dtype), jnp.asarray(momentum, x.dtype)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 from tqdm.auto import tqdm
 
 from companion._core import geometry
@@ -145,12 +145,12 @@ def autoattack(
 class _Keeper:
     """Results of batches in a folder, of one call's arguments."""
 
-    def __init__(self, folder: str | Path | None, known: Any) -> None:
+    def __init__(self, folder: str | Path | None, known: PyTree) -> None:
         self.folder = None if folder is None else place(folder)
         self.known = None if known is None else fingerprint(known)[:16]
         self.hold = None if self.folder is None else held(self.folder)
 
-    def kept(self, number: int, make: Any) -> dict[str, np.ndarray]:
+    def kept(self, number: int, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         if self.folder is None:
             return make()
         path = self.folder / f"autoattack {self.known} {number}.npz"
@@ -160,7 +160,7 @@ class _Keeper:
 
 
 def _attacked(
-    predict: Any,
+    predict: Predict,
     x: np.ndarray,
     labels: np.ndarray,
     threat: Threat,
@@ -201,13 +201,13 @@ def _filled(left: np.ndarray, batch_size: int) -> np.ndarray:
     return np.resize(left, -(-len(left) // size) * size)
 
 
-def _wrong(predict: Any, x: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:
+def _wrong(predict: Predict, x: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:
     return predicted(outputs_of(predict, x, batch_size)) != labels
 
 
 def _one(
     name: str,
-    predict: Any,
+    predict: Predict,
     x: np.ndarray,
     labels: np.ndarray,
     threat: Threat,

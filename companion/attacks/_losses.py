@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from companion._core.checks import predicted
 from companion._core.compile import double
 from companion._core.types import Array, LossFunction
+from companion._core.words import Unchecked
 
 Loss = Literal["margin", "cross_entropy", "squared", "dlr"] | LossFunction
 
@@ -150,7 +151,7 @@ def _tiny(outputs: Array) -> float:
 LOSSES = {"margin": margin, "cross_entropy": cross_entropy, "squared": squared, "dlr": dlr}
 
 
-def loss_named(loss: Any) -> LossFunction:
+def loss_named(loss: Unchecked) -> LossFunction:
     """The function that a name stands for, or the one given."""
     if callable(loss):
         return loss

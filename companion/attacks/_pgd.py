@@ -11,6 +11,7 @@ from companion._core.checks import count, number, random_key
 from companion._core.compile import double
 from companion._core.interrupt import deferred
 from companion._core.types import Key, Predict
+from companion._core.words import Unchecked
 from companion.attacks._ascent import Search, attempt, until_fooled
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._predict import as_partial, checked_inputs
@@ -164,7 +165,7 @@ def fgsm(
     )
 
 
-def _sizes(step_size: Any, steps: int, eps: float) -> float | np.ndarray:
+def _sizes(step_size: Unchecked, steps: int, eps: float) -> float | np.ndarray:
     if np.ndim(step_size) == 0:
         return 2.5 * eps / steps if step_size is None else number("step_size", step_size)
     if np.shape(step_size) != (steps,):

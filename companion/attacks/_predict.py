@@ -3,7 +3,6 @@
 import collections
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +13,11 @@ from companion._core.checks import class_labels, finite, within
 from companion._core.compile import double, is_kept, refuse_mixing
 from companion._core.interrupt import safe_point
 from companion._core.types import Array, LossFunction, Predict
+from companion._core.words import Unchecked
 from companion.attacks._losses import loss_named
 
 
-def has_kept_code(predict: Any) -> bool:
+def has_kept_code(predict: Unchecked) -> bool:
     """Whether compiled code is kept for a function: it was marked so, or JAX sees into it.
 
     That is a kernel predictor, a `Partial`, a module that is a pytree.
@@ -39,12 +39,12 @@ def _call(predict: Predict, x: Array) -> Array:
 
 
 def checked_inputs(
-    predict: Any,
-    x: Any,
-    labels: Any,
+    predict: Unchecked,
+    x: Unchecked,
+    labels: Unchecked,
     bounds: tuple[float, float] | None = None,
     *,
-    loss: Any = "margin",
+    loss: Unchecked = "margin",
     name: str = "predict",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and int32 labels that fit each other, the function and the bounds; or an error.
@@ -94,7 +94,7 @@ def _refuse_mixing(name: str, predict: Predict, x: np.ndarray) -> None:
         _ASKED.append(known)
 
 
-_ASKED: collections.deque[Any] = collections.deque(maxlen=256)
+_ASKED: collections.deque[tuple] = collections.deque(maxlen=256)
 
 
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -108,7 +108,7 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
         safe_point()
 
 
-def outputs_of(predict: Predict, x: Any, batch_size: int) -> np.ndarray:
+def outputs_of(predict: Predict, x: Unchecked, batch_size: int) -> np.ndarray:
     """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a kept one is compiled."""
     x = examples("x", x)
     with double(x, predict), jax.default_matmul_precision("highest"):

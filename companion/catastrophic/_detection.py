@@ -169,7 +169,7 @@ def score(
     Returns:
         Leads, and the share of calm runs in which it rings: see `Score`.
 
-    >>> score([0, 1, 2], [[0, 0, 5], [0, 0, 0]], [2, math.inf], Detector(3.0, "above"))
+    >>> score([0, 1, 2], [[0, 0, 5], [0, 0, 0]], [2, np.inf], Detector(3.0, "above"))
     Score(leads=array([0.]), false_alarms=0.0)
     """
     onsets = np.asarray(onsets, float)

@@ -53,6 +53,7 @@ def noisy_fgsm(
     Source: de Jorge et al. (2022), arXiv 2202.01181, for N-FGSM; anisotropic noise after the idea of Li et
     al. (2023), arXiv 2312.02236, in our construction.
 
+    >>> from companion.attacks import Threat
     >>> attack = noisy_fgsm(Threat("linf", 0.1), size=0)
     >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 0)
     Array([[0.4, 0.4]], dtype=float32)
@@ -199,6 +200,7 @@ def local_linearity(
     Cost: two gradients of predict on all inputs at once.
     Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, section 4.1.
 
+    >>> from companion.attacks import Threat
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
     >>> local_linearity(lambda x: x @ weights, np.ones((1, 2), np.float32), np.zeros(1, int),
     ...     Threat("linf", 0.1), key=jax.random.key(0)).round(3)
@@ -249,6 +251,7 @@ def gradalign(threat: Threat, *, weight: float | int = 0.2) -> Partial:
     Cost: its derivative goes twice through the network: about three ordinary gradients.
     Source: Andriushchenko & Flammarion (2020), arXiv 2007.02617, equation 5.
 
+    >>> from companion.attacks import Threat
     >>> penalty = gradalign(Threat("linf", 0.1), weight=1.0)
     >>> x, labels = jnp.ones((1, 2)), jnp.array([1])
     >>> float(penalty(lambda x: x @ jnp.eye(2), x, labels, jax.random.key(0), 0.0).round(3))

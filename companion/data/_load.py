@@ -3,12 +3,12 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, Integer
 
 from companion._core.checks import class_labels, count
+from companion._core.words import Unchecked
 from companion.data._sets import SETS, Spec, read
 
 
@@ -138,7 +138,7 @@ def targets(
     return (labels[:, None] == np.arange(k)).astype(np.float32) - np.float32(1 / k)
 
 
-def _spec(name: Any) -> Spec:
+def _spec(name: Unchecked) -> Spec:
     """Look up a set by its name."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}")
@@ -149,7 +149,7 @@ def _spec(name: Any) -> Spec:
     raise ValueError(f"name must be one of {', '.join(SETS)}, got {name!r}{hint}")
 
 
-def _chosen(spec: Spec, name: str, classes: Any) -> list[int]:
+def _chosen(spec: Spec, name: str, classes: Unchecked) -> list[int]:
     """Turn the wanted classes, names or numbers, into numbers."""
     if classes is None:
         return list(range(len(spec.classes)))

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from companion._core.interrupt import safe_point
+from companion._core.types import Array
+from companion._core.words import Function
+from companion.empirical._methods import Method, Parts, Prepared, Side
 
-Side = Callable[[int, int, int], Any]
+Sides = Callable[[int, int, int], Side]  # sides(number, first, size): examples of x1 (number 0) or x2 (1)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Plan:
     each: int
     fixed: int
     held: int
-    prepare: tuple[Callable[..., Any], Callable[..., Any]]
-    contract: Callable[..., Any]
-    dtype: Any
+    prepare: tuple[Callable[[Parts, Side], Prepared], ...]
+    contract: Callable[..., Array]
+    dtype: np.dtype
 
     @property
     def alone(self) -> bool:
@@ -52,7 +55,7 @@ class Plan:
 
 
 def make_plan(
-    method: Any, parts: Any, side: Side, counts: tuple[int, int], *, alike: bool, most: int, memory: int
+    method: Method, parts: Parts, side: Sides, counts: tuple[int, int], *, alike: bool, most: int, memory: int
 ) -> Plan:
     """The largest blocks of at most `most` examples for which the intermediates stay within `memory` bytes.
 
@@ -80,7 +83,7 @@ def make_plan(
 
 
 def _compile(
-    method: Any, parts: Any, side: Side, counts: tuple[int, int], sizes: tuple[int, int], alike: bool
+    method: Method, parts: Parts, side: Sides, counts: tuple[int, int], sizes: tuple[int, int], alike: bool
 ) -> Plan:
     prepare, contract = method
     alone = alike and sizes[0] == counts[0]
@@ -109,7 +112,7 @@ def _compile(
     return Plan(counts, sizes, alike, kept[0], fixed, 1, tuple(stages), compiled, entry.out_info.dtype)
 
 
-def add_blocks(plan: Plan, parts: Any, side: Side, out: np.ndarray, bar: tqdm) -> None:
+def add_blocks(plan: Plan, parts: Parts, side: Sides, out: np.ndarray, bar: tqdm) -> None:
     """Add the kernel's blocks to `out`; of a kernel with itself one triangle is computed, and mirrored."""
     starts = [range(0, n, size) for n, size in zip(plan.counts, plan.sizes, strict=True)]
     for first in range(0, len(starts[0]), plan.held):
@@ -148,8 +151,8 @@ def _add(out: np.ndarray, i: int, j: int, block: np.ndarray, *, alike: bool) -> 
     part += block
 
 
-def _highest(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
+def _highest(function: Function) -> Function:
+    def run(*arguments: Parts | Prepared) -> Prepared | Array:
         with jax.default_matmul_precision("highest"):
             return function(*arguments)
 
@@ -161,15 +164,15 @@ def _even(n: int, most: int) -> int:
     return -(-n // -(-n // most))
 
 
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
     return [leaf.shape for leaf in jax.tree.leaves(tree)]
 
 
-def _size(tree: Any) -> int:
+def _size(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _temporary(compiled: Any, out: Any) -> int:
+def _temporary(compiled: jax.stages.Compiled, out: PyTree) -> int:
     """Temporaries of compiled code; on a device that does not tell, as much as three times its output."""
     analysis = compiled.memory_analysis()
     return 3 * _size(out) if analysis is None else int(analysis.temp_size_in_bytes)

@@ -5,31 +5,37 @@ several times slower than the same products of patches and output gradients.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
+
+from companion._core.types import Array
+from companion._core.words import Function
+
+Value = ArrayLike  # of a variable: an array, or a number that was written into the code
 
 
-def with_patches(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
+def with_patches(function: Function, *examples: PyTree) -> Function:
     """The same function of the same arguments, its ordinary convolutions replaced by ours."""
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     treedef = jax.tree.structure(shape)
 
-    def replaced(*args: Any) -> Any:
+    def replaced(*args: PyTree) -> PyTree:
         return jax.tree.unflatten(treedef, _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args)))
 
     return replaced
 
 
-def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
+def _evaluate(jaxpr: Jaxpr, consts: Sequence[Value], args: Sequence[Value]) -> list[Value]:
     """Run a jaxpr equation by equation, jitted calls written out."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
-    def read(variable: Any) -> Any:
+    def read(variable: Var | Literal) -> Value:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
     for equation in jaxpr.eqns:
@@ -47,7 +53,7 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
     return [read(v) for v in jaxpr.outvars]
 
 
-def _alone(jaxpr: Any, equation: Any) -> Callable[..., Any]:
+def _alone(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[[dict[Var, Value]], list[Value]]:
     """One equation as a function of its inputs, custom derivatives kept."""
     variables = list(dict.fromkeys(v for v in equation.invars if not isinstance(v, Literal)))
     single = jaxpr.replace(
@@ -58,22 +64,22 @@ def _alone(jaxpr: Any, equation: Any) -> Callable[..., Any]:
         debug_info=jaxpr.debug_info.with_unknown_names(),
     )
 
-    def function(values: dict[Any, Any]) -> list[Any]:
+    def function(values: dict[Var, Value]) -> list[Value]:
         return jaxpr_as_fun(ClosedJaxpr(single, ()))(*(values[v] for v in variables))
 
     return function
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolution(params: tuple, x: Any, w: Any) -> Any:
+def _convolution(params: tuple, x: Array, w: Array) -> Array:
     return lax.conv_general_dilated_p.bind(x, w, **dict(params))
 
 
-def _forward(params: tuple, x: Any, w: Any) -> tuple[Any, Any]:
+def _forward(params: tuple, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
     return _convolution(params, x, w), (x, w)
 
 
-def _backward(params: tuple, saved: Any, gradient: Any) -> tuple[Any, Any]:
+def _backward(params: tuple, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, w = saved
     p = dict(params)
     (dx,) = jax.linear_transpose(lambda x: lax.conv_general_dilated_p.bind(x, w, **p), x)(gradient)

@@ -9,18 +9,23 @@ that block is needed; `contract(parts, side1, side2)` makes kernel entries of tw
 import functools
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from companion._core.types import Array, Params
 from companion.empirical._conv import with_patches
 
-Method = tuple[Callable[..., Any] | None, Callable[..., Any]]
+Leaves = list[Array]
+Parts = tuple[Leaves, Leaves]
+Side = tuple[Array, Array | None]
+Prepared = Leaves | Side
+Method = tuple[Callable[[Parts, Side], Leaves] | None, Callable[[Parts, Prepared, Prepared], Array]]
+Network = Callable[[Leaves, Leaves, Array], Array]  # apply(chosen, rest, x)
 
 
 def choose(
-    implementation: str, params: Any, k: int, *, batch_statistics: bool
+    implementation: str, params: Params, k: int, *, batch_statistics: bool
 ) -> list[tuple[str, tuple[int, ...], int | None]]:
     """Jobs that add up to the kernel: an implementation, numbers of parameter leaves, examples in a block.
 
@@ -43,7 +48,7 @@ def choose(
     return [(name, leaves, most[name]) for name, leaves in named.items() if leaves]
 
 
-def method(name: str, apply: Callable[..., Any], reduce: str) -> Method:
+def method(name: str, apply: Network, reduce: str) -> Method:
     """`prepare` (None where there is nothing to keep) and `contract` of an implementation.
 
     Args:
@@ -58,23 +63,23 @@ def method(name: str, apply: Callable[..., Any], reduce: str) -> Method:
     )
 
 
-def _rows(apply: Callable[..., Any], parts: Any, side: Any) -> list[Any]:
+def _rows(apply: Network, parts: Parts, side: Side) -> Leaves:
     """∂f_a(x_i)/∂θ as a list of (b, k, size), in the order of the chosen parameters."""
     chosen, rest = parts
     x, rows = side
 
-    def pulled_back(outputs: Callable[..., Any]) -> list[Any]:
+    def pulled_back(outputs: Callable[[Leaves], Array]) -> Leaves:
         y, pull_back = jax.vjp(outputs, chosen)
         (leaves,) = jax.vmap(pull_back)(jnp.eye(y.size, dtype=y.dtype).reshape(y.size, *y.shape))
         return [leaf.reshape(*y.shape, -1) for leaf in leaves]
 
-    def example(x: Any) -> list[Any]:
+    def example(x: Array) -> Leaves:
         return pulled_back(with_patches(lambda chosen: apply(chosen, rest, x[None])[0], chosen))
 
     return jax.vmap(example)(x) if rows is None else pulled_back(lambda c: apply(c, rest, x)[rows])
 
 
-def _contract_rows(reduce: str, parts: Any, rows1: list[Any], rows2: list[Any]) -> Any:
+def _contract_rows(reduce: str, parts: Parts, rows1: Leaves, rows2: Leaves) -> Array:
     """Σ_θ of products of two blocks of Jacobian rows."""
     del parts
     pairs = list(zip(rows1, rows2, strict=True))
@@ -87,12 +92,12 @@ def _contract_rows(reduce: str, parts: Any, rows1: list[Any], rows2: list[Any]) 
     return sum(a.reshape(n1 * k, -1) @ b.reshape(n2 * k, -1).T for a, b in pairs)
 
 
-def _products(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, side2: Any) -> Any:
+def _products(apply: Network, reduce: str, parts: Parts, side1: Side, side2: Side) -> Array:
     """Θ̂ times one basis vector after the other: pulled back at x2, pushed forward at x1."""
     chosen, rest = parts
     x, rows = side1
 
-    def push(gradient: list[Any]) -> Any:
+    def push(gradient: Leaves) -> Array:
         shaped = [g.reshape(c.shape) for g, c in zip(gradient, chosen, strict=True)]
         y = jax.jvp(lambda c: apply(c, rest, x), (chosen,), (shaped,))[1]
         return y if rows is None else y[rows]
@@ -104,7 +109,7 @@ def _products(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, si
     return diagonal if reduce == "class" else diagonal.mean(axis=-1)
 
 
-def _structured(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, side2: Any) -> Any:
+def _structured(apply: Network, reduce: str, parts: Parts, side1: Side, side2: Side) -> Array:
     """The library's structured derivatives: products of the parts of each layer's Jacobian."""
     from companion.neural_tangents import nt
 
@@ -120,7 +125,7 @@ def _structured(apply: Callable[..., Any], reduce: str, parts: Any, side1: Any, 
     return _matrix(found) if reduce == "full" else found
 
 
-def _matrix(full: Any) -> Any:
+def _matrix(full: Array) -> Array:
     """(n1, n2, k, k) as one matrix (n1·k, n2·k)."""
     n1, n2, k, _ = full.shape
     return full.swapaxes(1, 2).reshape(n1 * k, n2 * k)

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 from companion._core.checks import batch, count, finite, one_of, same_inputs
 from companion._core.compile import double, free_memory, is_kept, made_once, network, refuse_mixing
 from companion._core.interrupt import deferred
-from companion._core.types import Apply, Array
-from companion.empirical._blocks import Plan, Side, add_blocks, make_plan, pairs
-from companion.empirical._methods import choose, method
+from companion._core.types import Apply, Array, NetworkKernel
+from companion.empirical._blocks import Plan, Sides, add_blocks, make_plan, pairs
+from companion.empirical._methods import Parts, Side, choose, method
 
 Reduce = Literal["trace", "class", "full"]
 Implementation = Literal["auto", "jacobian", "vector_products", "structured"]
@@ -79,7 +79,7 @@ def empirical_ntk_fn(
     batch_statistics: bool = False,
     memory: int | None = None,
     progress: bool = False,
-) -> Callable[..., np.ndarray]:
+) -> NetworkKernel:
     """The empirical NTK as a function `kernel_fn(params, x1, x2=None)` that is compiled once for each shape.
 
     For kernels along training. The arguments and results are those of `empirical_ntk`. What `apply_fn` reads
@@ -165,7 +165,7 @@ def _planner(
     if is_kept(apply_fn):  # faster the first time; of any other function op by op is, every later time
         first_outputs = jax.jit(first_outputs)
 
-    def plan(params: PyTree, x1: Array, x2: Array, alike: bool, side: Side) -> tuple[int, Jobs]:
+    def plan(params: PyTree, x1: Array, x2: Array, alike: bool, side: Sides) -> tuple[int, Jobs]:
         key = _signature(params, x1, x2), alike
         if key not in plans:
             k = network("apply_fn", apply_fn, params, x1)[1]
@@ -201,7 +201,7 @@ def _signature(params: PyTree, *arrays: Array) -> tuple:
     return treedef, tuple(kinds), jax.config.jax_enable_x64
 
 
-def _parts(params: PyTree, chosen: tuple[int, ...]) -> tuple[list[jax.Array], list[jax.Array]]:
+def _parts(params: PyTree, chosen: tuple[int, ...]) -> Parts:
     """The chosen parameters, and the others."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return [leaves[i] for i in chosen], [leaf for i, leaf in enumerate(leaves) if i not in chosen]
@@ -212,7 +212,7 @@ def _plan(
     params: PyTree,
     job: tuple[str, tuple[int, ...], int | None],
     reduce: Reduce,
-    side: Side,
+    side: Sides,
     counts: tuple[int, int],
     alike: bool,
     memory: int,
@@ -232,11 +232,11 @@ def _plan(
     return chosen, make_plan(stages, parts, side, counts, alike=alike, most=most, memory=memory)
 
 
-def _sides(x1: np.ndarray, x2: np.ndarray, batch_statistics: bool) -> Side:
+def _sides(x1: np.ndarray, x2: np.ndarray, batch_statistics: bool) -> Sides:
     """`side(number, first, size)`: examples of x1 or x2 from `first`; the last is repeated past the end."""
     batches = [jnp.asarray(x) for x in (x1, x2)] if batch_statistics else [x1, x2]
 
-    def side(number: int, first: int, size: int) -> tuple[Array, np.ndarray | None]:
+    def side(number: int, first: int, size: int) -> Side:
         x = batches[number]
         rows = np.minimum(np.arange(first, first + size), len(x) - 1)
         return (x, rows) if batch_statistics else (x[rows], None)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import fields, replace
-from typing import Any
+from pathlib import Path
 
 from companion import experiments, results
 from companion.experiments import Experiment, Job, campaign, status
@@ -68,7 +68,7 @@ def executor_of(text: str | None) -> Iterator[Executor | None]:
             yield pool
 
 
-def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Any) -> str:
+def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Path | None) -> str:
     """What `--status` prints."""
     lines = [f"{'experiment':16}{'done':>7}{'missing':>9}{'hours':>8}{'left':>8}"]
     sums = [0, 0, 0.0, 0.0]

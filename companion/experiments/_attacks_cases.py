@@ -1,8 +1,8 @@
 """Sizes of the experiment of chapter 2."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from companion._core.words import Setting
 from companion.experiments._experiment import LISTS
 
 ATTACKS = ("random", "fgsm", "pgd", "pgd_long")
@@ -200,7 +200,7 @@ _DEPTHS = ("FC-1", "FC-2", "FC-3", "FC-5")
 _SCALES = (0.04, 0.2, 1.0, 5.0, 25.0)
 
 
-def _air(**changes: Any) -> Transfers:
+def _air(**changes: Setting) -> Transfers:
     """Networks for airplanes and automobiles, small enough to train many."""
     small = {"dataset": "cifar10", "classes": _AIR, "n_train": 200, "n_test": 500, "eps": 8 / 255}
     return Transfers(**{**small, "residuals": (0.5, 0.2), "seeds": 5, **changes})

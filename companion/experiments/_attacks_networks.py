@@ -1,8 +1,7 @@
 """Networks under the perturbations of kernels, for the experiment of chapter 2."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -11,12 +10,16 @@ import optax
 from jax.tree_util import Partial
 
 from companion import data, regression
+from companion._core.types import Apply, Array, Params, Scalar, State
 from companion.attacks import Threat, fgsm, gradient_cosine, pgd, random_sign, transfer
 from companion.empirical import empirical_ntk
 from companion.experiments._attacks_cases import MAKERS, SOURCES, TARGETS, Kinds, Transfers
 from companion.experiments._experiment import Arrays
 from companion.experiments._shared import architecture, attack_batch
 from companion.training import train_to_residual
+
+Measures = dict[str, Scalar | list[float]]
+Step = Callable[[Params, State, Array, Array], tuple[Params, State]]
 
 
 def transferred(config: Transfers, seed: int) -> Arrays:
@@ -30,7 +33,7 @@ def transferred(config: Transfers, seed: int) -> Arrays:
         "random": random_sign(x, threat, key=jax.random.key(0)),
     }
 
-    def networks(width: int, scale: float) -> list[dict[str, Any]]:
+    def networks(width: int, scale: float) -> list[Measures]:
         network = architecture(name, width=width)
         step = config.scaled_step if scale < 1 else config.step
         start = network.init(jax.random.key(seed), images.x_train)
@@ -48,7 +51,7 @@ def transferred(config: Transfers, seed: int) -> Arrays:
         probe = images.x_train[: config.moved]
         return [measured(net.predict) | _motion(network.apply, start, net.params, probe) for net in levels]
 
-    def measured(net: Partial) -> dict[str, Any]:
+    def measured(net: Partial) -> Measures:
         attacks = fixed | {"white_box": pgd(net, x, y, threat, steps=10)}
         found = transfer({source: attacks[source] for source in SOURCES}, {"net": net}, x, y)
         right = np.asarray(net(x))[:, 0] * (2 * y - 1) > 0
@@ -70,7 +73,7 @@ def transferred(config: Transfers, seed: int) -> Arrays:
     return arrays
 
 
-def _motion(apply: Any, start: Any, end: Any, probe: np.ndarray) -> dict[str, Any]:
+def _motion(apply: Apply, start: Params, end: Params, probe: np.ndarray) -> Measures:
     """‖Θ_T − Θ_0‖ / ‖Θ_0‖ of the empirical kernel; nothing without a probe."""
     if not len(probe):
         return {}
@@ -123,7 +126,7 @@ def of_kinds(config: Kinds, seed: int) -> Arrays:
     }
 
 
-def _table(entry: Any, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+def _table(entry: Callable[[str, str], Scalar], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
     return np.array([[entry(row, column) for column in columns] for row in rows])
 
 
@@ -133,7 +136,7 @@ class _Dense(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         hidden = nn.relu(nn.Dense(self.width)(x.reshape(len(x), -1)))
         return nn.Dense(1)(hidden)
 
@@ -144,7 +147,7 @@ class _Convolutional(nn.Module):
     channels: tuple[int, int]
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         for channels in self.channels:
             x = nn.relu(nn.Conv(channels, (5, 5), (2, 2))(x))
         return nn.Dense(1)(x.reshape(len(x), -1))
@@ -162,14 +165,16 @@ def by_adam(module: nn.Module, x: np.ndarray, targets: np.ndarray, config: Kinds
 
 
 @functools.lru_cache
-def _step_of(module: nn.Module, rate: float) -> tuple[Any, optax.GradientTransformation]:
+def _step_of(
+    module: nn.Module, rate: float
+) -> tuple[Callable[..., tuple[Params, State]], optax.GradientTransformation]:
     optimizer = optax.adam(rate)
 
-    def loss(params: Any, x: Any, targets: Any) -> Any:
+    def loss(params: Params, x: Array, targets: Array) -> Array:
         return ((module.apply(params, x) - targets) ** 2).mean()
 
     @jax.jit
-    def step(params: Any, memory: Any, x: Any, targets: Any) -> tuple[Any, Any]:
+    def step(params: Params, memory: State, x: Array, targets: Array) -> tuple[Params, State]:
         updates, memory = optimizer.update(jax.grad(loss)(params, x, targets), memory)
         return optax.apply_updates(params, updates), memory
 

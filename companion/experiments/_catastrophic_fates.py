@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,7 +30,7 @@ def calibrating(calibration: int) -> range:
     return range(min(CALIBRATION, calibration))
 
 
-def calibrated(calm: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+def calibrated(calm: Sequence[Mapping[str, np.ndarray]]) -> list[catastrophic.Detector]:
     """A detector for each of `SIGNALS`, with `MARGIN` silent on these runs of PGD."""
     return [
         catastrophic.calibrate(
@@ -42,7 +41,10 @@ def calibrated(calm: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
 
 
 def alarms(
-    detectors: Sequence[Any], signals: Mapping[tuple[str, int], np.ndarray], epochs: np.ndarray, seeds: int
+    detectors: Sequence[catastrophic.Detector],
+    signals: Mapping[tuple[str, int], np.ndarray],
+    epochs: np.ndarray,
+    seeds: int,
 ) -> np.ndarray:
     """When each detector rings (signals, 2, seeds) on "fgsm" and "pgd"; NaN where there is no run."""
     found = np.full((len(detectors), 2, seeds), np.nan)

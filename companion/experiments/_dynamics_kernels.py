@@ -1,12 +1,11 @@
 """What the experiment of chapter 4 says about the kernels of one run."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from companion import dynamics, networks
+from companion._core.types import Array, InLoop, Predict
 from companion.attacks import Threat, training_attack
 from companion.empirical import empirical_ntk_fn
 from companion.experiments._dynamics_cases import TOP, Case
@@ -60,5 +59,5 @@ def on_attacked(model: networks.Model, case: Case, one: Run) -> dict[str, np.nda
 
 
 @jax.jit
-def _moved(f: Any, x: Any, y: Any, attack: Any) -> Any:
+def _moved(f: Predict, x: Array, y: Array, attack: InLoop) -> Array:
     return attack(f, x, y, jax.random.key(0), jnp.inf)

@@ -1,5 +1,6 @@
 """Make the runs that are missing: here or on any executor, for so many minutes, one record after another."""
 
+import functools
 import os
 import shutil
 import sys
@@ -9,15 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from companion import results
-from companion.experiments._experiment import Arrays, Experiment, Job, computed, in_order, pixels, plain
+from companion._core.words import Settings
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, computed, in_order, pixels, plain
 from companion.results import RecordedRun
 from companion.storage import held
+
+# What a worker is sent, and what it sends back: arrays, and where they come from.
+Work = tuple[Callable[..., Arrays], tuple[Part, ...], list[Mapping[str, np.ndarray]], Path | None]
+Made = tuple[Arrays, Settings]
+Guess = Callable[[Job], float | None]  # seconds that a run will take
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def campaign(
         if executor is None:
             for one in queue.ready(end):
                 bar.set_postfix_str(f"{one[0].name}: {one[1].label}, seed {one[1].seed}")
-                queue.settle(one, _attempt(_work, *queue.work(one)))
+                queue.settle(one, _attempt(functools.partial(_work, *queue.work(one))))
                 bar.update()
         else:
             _everywhere(queue, executor, end, bar)
@@ -153,7 +159,7 @@ class _Queue:
                 yield one
                 break
 
-    def work(self, one: tuple[Experiment, Job]) -> tuple[Any, ...]:
+    def work(self, one: tuple[Experiment, Job]) -> Work:
         """The arguments of `_work`."""
         experiment, job = one
         done = self.records[experiment.name]
@@ -166,7 +172,7 @@ class _Queue:
             return None
         return results.place_of(experiment.name, self.folder) / "checkpoints" / experiment.key(job)[-12:]
 
-    def settle(self, one: tuple[Experiment, Job], outcome: Any) -> None:
+    def settle(self, one: tuple[Experiment, Job], outcome: Made | Exception) -> None:
         """Record what was made, or tell why it was not."""
         experiment, job = one
         if isinstance(outcome, Exception):
@@ -203,16 +209,19 @@ def _everywhere(queue: _Queue, executor: Executor, end: float | None, bar: tqdm)
             future.cancel()
 
 
-def _attempt(work: Any, *args: Any) -> Any:
+def _attempt(work: Callable[[], Made]) -> Made | Exception:
     try:
-        return work(*args)
+        return work()
     except Exception as error:
         return error
 
 
 def _work(
-    compute: Callable[..., Arrays], config: tuple[Any, ...], needed: list[Any], folder: Path | None
-) -> tuple[Arrays, dict[str, Any]]:
+    compute: Callable[..., Arrays],
+    config: tuple[Part, ...],
+    needed: list[Mapping[str, np.ndarray]],
+    folder: Path | None,
+) -> Made:
     """Make one run, in whatever process; return its arrays and where they come from."""
     start = time.perf_counter()
     arrays = computed(compute, config, needed, {} if folder is None else {"folder": folder})
@@ -220,7 +229,7 @@ def _work(
     return arrays, {"seconds": round(time.perf_counter() - start, 3), "nice": nice, **results.here()}
 
 
-def _durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str, RecordedRun]) -> Any:
+def _durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str, RecordedRun]) -> Guess:
     """How to guess a run's seconds: by others of its label, else by all of the experiment, else None."""
     known: dict[str, list[float]] = {}
     for job in jobs:

@@ -8,17 +8,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from companion import data, results
+from companion._core.words import Setting
 from companion.results import Result
 from companion.storage import fingerprint
 
 Arrays = dict[str, np.ndarray]
+Place = tuple[int, ...]  # of a run's arrays along the first axes of all
 LISTS = MappingProxyType({"lists": True})
+
+
+@runtime_checkable
+class Configuration(Protocol):
+    """A frozen dataclass of settings: `Config` of a module, a case, a variant."""
+
+    __dataclass_fields__: Mapping[str, dataclasses.Field]
+
+
+Part = Configuration | Setting
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Job:
         needs: runs whose arrays it takes, before which it cannot be made.
     """
 
-    config: tuple[Any, ...]
+    config: tuple[Part, ...]
     label: str
     seed: int
     dataset: str
@@ -60,10 +72,10 @@ class Experiment:
 
     name: str
     version: int
-    profiles: Mapping[str, Any]
-    jobs: Callable[[Any], Sequence[Job]]
+    profiles: Mapping[str, Configuration]
+    jobs: Callable[[Configuration], Sequence[Job]]
     compute: Callable[..., Arrays]
-    gather: Callable[[Any, Mapping[Job, Mapping[str, np.ndarray]]], Arrays]
+    gather: Callable[[Configuration, Mapping[Job, Mapping[str, np.ndarray]]], Arrays]
     measured: tuple[str, ...] = ()
     checkpoints: bool = False
     alone: bool = False
@@ -79,7 +91,7 @@ class Experiment:
         digest = hashlib.sha256(json.dumps(plain(known, key=True), sort_keys=True).encode()).hexdigest()
         return f"{job.label}, seed {job.seed}, {digest[:12]}"
 
-    def run(self, config: Any, *, progress: bool = False, folder: Path | None = None) -> Arrays:
+    def run(self, config: Configuration, *, progress: bool = False, folder: Path | None = None) -> Arrays:
         """Make all runs of a configuration here and now, and record none.
 
         Args:
@@ -97,7 +109,7 @@ class Experiment:
             made[job] = computed(self.compute, job.config, [made[need] for need in job.needs], options)
         return self.gather(config, made)
 
-    def recorded(self, profile: str, *, complete: bool = True, folder: Any = None) -> Result:
+    def recorded(self, profile: str, *, complete: bool = True, folder: str | Path | None = None) -> Result:
         """What is recorded of a profile so far.
 
         Args:
@@ -147,9 +159,9 @@ class Experiment:
 
 def computed(
     compute: Callable[..., Arrays],
-    config: tuple[Any, ...],
+    config: tuple[Part, ...],
     needed: Sequence[Mapping[str, np.ndarray]],
-    options: Mapping[str, Any],
+    options: Mapping[str, Path],
 ) -> Arrays:
     """The arrays of one run, in float32 as its record has them."""
     found = compute(*config, *needed, **options)
@@ -173,9 +185,7 @@ def pixels(dataset: str) -> dict[str, str]:
     return {"source": images.source, "pixels": fingerprint([np.asarray(part) for part in parts])}
 
 
-def filled(
-    shape: tuple[int, ...], found: Mapping[tuple[int, ...], Mapping[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
+def filled(shape: Place, found: Mapping[Place, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Arrays of all runs: the runs' own at their places along the first axes, NaN elsewhere.
 
     Args:
@@ -196,7 +206,7 @@ def filled(
     return arrays
 
 
-def plain(value: Any, *, key: bool = False) -> Any:
+def plain(value: Part, *, key: bool = False) -> Setting:
     """A configuration as JSON; for a key without the fields that do not count."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
@@ -211,5 +221,5 @@ def plain(value: Any, *, key: bool = False) -> Any:
     return value
 
 
-def _ignored(one: dataclasses.Field, value: Any) -> bool:
+def _ignored(one: dataclasses.Field, value: Part) -> bool:
     return one.metadata.get("lists", False) or ("absent" in one.metadata and value == one.metadata["absent"])

@@ -1,22 +1,39 @@
 """What several experiments do alike: kernels by name, SGD, the attack at the end, intervals."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import optax
 
 from companion import data
+from companion._core.types import Predict
 from companion.architectures import Architecture, conv, fc, myrtle
 from companion.attacks import Threat, pgd, robust_accuracy
 
 
-def architecture(name: str, **sizes: Any) -> Architecture:
+@runtime_checkable
+class Images(Protocol):
+    """A case, as far as its images go."""
+
+    dataset: str
+    n_train: int
+    n_test: int
+
+
+@runtime_checkable
+class Attacked(Images, Protocol):
+    """A case that is attacked at the end, within ε, by PGD with so many steps and restarts."""
+
+    eps: float
+    final: tuple[int, int]
+
+
+def architecture(name: str, **options: int | str) -> Architecture:
     """The network family that a name such as "FC-3" stands for."""
     kind, depth = name.split("-")
-    return {"FC": fc, "Conv": conv, "Myrtle": myrtle}[kind](int(depth), **sizes)
+    return {"FC": fc, "Conv": conv, "Myrtle": myrtle}[kind](int(depth), **options)
 
 
 def attack_batch(kernel: Architecture) -> int:
@@ -32,23 +49,31 @@ def sgd(rate: float, momentum: float, falls: tuple[int, ...] = ()) -> optax.Grad
 
 
 @functools.lru_cache(maxsize=8)
-def images_of(case: Any) -> data.Dataset:
+def images_of(case: Images) -> data.Dataset:
     """The images of a case."""
     return data.load(case.dataset, n_train=case.n_train, n_test=case.n_test)
 
 
-def at_the_end(f: Callable[[Any], Any], case: Any, seed: int, **options: Any) -> np.ndarray:
+def at_the_end(f: Predict, case: Attacked, seed: int, *, batch_size: int = 512) -> np.ndarray:
     """Clean accuracy and that under PGD with restarts, (2, 3) with the ends of 95 % intervals.
 
     Args:
         f: outputs of a trained network.
-        case: has `eps`, and `final`: steps and restarts.
+        case: with ε, and the PGD of the end.
         seed: of the run.
-        options: of `pgd`, other than early stopping on at most 512 images at once.
+        batch_size: images at once, or all where there are fewer.
     """
     images, (steps, restarts) = images_of(case), case.final
     x, y = images.x_test, images.y_test
-    size = min(512, len(x))  # fewer images would be padded
-    options = {"early_stop": True, "batch_size": size, "key": jax.random.key(1000 + seed)} | options
-    attacked = pgd(f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, **options)
+    attacked = pgd(
+        f,
+        x,
+        y,
+        Threat("linf", case.eps),
+        steps=steps,
+        restarts=restarts,
+        early_stop=True,
+        batch_size=min(batch_size, len(x)),  # fewer images would be padded
+        key=jax.random.key(1000 + seed),
+    )
     return np.stack([robust_accuracy(f, points, y).as_array() for points in (x, attacked)])

@@ -1,23 +1,22 @@
 """How biased batch variances are on real activations: predicted and measured (chapter 5)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import numpy as np
 
 from companion import normalization
+from companion._core.types import Variables
 from companion.experiments._normalization_cases import ESTIMATORS
-from companion.networks import Conv, average_pool
 
 
-def activations(variables: Any, x: np.ndarray) -> list[np.ndarray]:
+def activations(variables: Variables, x: np.ndarray) -> list[np.ndarray]:
     """What the two convolutions of a small CNN without normalization put out, (n, h, w, c) each."""
     found = []
     for name in ("Conv_0", "Conv_1"):
         weights = variables[0][name]
-        before = average_pool(nn.relu(found[-1])) if found else x
-        found.append(jax.jit(Conv(weights["kernel"].shape[-1]).apply)({"params": weights}, before))
+        before = nn.avg_pool(nn.relu(found[-1]), (2, 2), (2, 2)) if found else x
+        convolution = nn.Conv(weights["kernel"].shape[-1], (3, 3), padding=1)
+        found.append(jax.jit(convolution.apply)({"params": weights}, before))
     return [np.asarray(one) for one in found]
 
 

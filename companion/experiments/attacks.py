@@ -8,7 +8,6 @@ themselves.
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -30,9 +29,10 @@ from companion.experiments._attacks_cases import (
     Transfers,
 )
 from companion.experiments._attacks_networks import of_kinds, transferred
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, Place, filled
 from companion.experiments._shared import architecture, attack_batch
 from companion.kernels import gram
+from companion.regression import KernelPredictor
 
 __all__ = [
     "ATTACKS",
@@ -132,7 +132,7 @@ def _named(to: Transfers) -> str:
     return "networks" + (", scaled" if to.scales else "") + ("" if to.center else ", not centered")
 
 
-def compute(part: str, *sizes: Any) -> Arrays:
+def compute(part: str, *sizes: Part) -> Arrays:
     """One kernel, the networks of one seed, or whatever else a job names first."""
     parts = {
         "kernel": _attacked,
@@ -154,7 +154,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         "path": lambda job: (path_rows(config).index(job.config[1:3]), job.seed),
         "evaluation": lambda job: (evaluation_rows(config).index(job.config[1:3]),),
     }
-    parts: dict[str, dict[tuple[int, ...], Any]] = {part: {} for part in place}
+    parts: dict[str, dict[Place, Mapping[str, np.ndarray]]] = {part: {} for part in place}
     for job, arrays in made.items():
         part = job.config[0]
         if part == "networks" and job.config[1] in config.variants:
@@ -246,8 +246,8 @@ def _attacked(
     }
 
 
-def _geometry(f: Any, x: np.ndarray, sign: np.ndarray, eps: float, batch_size: int) -> list[float]:
-    parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+def _geometry(f: KernelPredictor, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -> list[float]:
+    parts = [x[i : i + batch] for i in range(0, len(x), batch)]
     outputs = np.concatenate([np.asarray(f(part))[:, 0] for part in parts])
     gradients = np.concatenate(
         [np.abs(np.asarray(f.gradient(part))).reshape(len(part), -1).sum(1) for part in parts]

@@ -10,14 +10,15 @@ After finding B3 of Li et al. (2023), arXiv 2312.02236.
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
 from companion import catastrophic, networks
+from companion._core.types import Array, Variables
 from companion.attacks import Threat, training_attack
 from companion.experiments._catastrophic_cases import METHODS, PROFILES, SIDES, SIGNALS, WATCHED, Case, Config
 from companion.experiments._catastrophic_fates import (
@@ -33,7 +34,7 @@ from companion.experiments._catastrophic_fates import (
     outcome,
 )
 from companion.experiments._catastrophic_watch import surface_of, there, watched
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.normalization import BatchNorm
 from companion.training import Probe, Run, Switch, train
@@ -76,7 +77,7 @@ def jobs(config: Config) -> list[Job]:
     found = []
     for case in config.cases:
 
-        def job(method: str, seed: int, *rest: Any, needs: tuple[Job, ...] = (), case: Case = case) -> Job:
+        def job(method: str, seed: int, *rest: Part, needs: tuple[Job, ...] = (), case: Case = case) -> Job:
             label = f"{case.dataset}, {model_of(case, 10).name}, ε = {case.eps:.3g}, {method}"
             return Job((case, method, seed, *rest), label, seed, case.dataset, needs)
 
@@ -176,7 +177,7 @@ def optimizer_of(case: Case, method: str = "fgsm") -> optax.GradientTransformati
     return sgd(case.rate, 0.9, falls)
 
 
-def attack_of(case: Case, method: str) -> Any:
+def attack_of(case: Case, method: str) -> Partial:
     """The training attack of a method."""
     threat = Threat("linf", case.eps)
     if method == "pgd":
@@ -189,7 +190,7 @@ def attack_of(case: Case, method: str) -> Any:
     return training_attack(threat, steps=1, random_start=method.endswith("random start"), ramp=case.ramp)
 
 
-def penalty_of(case: Case, method: str) -> Any:
+def penalty_of(case: Case, method: str) -> Partial | None:
     """What a method adds to the loss."""
     if method != "gradalign":
         return None
@@ -197,7 +198,13 @@ def penalty_of(case: Case, method: str) -> Any:
 
 
 def trained(
-    case: Case, seed: int, attack: Any, penalty: Any = None, *, method: str = "fgsm", progress: bool = False
+    case: Case,
+    seed: int,
+    attack: Partial | Switch,
+    penalty: Partial | None = None,
+    *,
+    method: str = "fgsm",
+    progress: bool = False,
 ) -> Run:
     """One network with its kernels, and itself at every record."""
     images = images_of(case)
@@ -222,7 +229,7 @@ def trained(
     )
 
 
-def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
+def _watched(case: Case, method: str, seed: int, attack: Partial | Switch) -> Arrays:
     images = images_of(case)
     model = model_of(case, len(images.classes))
     one = trained(case, seed, attack, penalty_of(case, method), method=method)
@@ -261,11 +268,11 @@ def _watched(case: Case, method: str, seed: int, attack: Any) -> Arrays:
 
 
 @functools.partial(jax.jit, static_argnames="case")
-def _in_batches(variables: Any, x: Any, y: Any, *, case: Case) -> Any:
+def _in_batches(variables: Variables, x: Array, y: Array, *, case: Case) -> Array:
     """Accuracy, clean and under PGD, of the same weights with the statistics of the test batch itself."""
     model = model_of(replace(case, norm=BatchNorm(evaluation="batch")), 10)
 
-    def predict(z: Any) -> Any:
+    def predict(z: Array) -> Array:
         return model.apply(*variables, z, False)[0]
 
     attack = training_attack(Threat("linf", case.eps), steps=2 * case.steps)

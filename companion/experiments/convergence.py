@@ -9,7 +9,6 @@ kernel moves. Theory expects each to fall as width^(−1/2): Jacot et al. (2018)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from companion import data, regression
 from companion.architectures import fc
 from companion.empirical import empirical_ntk
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.kernels import gram
 from companion.training import gradient_descent
 
@@ -93,7 +92,7 @@ def jobs(config: Config) -> list[Job]:
     return sorted(found, key=lambda one: one.seed)
 
 
-def compute(part: str, sizes: tuple[Any, ...], seed: int) -> Arrays:
+def compute(part: str, sizes: tuple[Part, ...], seed: int) -> Arrays:
     """Networks of one seed and every width, at initialization or trained."""
     return {"kernel": _at_initialization, "training": _trained}[part](*sizes, seed)
 

@@ -9,7 +9,6 @@ and on attacked ones. Tsilivis & Kempe (2022), arXiv 2210.05577, section 5; Loo 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ import optax
 from jax.tree_util import Partial
 
 from companion import data, dynamics, networks
+from companion._core.types import Array, Key, Predict, Scalar, Variables
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk
 from companion.experiments._dynamics_cases import PARTS, PATHS, PHASES, PROFILES, REGIMES, TOP, Case, Config
@@ -153,7 +153,9 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
     )
 
 
-def _random_signs(eps: Any, ramp: Any, _: Any, x: Any, __: Any, key: Any, epoch: Any) -> Any:
+def _random_signs(
+    eps: Scalar, ramp: Scalar, _: Predict, x: Array, __: Array, key: Key, epoch: Scalar
+) -> Array:
     """Noise ±ε of random signs, with ε that grows as the attacks' does: as large, and blind."""
     grown = eps * jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-6)), 1)
     return jnp.clip(x + grown * jax.random.rademacher(key, x.shape, x.dtype), 0, 1)
@@ -193,7 +195,9 @@ def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
     return np.array([np.stack([phase.clean, phase.robust], axis=-1) for phase in phases])
 
 
-def second_phase(case: Case, variables: Any, attacked: bool, seed: int, record: Sequence[float | int]) -> Run:
+def second_phase(
+    case: Case, variables: Variables, attacked: bool, seed: int, record: Sequence[float | int]
+) -> Run:
     """Train the centered linearization of a case's network.
 
     Args:
@@ -224,7 +228,7 @@ def second_phase(case: Case, variables: Any, attacked: bool, seed: int, record: 
     )
 
 
-def _final(case: Case, variables: Any, seed: int) -> np.ndarray:
+def _final(case: Case, variables: Variables, seed: int) -> np.ndarray:
     model = model_of(case, len(images_of(case).classes))
     return at_the_end(networks.predict_fn(model, variables), case, seed)
 

@@ -6,7 +6,6 @@ with restarts and by AutoAttack, on the same test images. The gap is what a read
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -35,8 +34,8 @@ class Network:
     """
 
     experiment: str
-    case: Any
-    how: tuple[Any, ...]
+    case: warm_start.Case | normalization.Case | catastrophic.Case
+    how: tuple[str | normalization.Variant, ...]
 
     @property
     def label(self) -> str:
@@ -68,7 +67,7 @@ def _trained_by(case: str, *methods: str) -> list[Network]:
     return [Network("warm_start", cases[case], (method, "constant")) for method in methods]
 
 
-def _normalized_by(case: str, *variants: Any) -> list[Network]:
+def _normalized_by(case: str, *variants: normalization.Variant) -> list[Network]:
     """Networks of chapter 5 under PGD training."""
     cases = {one.dataset: one for one in normalization.PROFILES["full"].cases}
     return [Network("normalization", cases[case], (variant, "pgd")) for variant in variants]

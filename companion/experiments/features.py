@@ -11,7 +11,6 @@ of networks, and the data set D̂_det of Ilyas et al. (2019), arXiv 1905.02175.
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ import scipy.stats
 from companion import data, features, regression
 from companion.attacks import Threat, pgd, robust_accuracy
 from companion.empirical import empirical_ntk
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._features_cases import (
     EDGES,
     FROM,
@@ -36,6 +35,7 @@ from companion.experiments._features_cases import (
 from companion.experiments._features_controls import controlled, relabeled
 from companion.experiments._shared import architecture, attack_batch
 from companion.kernels import gram
+from companion.regression import KernelPredictor
 from companion.statistics import proportion
 
 __all__ = [
@@ -105,7 +105,7 @@ def jobs(config: Config) -> list[Job]:
     return made + [Job(("overlap", some, seed), label, seed, some.dataset) for seed in range(some.seeds)]
 
 
-def compute(part: str, *sizes: Any) -> Arrays:
+def compute(part: str, *sizes: Part) -> Arrays:
     """The features of one kernel, their controls, or what kernels share with one seed."""
     parts = {"kernel": _measured, "controls": controlled, "relabeled": relabeled, "overlap": _compared}
     return parts[part](*sizes)
@@ -183,7 +183,9 @@ def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> 
     }
 
 
-def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int) -> np.ndarray:
+def _pgd(
+    f: KernelPredictor, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int
+) -> np.ndarray:
     """PGD of falling steps, which begins with FGSM."""
     return pgd(
         f,
@@ -197,7 +199,9 @@ def _pgd(f: Any, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch
     )
 
 
-def _both(f: Any, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int) -> list[Any]:
+def _both(
+    f: KernelPredictor, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int
+) -> list[np.ndarray]:
     attacked = _pgd(f, x, y, threat, steps, batch_size)
     return [robust_accuracy(f, points, y, batch_size=batch_size).as_array() for points in (x, attacked)]
 

@@ -8,18 +8,19 @@ by one step and by many, beside random signs of the same size.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
 from companion import data, guarantees, regression
 from companion._core.checks import predicted
+from companion.architectures import Architecture
 from companion.attacks import Threat, fab, outputs_of, pgd, random_sign, robust_accuracy
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._guarantees_cases import FITS, PROFILES, QUANTILES, Case, Config, Poison
 from companion.experiments._shared import architecture
 from companion.kernels import gram
+from companion.regression import KernelPredictor
 from companion.statistics import proportion
 
 __all__ = [
@@ -98,7 +99,7 @@ def jobs(config: Config) -> list[Job]:
     return found
 
 
-def compute(part: str, *sizes: Any) -> Arrays:
+def compute(part: str, *sizes: Part) -> Arrays:
     """One kernel on one split, or one poison."""
     return {"certificates": _certified, "poison": _poisoned}[part](*sizes)
 
@@ -142,7 +143,7 @@ def _name(case: Case | Poison) -> str:
     return f"{case.dataset} {'ten classes' if case.classes is None else '/'.join(map(str, case.classes))}"
 
 
-def _kernel(name: str) -> tuple[Any, str]:
+def _kernel(name: str) -> tuple[Architecture, str]:
     """The network family and the kind of kernel that a name such as "FC-1 relu ntk" stands for."""
     network, activation, kind = name.split()
     return architecture(network, activation=activation), kind
@@ -184,7 +185,7 @@ def _certified(
 
 
 def _measured(
-    f: Any,
+    f: KernelPredictor,
     x: np.ndarray,
     y: np.ndarray,
     case: Case,
@@ -216,7 +217,7 @@ def _measured(
 
 
 def _attacked(
-    f: Any,
+    f: KernelPredictor,
     x: np.ndarray,
     classes: np.ndarray,
     radii: np.ndarray,
@@ -247,7 +248,7 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, QUANTILES, method="lower")
 
 
-def _classes(f: Any, x: np.ndarray) -> np.ndarray:
+def _classes(f: KernelPredictor, x: np.ndarray) -> np.ndarray:
     return predicted(outputs_of(f, x, 256))
 
 

@@ -10,7 +10,6 @@ import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,10 @@ import numpy as np
 import optax
 
 from companion import data, dynamics, networks, normalization
+from companion._core.types import Array, InLoop, Key, NetworkKernel, Predict, Variables
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk_fn
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._normalization_cases import (
     ESTIMATORS,
     FEW,
@@ -35,6 +35,7 @@ from companion.experiments._normalization_cases import (
 )
 from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.experiments._variance_ratios import activations, ratios
+from companion.networks import Norm
 from companion.normalization import BatchNorm
 from companion.training import Run, train
 
@@ -66,7 +67,9 @@ __all__ = [
 def jobs(config: Config) -> list[Job]:
     """Every variant in every regime; those of `STATISTICS` under PGD only, and where the case wants them."""
 
-    def job(case: Case, variant: Variant, how: str, seed: int, *more: Any, needs: Any = ()) -> Job:
+    def job(
+        case: Case, variant: Variant, how: str, seed: int, *more: Part, needs: tuple[Job, ...] = ()
+    ) -> Job:
         model = "" if case.model == "small CNN" else f"{case.model}, "
         label = f"{case.dataset}, {model}ε = {case.eps:.3g}, {variant.name}, {how}"
         return Job((case, variant, how, seed, *more), label, seed, case.dataset, needs)
@@ -140,7 +143,7 @@ def model_of(case: Case, variant: Variant, n_outputs: int) -> networks.Model:
     return normalization.on_normalized_inputs(_network(case, variant.norm, n_outputs))
 
 
-def _network(case: Case, norm: Any, n_outputs: int) -> networks.Model:
+def _network(case: Case, norm: Norm, n_outputs: int) -> networks.Model:
     if case.model == "MLP":
         return networks.mlp(n_outputs, depth=1, width=case.width, norm=norm)
     return networks.small_cnn(n_outputs, width=case.width, norm=norm)
@@ -175,7 +178,7 @@ def trained(case: Case, variant: Variant, regime: str, seed: int, *, progress: b
     )
 
 
-def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> tuple[Any, Any]:
+def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> Variables:
     k = len(images.classes)
     statistics = normalization.input_statistics(images.x_train, variant.inputs)
     model = _network(case, variant.norm, k)
@@ -189,7 +192,12 @@ def _start(case: Case, variant: Variant, images: data.Dataset, seed: int) -> tup
 
 
 def compute(
-    case: Case, variant: Variant, regime: str, seed: int, rate: Any = None, *tried: Mapping[str, np.ndarray]
+    case: Case,
+    variant: Variant,
+    regime: str,
+    seed: int,
+    rate: float | tuple[float, ...] | None = None,
+    *tried: Mapping[str, np.ndarray],
 ) -> Arrays:
     """One network, its accuracies and what its kernels say; or what a learning rate is worth, or the best."""
     if regime == "rate":
@@ -230,7 +238,7 @@ def compute(
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(model: networks.Model, training: bool, mixes: bool) -> Any:
+def _kernel(model: networks.Model, training: bool, mixes: bool) -> NetworkKernel:
     make = normalization.training_mode if training else networks.evaluation
     return empirical_ntk_fn(make(model), reduce="full", batch_statistics=mixes)
 
@@ -248,7 +256,7 @@ def _validated(case: Case, variant: Variant, seed: int) -> np.ndarray:
     return np.array([robust_accuracy(f, points, y).value for points in (x, attacked)])
 
 
-def _final(case: Case, model: networks.Model, variables: Any, seed: int, alone: bool) -> np.ndarray:
+def _final(case: Case, model: networks.Model, variables: Variables, seed: int, alone: bool) -> np.ndarray:
     f, images = networks.predict_fn(model, variables), images_of(case)
     x, y = images.x_test, images.y_test
     if alone:
@@ -263,11 +271,11 @@ def _final(case: Case, model: networks.Model, variables: Any, seed: int, alone: 
 
 
 @jax.jit
-def _together(f: Any, x: Any, y: Any, attack: Any, key: Any) -> Any:
+def _together(f: Predict, x: Array, y: Array, attack: InLoop, key: Key) -> Array:
     return attack(f, x, y, key, jnp.inf)
 
 
-def _ratios(case: Case, variables: Any, seed: int) -> np.ndarray:
+def _ratios(case: Case, variables: Variables, seed: int) -> np.ndarray:
     """Predicted and measured ratios (layers, sizes, estimators, 2)."""
     images = images_of(case)
     layers = activations(variables, images.x_train[:400])

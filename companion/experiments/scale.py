@@ -4,10 +4,10 @@ The kernel of all training images, its Cholesky factorization, the kernel to the
 predictions; beside the kernel its floor on the same machine, the matrix product x xᵀ.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,13 +80,17 @@ def compute(config: Config) -> Arrays:
     # A plan compiles what `gram` then runs.
     plan(architecture, x)
     plan(architecture, z, x)
-    kernel = _timed(seconds, "gram", gram, architecture, x)
+    with _timed(seconds, "gram"):
+        kernel = gram(architecture, x)
     ridge = config.ridge * float(np.diag(kernel).mean())
     targets = data.targets(images.y_train, len(images.classes))
-    f = _timed(seconds, "solve", regression.fit, kernel, targets=targets, ridge=ridge, solver="cholesky")
+    with _timed(seconds, "solve"):
+        f = regression.fit(kernel, targets=targets, ridge=ridge, solver="cholesky")
     del kernel
-    cross = _timed(seconds, "cross", gram, architecture, z, x)
-    outputs = _timed(seconds, "predict", np.matmul, cross, f.coefficients.astype(np.float32))
+    with _timed(seconds, "cross"):
+        cross = gram(architecture, z, x)
+    with _timed(seconds, "predict"):
+        outputs = cross @ f.coefficients.astype(np.float32)
     seconds["product"] = _product_seconds(x.reshape(len(x), -1))
     found = statistics.accuracy(outputs, images.y_test)
     return {name: np.array(value) for name, value in seconds.items()} | {
@@ -94,11 +98,11 @@ def compute(config: Config) -> Arrays:
     }
 
 
-def _timed(seconds: dict[str, float], name: str, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
-    value = work(*args, **options)
+    yield
     seconds[name] = time.perf_counter() - start
-    return value
 
 
 def _product_seconds(x: np.ndarray) -> float:

@@ -7,18 +7,18 @@ al. (2023), arXiv 2312.02236.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
 from companion import dynamics, networks, warm_start
 from companion.attacks import Replay, Threat, free_training, training_attack
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.experiments._warm_start_cases import EARLY, PROFILES, Case, Config
-from companion.training import Probe, Run, train
+from companion.training import Probe, Run, Switch, train
 
 __all__ = [
     "EARLY",
@@ -189,7 +189,7 @@ def optimizer_of(case: Case, rate: str, method: str = "pgd") -> optax.GradientTr
     return sgd(case.rate, 0.9, falls)
 
 
-def attack_of(case: Case, method: str) -> Any:
+def attack_of(case: Case, method: str) -> Partial | Replay | Switch | None:
     """What `train` takes as a schedule's attack."""
     threat = Threat("linf", case.eps)
     whole = training_attack(threat, steps=pgd_steps(case, method))

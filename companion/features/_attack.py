@@ -19,6 +19,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import count, number, same_inputs, within
 from companion._core.compile import Kind, double, kernel_entries, kernel_function, made_once, pixels
 from companion._core.types import Array, KernelFunction, Scalar
+from companion._core.words import Unchecked
 from companion.attacks import Threat
 from companion.features._modes import Modes, feature_indices, wanted_signs, weights
 from companion.regression import KernelPredictor
@@ -86,7 +87,7 @@ def correct_under_attack(
     return result
 
 
-def _step(step_size: Any, steps: int, eps: float) -> float:
+def _step(step_size: Unchecked, steps: int, eps: float) -> float:
     if step_size is None:
         return eps if steps == 1 else 2.5 * eps / steps
     return number("step_size", step_size)

@@ -49,6 +49,7 @@ def determined_dataset(
     Cost: `steps` gradients of predict for each input.
     Source: Ilyas et al. (2019), arXiv 1905.02175, section 3.2; there L2, and a network.
 
+    >>> from companion.attacks import Threat
     >>> f = lambda x: x - 0.5
     >>> x = np.array([[0.25], [0.75]], np.float32)
     >>> moved, wanted = determined_dataset(f, x, np.array([0, 1]), Threat("linf", 0.125))

@@ -95,7 +95,7 @@ def _resampled(m: int, resamples: int, key: Key) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=m) for row in drawn]) / m
 
 
-def _percentiles(value: Any, draws: np.ndarray, level: float, m: int) -> Estimate:
+def _percentiles(value: np.floating | float, draws: np.ndarray, level: float, m: int) -> Estimate:
     tail = (1 - checked_level(level)) / 2
     low, high = np.quantile(draws, (tail, 1 - tail))
     return Estimate(float(value), float(low), float(high), level, m)

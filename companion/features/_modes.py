@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from companion._core.checks import class_labels
+from companion._core.words import Unchecked
 from companion.kernels import gram
 from companion.regression import KernelPredictor, decomposed, finite_gains, mode_indices
 
@@ -73,7 +74,9 @@ def correct(
     return wanted_signs(f, labels, len(values), index) * values > 0
 
 
-def _activations(f: KernelPredictor, x: Any, modes: Modes, progress: bool) -> tuple[np.ndarray, np.ndarray]:
+def _activations(
+    f: KernelPredictor, x: Unchecked, modes: Modes, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """The indices of the modes, and φ_i(x) of each, (m, q)."""
     index = feature_indices(f, modes)
     kernel = gram(f.kernel, x, f.x_train, kind=f.kind, progress=progress)

@@ -8,6 +8,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from companion._core.checks import class_labels, finite, number
+from companion._core.words import Unchecked
 from companion.statistics import Estimate, proportion
 
 
@@ -154,7 +155,7 @@ def _centered(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(centered).max(axis=0) > rounding, centered, 0.0)
 
 
-def booleans(correct: Any) -> np.ndarray:
+def booleans(correct: Unchecked) -> np.ndarray:
     correct = np.asarray(correct)
     if correct.ndim != 2 or correct.dtype != bool or not len(correct):
         raise ValueError(f"correct must be (m, q) booleans with m ≥ 1, got {correct.shape} {correct.dtype}")

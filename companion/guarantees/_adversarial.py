@@ -12,6 +12,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, number, within
 from companion._core.compile import Kind, double
 from companion._core.interrupt import deferred, safe_point
+from companion._core.types import Kernel
 from companion.attacks import Threat, pgd
 from companion.data import targets
 from companion.guarantees._compiled import compiled_once
@@ -21,7 +22,7 @@ from companion.regression import KernelPredictor, fit, from_coefficients
 
 @deferred()
 def fit_adversarial(
-    kernel: Any,
+    kernel: Kernel,
     x: Float[Any, "n ..."],
     labels: Int[Any, " n"],
     threat: Threat,
@@ -75,6 +76,7 @@ def fit_adversarial(
     a larger ridge.
     Source: Madry et al. (2018), arXiv 1706.06083, eq. 2.1, for the objective.
 
+    >>> from companion.attacks import Threat
     >>> x, labels = np.array([[0.2], [0.8]], np.float32), np.array([0, 1])
     >>> linear = lambda a, b, get: 1 + (2 * a - 1) @ (2 * b - 1).T
     >>> for eps in (0.0, 0.2):

@@ -1,6 +1,6 @@
 """How many training labels hold up a prediction: exact, and with the labels that do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from companion._core.checks import Numbers, class_labels, count, predicted
+from companion._core.words import Unchecked
 from companion.kernels import gram
 from companion.regression import KernelPredictor, coefficient_matrix, decomposed
 from companion.statistics import Estimate, proportion
@@ -216,7 +217,7 @@ def _rivals(problem: _Problem, some: slice) -> Iterator[tuple[np.ndarray, np.nda
         yield sizes * (2 * full + other), np.where(positive, rival, winner), gap - tie
 
 
-def _problem(f: Any, x: Any, labels: Any, k_test_train: Any) -> _Problem:
+def _problem(f: Unchecked, x: Unchecked, labels: Unchecked, k_test_train: Unchecked) -> _Problem:
     targets = decomposed(f).eigenvectors @ f.projections
     classes, height = _classes(targets)
     if k_test_train is None:
@@ -250,6 +251,6 @@ def _classes(targets: np.ndarray) -> tuple[np.ndarray, float]:
     return classes, height
 
 
-def _budgets(value: Any) -> np.ndarray:
+def _budgets(value: int | Sequence[int] | np.ndarray) -> np.ndarray:
     values = [value] if np.ndim(value) == 0 else list(value)
     return np.array([count("budgets", each, least=0) for each in values])

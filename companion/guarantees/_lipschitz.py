@@ -10,6 +10,8 @@ from jaxtyping import Float
 from companion._core.checks import Numbers, count, finite
 from companion._core.checks import batch as examples
 from companion._core.compile import Kind, kernel_function
+from companion._core.types import Scalar
+from companion._core.words import Unchecked
 from companion.architectures import Architecture
 
 _BINS = 4096  # of the first variance, for erf's NTK: their width costs about one part in a thousand
@@ -33,7 +35,7 @@ class Modulus(NamedTuple):
 
 
 def lipschitz(
-    architecture: Any,
+    architecture: Architecture,
     shape: int | Sequence[int],
     *,
     kind: Kind = "nngp",
@@ -103,7 +105,7 @@ def lipschitz(
 
 
 def modulus(
-    architecture: Any,
+    architecture: Architecture,
     x: Float[Any, "m ..."],
     eps: Numbers | float | int,
     *,
@@ -157,7 +159,7 @@ def lengths_of(x: np.ndarray) -> Float[np.ndarray, " m"]:
     return np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64))
 
 
-def modulus_of(architecture: Any, x: np.ndarray, kind: Kind, largest: float) -> Modulus:
+def modulus_of(architecture: Unchecked, x: np.ndarray, kind: Kind, largest: float) -> Modulus:
     """The bound of `modulus` at every input, and what the size of features needs."""
     spec, d = _spec(architecture, kind), _size(x.shape[1:])
     if kind == "ntk" and spec.activation == "relu":
@@ -211,7 +213,7 @@ def _erf_tangent(spec: Architecture, largest: float) -> float:
     return float(tangent.max())
 
 
-def _square_slope(p: Any) -> Any:
+def _square_slope(p: Scalar) -> Scalar:
     """E erf′(u)² for u of variance p."""
     return 4 / np.pi / np.sqrt(1 + 4 * p)
 
@@ -223,7 +225,7 @@ def _most_curved(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return 16 / np.pi * np.maximum(first * (1 + 4 * first) ** -1.5, 3 * second * (1 + 4 * second) ** -2.5)
 
 
-def _next(spec: Architecture, p: Any) -> Any:
+def _next(spec: Architecture, p: Scalar) -> Scalar:
     """The variance after a layer of one with variance p."""
     v, b2 = spec.w_std**2, spec.b_std**2
     if spec.activation == "relu":
@@ -248,7 +250,7 @@ def _size(shape: int | Sequence[int]) -> int:
     return math.prod(count("shape", size) for size in sizes)
 
 
-def _spec(architecture: Any, kind: Any) -> Architecture:
+def _spec(architecture: Unchecked, kind: Unchecked) -> Architecture:
     if not isinstance(architecture, Architecture):
         raise TypeError(f"architecture must come from architectures.fc, conv or myrtle, got {architecture!r}")
     kernel_function(architecture, kind)

@@ -25,7 +25,7 @@ from companion.regression import from_coefficients
 
 @deferred()
 def poison(
-    kernel: Any,
+    kernel: Kernel,
     x: Float[Any, "n ..."],
     targets: Float[Any, "n k"],
     x_val: Float[Any, "m ..."],
@@ -93,6 +93,7 @@ def poison(
     Source: Yuan & Wu (2021), Neural Tangent Generalization Attacks; the ascent is their algorithm 1.
 
     >>> from companion.architectures import fc
+    >>> from companion.attacks import Threat
     >>> x, y = np.array([[0.6, 0.2], [0.2, 0.6]], np.float32), np.array([[1.0], [-1.0]])
     >>> moved = poison(fc(1), x, y, x, np.array([1, 0]), Threat("linf", 0.25), steps=1, ridge=0.1)
     >>> moved - x  # away from the other class: the smallest f that fits Y is smaller now, on x too

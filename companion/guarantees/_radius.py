@@ -120,7 +120,9 @@ def certified_accuracy(
     return proportion(right[:, None] & ((radii[:, None] > eps) | (eps == 0)), level=level)
 
 
-def _modulus(f: KernelPredictor, x: np.ndarray, lipschitz: float | int | None, bounds: Any) -> Modulus:
+def _modulus(
+    f: KernelPredictor, x: np.ndarray, lipschitz: float | int | None, bounds: tuple[float, float]
+) -> Modulus:
     if lipschitz is not None:
         constant = number("lipschitz", lipschitz, open_end=True)
         return Modulus(constant**2, np.zeros(len(x)), 0.0, _size_at_zero(f))

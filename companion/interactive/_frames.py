@@ -5,9 +5,9 @@ import html
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from companion._core.extras import missing
+from companion.interactive._parameters import Value
 
 try:
     import matplotlib as mpl
@@ -80,7 +80,7 @@ def render(figure: Figure, *, dpi: int, colors: int) -> tuple[bytes, tuple[int, 
 
 
 def draw_frame(
-    draw: Callable[..., Any], alt: Callable[..., Any], values: dict[str, Any], *, dpi: int, colors: int
+    draw: Callable[..., Figure], alt: Callable[..., str], values: dict[str, Value], *, dpi: int, colors: int
 ) -> Frame:
     """Draw one frame and close its figure.
 

@@ -2,10 +2,11 @@
 
 import os
 import re
-from typing import Any
+
+from companion._core.words import Unchecked
 
 
-def glue(**values: Any) -> None:
+def glue(**values: Unchecked) -> None:
     """Print values computed by a cell, and hand them to the page's text.
 
     A page quotes one as {glue:text}`name`, so no number in the book is typed. In a notebook the printed

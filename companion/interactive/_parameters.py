@@ -1,13 +1,14 @@
 """What the sliders of `companion.interactive` run over: checked values, their texts, where they start."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_FRAMES = 30
+Value = object  # of a parameter: whatever the user's `draw` takes
+Format = Callable[[Value], str] | Mapping[str, Callable[[Value], str]] | None
 
 
-def grid(parameters: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
+def grid(parameters: Mapping[str, Iterable[Value]]) -> dict[str, list[Value]]:
     """Return the values of each parameter, or say what is wrong before anything is drawn."""
     if not isinstance(parameters, Mapping) or not all(isinstance(v, Iterable) for v in parameters.values()):
         raise TypeError(f"parameters: got {parameters!r}; want a mapping from each name to its values")
@@ -22,13 +23,13 @@ def grid(parameters: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     return values
 
 
-def known(argument: str, given: Mapping[str, Any] | None, values: Mapping[str, Any]) -> None:
+def known(argument: str, given: Mapping[str, Value] | None, values: Mapping[str, Sequence[Value]]) -> None:
     """Refuse a name that is no parameter, which is a slip of the pen otherwise never noticed."""
     if extra := sorted(set(given or {}) - set(values)):
         raise ValueError(f"{argument}: got {extra}; want only names of parameters, {sorted(values)}")
 
 
-def texts(name: str, values: Sequence[Any], fmt: Any) -> list[str]:
+def texts(name: str, values: Sequence[Value], fmt: Format) -> list[str]:
     """Return how each value is written beside its slider."""
     if isinstance(fmt, Mapping):
         fmt = fmt.get(name)
@@ -38,7 +39,7 @@ def texts(name: str, values: Sequence[Any], fmt: Any) -> list[str]:
     return texts
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Value) -> str:
     """Write a number with up to six digits, and anything else as it prints."""
     try:
         return f"{value:g}"
@@ -46,7 +47,7 @@ def _plain(value: Any) -> str:
         return str(value)
 
 
-def start_index(name: str, values: Sequence[Any], start: Mapping[str, Any]) -> int:
+def start_index(name: str, values: Sequence[Value], start: Mapping[str, Value]) -> int:
     """Return the place of the value shown first."""
     if start.get(name, values[0]) not in values:
         raise ValueError(f"start: got {name} = {start[name]!r}; want one of {values}")

@@ -4,11 +4,13 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from matplotlib.figure import Figure
 
 from companion._core.extras import missing
+from companion._core.words import Unchecked
 from companion.interactive._frames import Frame, draw_frame
-from companion.interactive._parameters import grid, known, start_index, texts
+from companion.interactive._parameters import Format, Value, grid, known, start_index, texts
 
 try:
     import ipywidgets as widgets
@@ -39,10 +41,10 @@ class Player:
         """The weight of the frames in the page, in bytes before compression."""
         return sum(len(frame.html().encode()) for frame in self.frames)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Unchecked) -> dict[str, str | bytes | dict]:
         """Return the widget's view, with the poster as the picture for those who cannot show it."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        bundle: dict[str, Any] = {_VIEW: view, "text/plain": self.poster.alt}
+        bundle = {_VIEW: view, "text/plain": self.poster.alt}
         # Colab takes the richest picture it knows: give it no choice but the widget.
         return bundle if "google.colab" in sys.modules else bundle | {"image/png": self.poster.png}
 
@@ -58,13 +60,13 @@ class Player:
 
 
 def explore(
-    draw: Callable[..., Any],
-    parameters: Mapping[str, Iterable[Any]],
+    draw: Callable[..., Figure],
+    parameters: Mapping[str, Iterable[Value]],
     *,
-    alt: Callable[..., Any],
+    alt: Callable[..., str],
     labels: Mapping[str, str] | None = None,
-    start: Mapping[str, Any] | None = None,
-    fmt: Callable[[Any], str] | Mapping[str, Callable[[Any], str]] | None = None,
+    start: Mapping[str, Value] | None = None,
+    fmt: Format = None,
     dpi: int = 110,
     colors: int = 64,
     interval: int = 500,
@@ -166,7 +168,7 @@ def _needs_python() -> bool:
 
 
 def _stacked_picture(
-    frames: Sequence[Frame], shape: tuple[int, ...], sliders: Sequence[Any], poster: Frame
+    frames: Sequence[Frame], shape: tuple[int, ...], sliders: Sequence[widgets.SelectionSlider], poster: Frame
 ) -> widgets.Widget:
     """Return a picture that the browser switches: a Stack of frames, or a Stack of Stacks."""
     layout = {"width": "100%", "margin": "0", "overflow": "visible"}
@@ -191,12 +193,12 @@ def _stacked_picture(
 
 
 def _live_picture(
-    frames: Sequence[Frame], shape: tuple[int, ...], sliders: Sequence[Any], poster: Frame
+    frames: Sequence[Frame], shape: tuple[int, ...], sliders: Sequence[widgets.SelectionSlider], poster: Frame
 ) -> widgets.Widget:
     """Return a picture that Python switches while the kernel runs."""
     picture = widgets.HTML(poster.html(), layout={"width": "100%", "overflow": "visible"})
 
-    def show(_: Any) -> None:
+    def show(_: Unchecked) -> None:
         index = 0
         for slider, size in zip(sliders, shape, strict=True):
             index = index * size + slider.index

@@ -2,12 +2,12 @@
 
 import html
 from collections.abc import Sequence
-from typing import Any
 
+from companion._core.words import Unchecked
 from companion.interactive._glue import typeset
 
 
-def table(header: Sequence[Any], rows: Sequence[Sequence[Any]], *, caption: str) -> None:
+def table(header: Sequence[Unchecked], rows: Sequence[Sequence[Unchecked]], *, caption: str) -> None:
     """Show rows as an HTML table, which scrolls sideways where it is too wide.
 
     Args:
@@ -38,5 +38,5 @@ def table(header: Sequence[Any], rows: Sequence[Sequence[Any]], *, caption: str)
     )
 
 
-def _text(value: Any) -> str:
+def _text(value: Unchecked) -> str:
     return html.escape(typeset(str(value)))

@@ -12,6 +12,7 @@ from companion._core.checks import batch, count, same_inputs
 from companion._core.compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._core.interrupt import deferred
 from companion._core.types import Kernel
+from companion._core.words import Unchecked
 from companion.kernels import _plan, _tiles
 from companion.kernels._identity import identity_of
 from companion.storage import finished, locked, marking, opened, place, stored_tile
@@ -61,7 +62,7 @@ class Plan:
 
 @deferred()
 def gram(
-    kernel: Any,
+    kernel: Kernel,
     x1: Float[Any, "n1 ..."],
     x2: Float[Any, "n2 ..."] | None = None,
     *,
@@ -126,7 +127,7 @@ def gram(
 
 @deferred()
 def plan(
-    kernel: Any,
+    kernel: Kernel,
     x1: Float[Any, "n1 ..."],
     x2: Float[Any, "n2 ..."] | None = None,
     *,
@@ -184,7 +185,7 @@ def plan(
 
 
 def _checked(
-    kernel: Any, x1: Any, x2: Any, kind: Any, tile: Any, memory: Any
+    kernel: Unchecked, x1: Unchecked, x2: Unchecked, kind: Unchecked, tile: Unchecked, memory: Unchecked
 ) -> tuple[np.ndarray, np.ndarray | None, int | None, int | None]:
     kernel_function(kernel, kind)
     x1 = batch("x1", x1)

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -15,12 +15,21 @@ from companion._core.types import Array, Kernel, KernelFunction
 
 
 @runtime_checkable
+class Memory(Protocol):
+    """Bytes that a compiled tile takes."""
+
+    temp_size_in_bytes: int
+    output_size_in_bytes: int
+    argument_size_in_bytes: int
+
+
+@runtime_checkable
 class Block(Protocol):
     """A compiled tile: kernel entries of two blocks of inputs."""
 
     def __call__(self, x1: Array, x2: Array) -> jax.Array: ...
 
-    def memory_analysis(self) -> Any:
+    def memory_analysis(self) -> Memory | None:
         """What it takes, as XLA says; None where XLA does not."""
 
 

@@ -1,16 +1,13 @@
 """Networks that come from elsewhere as a `Model`, to be trained and attacked as every other."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from companion._core.checks import precise, random_key
 from companion._core.compile import double, is_kept, keep_compiled
-from companion._core.types import Array, Key, Variables
+from companion._core.types import Apply, Array, Init, Key, Params, State, Variables
 from companion.architectures import Architecture
 from companion.networks._models import Model
 from companion.networks._trees import floating
@@ -41,15 +38,15 @@ def from_architecture(architecture: Architecture) -> Model:
     if not isinstance(architecture, Architecture):
         raise TypeError(f"architecture must come from companion.architectures, got {architecture!r}")
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
+    def init(key: Key, x: Array) -> Variables:
         return architecture.init(key, x), ()
 
     return from_apply(architecture.apply, init, name=architecture.name)
 
 
 def from_apply(
-    apply_fn: Callable[..., Any],
-    params: PyTree | Callable[[Key, Array], Variables],
+    apply_fn: Apply,
+    params: Params | Init,
     *,
     name: str | None = None,
 ) -> Model:
@@ -80,12 +77,12 @@ def from_apply(
     if not draws:
         floating(params)
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
+    def init(key: Key, x: Array) -> Variables:
         key = random_key("key", key)
         found, state = params(key, x) if draws else (params, ())
         return floating(found), state
 
-    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:  # noqa: ARG001
+    def apply(params: Params, state: State, x: Array, training: bool) -> tuple[Array, State]:  # noqa: ARG001
         precise("x", x.dtype)
         with double(params, x):
             return apply_fn(params, jnp.asarray(x)), state

@@ -1,7 +1,6 @@
 """Equinox modules as a `Model`."""
 
 import inspect
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 from companion._core.checks import precise, random_key
 from companion._core.compile import double
 from companion._core.extras import missing
+from companion._core.types import Array, Key, Params, State, Variables
+from companion._core.words import Unchecked
 from companion.networks._models import Model
 from companion.networks._trees import (
     as_precise,
@@ -24,7 +25,7 @@ _CURE = "module, state = eqx.nn.make_with_state(Net)(...), then from_equinox(mod
 
 
 def from_equinox(
-    module: Any, state: Any = None, *, name: str | None = None, axis_name: str = "batch"
+    module: Unchecked, state: State = None, *, name: str | None = None, axis_name: str = "batch"
 ) -> Model:
     """An Equinox module, which takes one example, as a `Model`, which takes a batch.
 
@@ -62,7 +63,7 @@ def from_equinox(
     params, static = eqx.partition(module, eqx.is_inexact_array)
     floating(params)
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
+    def init(key: Key, x: Array) -> Variables:
         precise("x", x.dtype)
         key = random_key("key", key)
         carried = {} if state is None else {"state": encoded(state)}
@@ -70,7 +71,7 @@ def from_equinox(
             carried["random key"] = first_random(key)
         return as_precise((params, carried), x)
 
-    def apply(params: Any, carried: Any, x: Any, training: bool) -> tuple[Any, Any]:
+    def apply(params: Params, carried: State, x: Array, training: bool) -> tuple[Array, State]:
         precise("x", x.dtype)
         with double(params, x):
             net = eqx.nn.inference_mode(eqx.combine(params, static), value=not training)
@@ -79,7 +80,7 @@ def from_equinox(
                 key, now["random key"] = next_random(carried["random key"])
                 keys = jax.random.split(key, len(x))
 
-            def one(x: Any, key: Any) -> tuple[Any, Any]:
+            def one(x: Array, key: Key | None) -> tuple[Array, State]:
                 options = {"key": key} if takes_key else {}
                 if state is None:
                     return net(x, **options), None

@@ -1,31 +1,16 @@
 """Layers of `companion.networks` that are fast where a training loop is compiled as a whole."""
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from companion._core.extras import missing
+from companion._core.types import Array
+from companion.networks._models import OUTSIDE_LOOPS
 
 try:
     import flax.linen as nn
 except ModuleNotFoundError as error:
     raise missing("flax", "networks") from error
-
-_OUTSIDE_LOOPS = contextvars.ContextVar("outside_loops", default=False)
-
-
-@contextlib.contextmanager
-def outside_loops() -> Iterator[None]:
-    """Trace networks with XLA's convolutions on every device, as empirical kernels are fastest."""
-    token = _OUTSIDE_LOOPS.set(True)
-    try:
-        yield
-    finally:
-        _OUTSIDE_LOOPS.reset(token)
 
 
 class Conv(nn.Module):
@@ -47,26 +32,26 @@ class Conv(nn.Module):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """(n, h, w, c) to (n, h / stride, w / stride, features)."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         # He's initialization: the layer's signal keeps its size through a ReLU.
         weights = self.param("kernel", nn.initializers.he_normal(), shape)
-        product = jax.default_backend() == "cpu" and not _OUTSIDE_LOOPS.get()
+        product = jax.default_backend() == "cpu" and not OUTSIDE_LOOPS.get()
         x = (_product if product else _convolution)(x, weights, self.stride)
         if self.use_bias:
             x = x + self.param("bias", nn.initializers.zeros, (self.features,))
         return x
 
 
-def _convolution(x: Any, weights: Any, stride: int) -> Any:
+def _convolution(x: Array, weights: Array, stride: int) -> Array:
     side = weights.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x, weights, (stride, stride), ((side, side),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def _product(x: Any, weights: Any, stride: int) -> Any:
+def _product(x: Array, weights: Array, stride: int) -> Array:
     size, _, channels, features = weights.shape
     side = size // 2
     n, h, w = x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride)
@@ -80,7 +65,7 @@ def _product(x: Any, weights: Any, stride: int) -> Any:
     return (patches @ weights.reshape(-1, features)).reshape(n, h, w, features)
 
 
-def max_pool(x: Any) -> Any:
+def max_pool(x: Array) -> Array:
     """The largest of each 2×2 pixels; an odd last row or column is left out, as `nn.max_pool` does."""
     n, h, w, c = x.shape
     # By itself four times as fast on a CPU as a window that slides, whose derivative has to search; of a step
@@ -88,6 +73,6 @@ def max_pool(x: Any) -> Any:
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
-def average_pool(x: Any) -> Any:
+def average_pool(x: Array) -> Array:
     """The mean of each 2×2 pixels; an odd last row or column is left out."""
     return nn.avg_pool(x, (2, 2), (2, 2))

@@ -1,13 +1,12 @@
 """The first-order polynomial of a network, as a network."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from companion._core.compile import double
-from companion._core.types import Variables
+from companion._core.types import Array, Key, Params, State, Variables
 from companion.networks._models import Model
 
 
@@ -37,10 +36,10 @@ def linearized(model: Model, *, center: bool = False) -> Model:
     15.0
     """
 
-    def init(key: Any, x: Any) -> tuple[Any, Any]:
+    def init(key: Key, x: Array) -> Variables:
         return linearize_at(model.init(key, x))
 
-    def apply(params: Any, state: Any, x: Any, training: bool) -> tuple[Any, Any]:
+    def apply(params: Params, state: State, x: Array, training: bool) -> tuple[Array, State]:
         del training
         with double(params, state, x):
             point, own = jax.lax.stop_gradient(state)

@@ -1,16 +1,18 @@
 """The Flax modules of `companion.networks`."""
 
-from typing import Any, Literal
-
-import flax.linen as nn
-
+from companion._core.extras import missing
+from companion._core.types import Array
 from companion.networks._layers import Conv, average_pool, max_pool
-from companion.networks._norm import BatchNorm, layer
+from companion.networks._norm import Norm
+from companion.networks._normalizing import normalizing
 
-Norm = Literal["batch", "layer", "group"] | BatchNorm | None
+try:
+    import flax.linen as nn
+except ModuleNotFoundError as error:
+    raise missing("flax", "networks") from error
 
 
-def _check(network: str, x: Any, least: int) -> None:
+def _check(network: str, x: Array, least: int) -> None:
     """Refuse inputs that are no images, or of which pooling would leave nothing."""
     if x.ndim != 4 or min(x.shape[1:3]) < least:
         raise ValueError(
@@ -28,12 +30,12 @@ class MLP(nn.Module):
     norm: Norm = None
 
     @nn.compact
-    def __call__(self, x: Any, training: bool = False) -> Any:
+    def __call__(self, x: Array, training: bool = False) -> Array:
         """(n, ...) to (n, n_outputs)."""
         x = x.reshape(len(x), -1)
         for _ in range(self.depth):
             dense = nn.Dense(self.width, kernel_init=nn.initializers.he_normal())
-            x = nn.relu(layer(self.norm, training)(dense(x)))
+            x = nn.relu(normalizing(self.norm, training)(dense(x)))
         return nn.Dense(self.n_outputs)(x)
 
 
@@ -45,11 +47,11 @@ class SmallCNN(nn.Module):
     norm: Norm
 
     @nn.compact
-    def __call__(self, x: Any, training: bool = False) -> Any:
+    def __call__(self, x: Array, training: bool = False) -> Array:
         """(n, h, w, c) to (n, n_outputs)."""
         _check("small_cnn", x, 4)
         for channels in (self.width, 2 * self.width):
-            x = average_pool(nn.relu(layer(self.norm, training)(Conv(channels)(x))))
+            x = average_pool(nn.relu(normalizing(self.norm, training)(Conv(channels)(x))))
         return nn.Dense(self.n_outputs)(x.reshape(len(x), -1))
 
 
@@ -60,7 +62,7 @@ class CNN(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """(n, ...) to (n, n_outputs)."""
         _check("cnn", x, 4)
         for factor in (1, 1):
@@ -80,11 +82,11 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...] = (2, 2, 2, 2)
 
     @nn.compact
-    def __call__(self, x: Any, training: bool = False) -> Any:
+    def __call__(self, x: Array, training: bool = False) -> Array:
         """(n, h, w, c) to (n, n_outputs)."""
 
-        def normalized(x: Any) -> Any:
-            return layer(self.norm, training)(x)
+        def normalized(x: Array) -> Array:
+            return normalizing(self.norm, training)(x)
 
         _check("resnet", x, 1)
         bias = self.norm is None

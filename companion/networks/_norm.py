@@ -1,14 +1,12 @@
-"""Normalizing layers of Flax networks."""
+"""Which statistics normalize a layer, and how they are estimated."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from companion._core.checks import count, number, one_of
+from companion._core.types import Array
 
 Variance = Literal["biased", "unbiased", "by_image"]
 
@@ -60,7 +58,10 @@ class BatchNorm:
             raise ValueError(f"part must be below parts = {self.parts}, got {self.part}")
 
 
-def batch_statistics(x: Any, variance: Variance = "biased") -> tuple[Any, Any]:
+Norm = Literal["batch", "layer", "group"] | BatchNorm | None
+
+
+def batch_statistics(x: Array, variance: Variance = "biased") -> tuple[Array, Array]:
     """Mean and variance of every channel over a batch and its positions.
 
     For B images with P positions, m = Σ a / (B·P): "biased" is s² = Σ (a − m)² / (B·P); "unbiased" divides by
@@ -93,71 +94,3 @@ def batch_statistics(x: Any, variance: Variance = "biased") -> tuple[Any, Any]:
     images = x.mean(axis=axes[1:]) if len(axes) > 1 else x
     spread = jnp.square(images - mean).sum(axis=0)
     return mean, biased + (spread / (len(x) * (len(x) - 1)) if len(x) > 1 else jnp.nan)
-
-
-def layer(norm: Literal["batch", "layer", "group"] | BatchNorm | None, training: bool) -> Callable[..., Any]:
-    """A normalization of a Flax network's layer, to be called inside its `__call__`.
-
-    Args:
-        norm: "batch" for `BatchNorm()`, or one with other choices; "group" for group normalization with at
-            most 8 groups; "layer" for one group, all channels and positions of an example; None for the
-            identity.
-        training: whether the network is in training mode.
-
-    Returns:
-        A function of activations (n, ..., c).
-
-    Raises:
-        ValueError: an unknown norm.
-
-    Source: Wu & He (2018), arXiv 1803.08494, for group normalization.
-    """
-    if norm is None:
-        return lambda x: x
-    if norm == "batch":
-        norm = BatchNorm()
-    if isinstance(norm, BatchNorm):
-        return _BatchNorm(norm, training)
-    one_of("norm", norm, ("batch", "layer", "group"))
-    return lambda x: nn.GroupNorm(num_groups=1 if norm == "layer" else _groups(x.shape[-1]))(x)
-
-
-def _groups(channels: int) -> int:
-    return next(groups for groups in range(min(8, channels), 0, -1) if channels % groups == 0)
-
-
-class _BatchNorm(nn.Module):
-    statistics: BatchNorm
-    training: bool
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        how, channels = self.statistics, x.shape[-1]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (how.parts, channels))
-        variance = self.variable("batch_stats", "var", jnp.ones, (how.parts, channels))
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        if self.is_initializing():
-            normalized = self._by(x, x.mean(axis=tuple(range(x.ndim - 1))), 1.0)
-        elif not self.training:
-            if how.evaluation == "batch":
-                normalized = self._by(x, *batch_statistics(x, how.variance))
-            else:
-                normalized = self._by(x, mean.value[how.part], variance.value[how.part])
-        else:
-            if len(x) % how.parts:
-                raise ValueError(f"a batch of {len(x)} does not split into {how.parts} equal parts")
-            pieces = x.reshape(how.parts, -1, *x.shape[1:])
-            if how.training == "batch":
-                normalized = [self._by(a, *batch_statistics(a, how.variance)) for a in pieces]
-            else:
-                normalized = [self._by(a, mean.value[i], variance.value[i]) for i, a in enumerate(pieces)]
-            normalized = jnp.concatenate(normalized)
-            if how.training != "frozen" and self.is_mutable_collection("batch_stats"):
-                found = [batch_statistics(jax.lax.stop_gradient(a), how.running_variance) for a in pieces]
-                for kept, new in zip((mean, variance), zip(*found, strict=True), strict=True):
-                    kept.value = how.momentum * kept.value + (1 - how.momentum) * jnp.stack(new)
-        return normalized * scale + bias
-
-    def _by(self, x: Any, mean: Any, variance: Any) -> Any:
-        return (x - mean) * jax.lax.rsqrt(variance + self.statistics.eps)

@@ -4,9 +4,9 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +14,15 @@ from jax.tree_util import Partial
 
 from companion._core.checks import count
 from companion._core.extras import missing
+from companion._core.types import Array
+from companion._core.words import Unchecked
+
+# PyTorch's own: it is not imported before a module of it is given.
+Module = Callable
+Tensor = Device = object
 
 
-def from_torch(module: Any, *, batch_size: int = 512) -> Partial:
+def from_torch(module: Unchecked, *, batch_size: int = 512) -> Partial:
     """A PyTorch module as a function of inputs that JAX differentiates, for every attack here.
 
     predict(x) = module(x), and ∂⟨v, predict(x)⟩/∂x by PyTorch's own autograd. It works inside `jax.jit`,
@@ -55,20 +61,20 @@ def from_torch(module: Any, *, batch_size: int = 512) -> Partial:
     _float32(bridge)
 
     @jax.custom_vjp
-    def outputs(x: Any) -> Any:
+    def outputs(x: Array) -> Array:
         k = bridge.n_outputs(x.shape[1:])
         run = functools.partial(bridge.outputs, x.ndim - 1)
         shape = jax.ShapeDtypeStruct((x.shape[0], k), np.float32)
         return jax.pure_callback(run, shape, x, vmap_method="broadcast_all")
 
-    def backward(x: Any, cotangent: Any) -> tuple[Any]:
+    def backward(x: Array, cotangent: Array) -> tuple[Array]:
         run = functools.partial(bridge.gradients, x.ndim - 1)
         shape = jax.ShapeDtypeStruct(x.shape, np.float32)
         return (jax.pure_callback(run, shape, x, cotangent, vmap_method="broadcast_all"),)
 
     outputs.defvjp(lambda x: (outputs(x), x), backward)
 
-    def predict(x: Any) -> Any:
+    def predict(x: Unchecked) -> Array:
         _check_inputs(x)
         return outputs(x)
 
@@ -80,24 +86,24 @@ def from_torch(module: Any, *, batch_size: int = 512) -> Partial:
 class _Bridge:
     """NumPy arrays in, the module's outputs and gradients as NumPy arrays out."""
 
-    torch: Any
-    module: Any
+    torch: types.ModuleType
+    module: Module
     batch_size: int
     # JAX may call from several threads, and each changes the module's mode for a moment.
-    lock: Any = field(default_factory=threading.RLock)
+    lock: contextlib.AbstractContextManager = field(default_factory=threading.RLock)
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Tensor]:
         return itertools.chain(self.module.parameters(), self.module.buffers())
 
     def n_outputs(self, shape: tuple[int, ...]) -> int:
         """k, which a single example of zeros tells while JAX traces."""
         return self.run(np.zeros((1, *shape), np.float32))[0].shape[1]
 
-    def outputs(self, ndim: int, x: Any) -> np.ndarray:
+    def outputs(self, ndim: int, x: Array) -> np.ndarray:
         flat, lead = _flat(x, ndim)
         return _joined([self.run(part)[0] for part in self.parts(flat)], lead)
 
-    def gradients(self, ndim: int, x: Any, cotangent: Any) -> np.ndarray:
+    def gradients(self, ndim: int, x: Array, cotangent: Array) -> np.ndarray:
         flat, lead = _flat(x, ndim)
         weights, _ = _flat(cotangent, 1)
         both = zip(self.parts(flat), self.parts(weights), strict=True)
@@ -124,13 +130,13 @@ class _Bridge:
                 (gradient,) = torch.autograd.grad(outputs, point, weights, allow_unused=True)
         return _array(outputs), np.zeros_like(x) if gradient is None else _array(gradient)
 
-    def tensor(self, array: np.ndarray, device: Any) -> Any:
+    def tensor(self, array: np.ndarray, device: Device) -> Tensor:
         # A copy, which PyTorch may write to. Older versions cannot talk to NumPy 2 but by DLPack.
         return self.torch.from_dlpack(np.array(array, np.float32, order="C")).to(device)
 
 
 @contextlib.contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
+def _evaluating(module: Module) -> Iterator[None]:
     modes = [(one, one.training) for one in module.modules()]
     try:
         module.eval()
@@ -146,7 +152,7 @@ def _float32(bridge: _Bridge) -> None:
             raise TypeError(f"module must hold float32, got {tensor.dtype}: module.float() makes it so")
 
 
-def _check_inputs(x: Any) -> None:
+def _check_inputs(x: Unchecked) -> None:
     dtype, shape = getattr(x, "dtype", None), np.shape(x)
     if dtype != np.float32:
         raise TypeError(f"x must be float32, as PyTorch's weights are, got {dtype or type(x).__name__}")
@@ -154,7 +160,7 @@ def _check_inputs(x: Any) -> None:
         raise ValueError(f"x must be a batch (n, ...), got shape {shape}")
 
 
-def _check_outputs(torch: Any, outputs: Any, n: int) -> None:
+def _check_outputs(torch: types.ModuleType, outputs: Unchecked, n: int) -> None:
     if not isinstance(outputs, torch.Tensor) or outputs.dtype != torch.float32:
         got = getattr(outputs, "dtype", type(outputs).__name__)
         raise TypeError(f"module must return one tensor of float32, got {got}")
@@ -162,7 +168,7 @@ def _check_outputs(torch: Any, outputs: Any, n: int) -> None:
         raise ValueError(f"module must return outputs (n, k), got {tuple(outputs.shape)} for {n} inputs")
 
 
-def _flat(array: Any, ndim: int) -> tuple[np.ndarray, tuple[int, ...]]:
+def _flat(array: Array, ndim: int) -> tuple[np.ndarray, tuple[int, ...]]:
     """A batch of all examples, and the axes that they came in: `vmap` puts its own before those."""
     array = np.asarray(array)
     lead = array.shape[: array.ndim - ndim]
@@ -174,5 +180,5 @@ def _joined(parts: list[np.ndarray], lead: tuple[int, ...]) -> np.ndarray:
     return array.reshape(*lead, *array.shape[1:])
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _array(tensor: Tensor) -> np.ndarray:
     return np.from_dlpack(tensor.detach().cpu().contiguous())

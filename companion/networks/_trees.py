@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from companion._core.compile import double
+from companion._core.types import Array, Key, Params, Scalar
 
 # What libraries call the mode of a network, and whether it is true in training.
 MODES = {
@@ -21,7 +22,7 @@ MODES = {
 
 
 def mode_names(
-    call: Callable[..., Any],
+    call: Callable,
     *,
     known: tuple[str, ...] = (),
     cure: str = "give a module that needs nothing else",
@@ -48,7 +49,7 @@ def mode(names: tuple[str, ...], training: bool) -> dict[str, bool]:
     return {name: MODES[name] == training for name in names}
 
 
-def floating(params: Any) -> Any:
+def floating(params: Params) -> Params:
     """The parameters, or a TypeError where a leaf is no floating point array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = getattr(leaf, "dtype", None)
@@ -66,19 +67,19 @@ def floating(params: Any) -> Any:
     return params
 
 
-def as_precise(tree: Any, x: Any) -> Any:
+def as_precise(tree: PyTree, x: Array) -> PyTree:
     """Arrays of float32 in the precision of x."""
     with double(x):
         return jax.tree.map(lambda a: a.astype(x.dtype) if a.dtype == np.float32 else a, tree)
 
 
-def encoded(tree: Any) -> Any:
+def encoded(tree: PyTree) -> PyTree:
     """Counters, booleans and random keys as their bytes in float32; floating point arrays as they are.
 
     What differentiates a network, or turns its state into another precision, takes no others.
     """
 
-    def one(leaf: Any) -> Any:
+    def one(leaf: Scalar) -> jax.Array:
         leaf = jnp.asarray(leaf)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
@@ -90,10 +91,10 @@ def encoded(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def decoded(tree: Any, like: Any) -> Any:
+def decoded(tree: PyTree, like: PyTree) -> PyTree:
     """What `encoded` was given: a tree whose leaves have the kinds of those of `like`."""
 
-    def one(leaf: Any, like: Any) -> Any:
+    def one(leaf: Array, like: Scalar) -> Array:
         dtype, is_key = jnp.asarray(like).dtype, jnp.issubdtype(jnp.asarray(like).dtype, jax.dtypes.prng_key)
         if jnp.issubdtype(dtype, jnp.floating):
             return leaf
@@ -106,12 +107,12 @@ def decoded(tree: Any, like: Any) -> Any:
     return jax.tree.map(one, tree, like)
 
 
-def first_random(key: Any) -> Any:
+def first_random(key: Key) -> jax.Array:
     """A random key of the network's own, encoded, to be carried in its state."""
     return encoded(jax.random.key(jax.random.bits(key)))
 
 
-def next_random(random: Any) -> tuple[Any, Any]:
+def next_random(random: Array) -> tuple[Key, jax.Array]:
     """A key to use now, and what is carried on."""
     now, later = jax.random.split(decoded(random, jax.random.key(0)))
     return now, encoded(later)

@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import NoReturn
 
 import jax
 import jax.core
@@ -83,7 +83,7 @@ def _stand_in_for_experimental() -> types.ModuleType:
     name = "neural_tangents.experimental"
     module = types.ModuleType(name, "Not loaded by companion: it needs TensorFlow.")
 
-    def explain(attribute: str) -> Any:
+    def explain(attribute: str) -> NoReturn:
         raise AttributeError(
             f"{name}.{attribute} is not there: companion loads neural-tangents without its TensorFlow part."
         )

@@ -8,6 +8,7 @@ import scipy.stats
 from jaxtyping import Real
 
 from companion._core.extras import missing
+from companion._core.words import Unchecked
 from companion.plots._pictures import finite_array
 
 try:
@@ -77,7 +78,7 @@ def band(
     label: str,
     color: str,
     kind: Literal["quantile", "minmax", "ci"] = "quantile",
-    **line: Any,
+    **line: Unchecked,
 ) -> Axes:
     """Draw a line through the middle of several runs, and a band for their spread.
 
@@ -125,7 +126,7 @@ def interval(
     *,
     label: str,
     color: str,
-    **line: Any,
+    **line: Unchecked,
 ) -> Axes:
     """Draw estimates as points with intervals as bars; all of shape (m,), low ≤ estimate ≤ high.
 
@@ -157,7 +158,7 @@ def interval(
     return ax
 
 
-def spectrum(ax: Axes, eigenvalues: Real[Any, " n"], *, label: str, color: str, **line: Any) -> Axes:
+def spectrum(ax: Axes, eigenvalues: Real[Any, " n"], *, label: str, color: str, **line: Unchecked) -> Axes:
     """Draw eigenvalues against their number, both logarithmic; those that are not positive are left out.
 
     Args:
@@ -191,7 +192,7 @@ def power_law(
     exponent: float | None = None,
     label: str = "",
     color: str = "chance",
-    **line: Any,
+    **line: Unchecked,
 ) -> Axes:
     """Draw c·xᵃ through positive points on logarithmic axes, and write a in the legend.
 

@@ -9,6 +9,7 @@ from jaxtyping import Real
 
 from companion._core.checks import finite
 from companion._core.extras import missing
+from companion._core.words import Unchecked
 
 try:
     from matplotlib.axes import Axes
@@ -153,7 +154,7 @@ def signed_image(
     return ax
 
 
-def finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
+def finite_array(name: str, value: Unchecked, ndim: tuple[int, ...]) -> np.ndarray:
     """Return finite float64 values with an allowed number of axes, none empty, or say what came."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim not in ndim or 0 in array.shape:

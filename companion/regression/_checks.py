@@ -1,11 +1,11 @@
 """What kernel regression takes: checked kernels and targets, and the warning when digits are lost."""
 
 import warnings
-from typing import Any
 
 import numpy as np
 
 from companion._core.checks import finite, number
+from companion._core.words import Unchecked
 
 # An estimate of 0.1 means that not even the second digit of a prediction is certain.
 LOST = 0.1
@@ -27,7 +27,7 @@ def warn_of_loss(*, smallest: float, resolution: float, stacklevel: int) -> None
     )
 
 
-def kernel_and_targets(k_train_train: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
+def kernel_and_targets(k_train_train: Unchecked, targets: Unchecked) -> tuple[np.ndarray, np.ndarray]:
     """The kernel in its own precision and the targets in float64; or an error.
 
     Reads the kernel in blocks: no temporary array of n² entries.
@@ -74,7 +74,7 @@ def rounding(kernel: np.ndarray, resolution: float | None) -> float:
     return float(np.sqrt(np.finfo(kernel.dtype).eps) * np.abs(np.diag(kernel)).max())
 
 
-def real(name: str, value: Any) -> np.ndarray:
+def real(name: str, value: Unchecked) -> np.ndarray:
     """A real array in float32 or float64; integers become float64."""
     array = np.asarray(value)
     if array.dtype.kind in "iu":
@@ -84,7 +84,7 @@ def real(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def cross_kernel(k_test_train: Any, n: int) -> np.ndarray:
+def cross_kernel(k_test_train: Unchecked, n: int) -> np.ndarray:
     """Θ(x, X) in float64 for n training points; or an error."""
     kernel = real("k_test_train", k_test_train)
     if kernel.ndim != 2 or kernel.shape[1] != n:

@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,17 @@ import numpy as np
 
 from companion._core.checks import precise, same_inputs
 from companion._core.compile import Kind, kernel_entries, made_once, pixels
+from companion._core.types import Array, Kernel, KernelFunction, Predict, Scalar
+
+Evaluate = Callable[[Array, Array, Array], jax.Array]  # X and α in blocks, and inputs
 
 
 @made_once
-def compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
+def compiled(kernel: KernelFunction, kind: Kind) -> Evaluate:
     """The function of X and α in blocks and of inputs x; one for each kernel whose code is kept."""
 
     @jax.jit
-    def evaluate(x_blocks: Any, alpha_blocks: Any, x: Any) -> Any:
+    def evaluate(x_blocks: Array, alpha_blocks: Array, x: Array) -> jax.Array:
         x = jnp.asarray(x)
         precise("x", x.dtype)
         x = x.astype(x_blocks.dtype)
@@ -26,7 +28,7 @@ def compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
 
         # The products x x_iᵀ are kept for the gradient, all else is computed again: fast, and small.
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-        def add(outputs: Any, block: Any) -> Any:
+        def add(outputs: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
             x_block, alpha_block = block
             return outputs + kernel_entries(kernel, x, x_block, kind) @ alpha_block, None
 
@@ -37,7 +39,7 @@ def compiled(kernel: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     return evaluate
 
 
-def in_blocks(rows: np.ndarray, limit: int, *, fill: Any) -> np.ndarray:
+def in_blocks(rows: np.ndarray, limit: int, *, fill: Scalar) -> np.ndarray:
     """Blocks of equal size of at most `limit` rows, (blocks, size, ...); what the last lacks is `fill`."""
     number = math.ceil(len(rows) / limit)
     size = math.ceil(len(rows) / number)
@@ -46,7 +48,7 @@ def in_blocks(rows: np.ndarray, limit: int, *, fill: Any) -> np.ndarray:
     return found.reshape(number, size, *rows.shape[1:])
 
 
-def default_batch(kernel: Any, x: np.ndarray) -> int:
+def default_batch(kernel: Kernel, x: np.ndarray) -> int:
     """A block whose intermediate arrays stay near 0.1 GB with some hundred inputs, or in a CPU's cache.
 
     With 32 test images of 28×28 pixels, blocks of 20 gave gradients 2.8 times as fast as blocks of 200.
@@ -56,7 +58,7 @@ def default_batch(kernel: Any, x: np.ndarray) -> int:
 
 
 @jax.jit
-def weighted_gradient(f: Any, x: Any, weights: Any) -> Any:
+def weighted_gradient(f: Predict, x: Array, weights: Array) -> jax.Array:
     """∇_x Σ_c w_c f_c(x) at every input."""
     outputs, pullback = jax.vjp(f, x)
     if jnp.shape(weights) != outputs.shape:
@@ -65,7 +67,7 @@ def weighted_gradient(f: Any, x: Any, weights: Any) -> Any:
 
 
 @jax.jit
-def all_gradients(f: Any, x: Any) -> Any:
+def all_gradients(f: Predict, x: Array) -> jax.Array:
     """∇_x f_c(x) at every input, for every output c."""
     outputs, pullback = jax.vjp(f, x)
     # An output depends on its own input alone, so one pass with e_c for every input gives all ∇ f_c.

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, number, one_of
 from companion._core.compile import Kind, kernel_function, refuse_mixed_entries
+from companion._core.types import Array, Kernel
+from companion._core.words import Unchecked
 from companion.kernels import gram
 from companion.regression._checks import kernel_and_targets, rounding
 from companion.regression._cholesky import solve
@@ -18,7 +20,7 @@ Solver = Literal["eigh", "cholesky"]
 
 
 def fit(
-    kernel: Any,
+    kernel: Kernel | Array,
     x: Float[Any, "n ..."] | None = None,
     targets: Float[Any, "n k"] | None = None,
     *,
@@ -83,7 +85,7 @@ def fit(
     array([0.25, 1.  ])
     """
     one_of("solver", solver, ("eigh", "cholesky"))
-    options: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
+    options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
     matrix, targets, inputs = training_problem(kernel, x, targets, k_train_train, **options)
     ridge, resolution = number("ridge", ridge), rounding(matrix, resolution)
     inputs |= {"ridge": ridge, "resolution": resolution}
@@ -96,7 +98,7 @@ def fit(
 
 
 def from_coefficients(
-    kernel: Any,
+    kernel: Kernel,
     x_train: Float[Any, "n ..."],
     coefficients: Float[Any, "n k"],
     *,
@@ -142,22 +144,22 @@ def from_coefficients(
 
 
 def training_problem(
-    kernel: Any,
-    x: Any,
-    targets: Any,
-    k_train_train: Any,
+    kernel: Unchecked,
+    x: Unchecked,
+    targets: Unchecked,
+    k_train_train: Unchecked,
     *,
     kind: Kind,
     batch_size: int | None,
     memory: int | None,
     progress: bool,
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, np.ndarray, dict[str, Kernel | np.ndarray | Kind | int | None]]:
     """Θ(X, X), computed where it was not given, Y in float64, and fields of the predictor; or an error."""
     if targets is None:
         raise TypeError("targets must be given: fit(kernel, x, targets), or fit(matrix, targets=targets)")
     if batch_size is not None:
         count("batch_size", batch_size)
-    inputs: dict[str, Any] = {"kind": kind, "batch_size": batch_size}
+    inputs = {"kind": kind, "batch_size": batch_size}
     if callable(getattr(kernel, "kernel", kernel)):
         kernel_function(kernel, kind)
         if x is None:

@@ -88,7 +88,7 @@ def learned_fraction(f: KernelPredictor) -> Float[np.ndarray, " n"]:
         TypeError: coefficients without a spectrum.
 
     >>> from companion.regression import fit
-    >>> learned_fraction(fit(np.eye(2), targets=np.ones((2, 1))).at(math.log(2)))
+    >>> learned_fraction(fit(np.eye(2), targets=np.ones((2, 1))).at(np.log(2)))
     array([0.5, 0.5])
     """
     return learned(decomposed(f))

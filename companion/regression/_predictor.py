@@ -3,18 +3,22 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from companion._core.checks import count, finite, number
 from companion._core.compile import Kind, double, kernel_function
+from companion._core.types import Kernel
+from companion._core.words import Unchecked
 from companion.regression._checks import cross_kernel
 from companion.regression._evaluate import (
+    Evaluate,
     all_gradients,
     compiled,
     default_batch,
@@ -59,11 +63,11 @@ class KernelPredictor:
     >>> from companion.regression import fit
     >>> x = np.eye(2, dtype=np.float32)
     >>> f = fit(lambda a, b, get: a @ b.T, x, np.array([[2.0], [3.0]]))
-    >>> f(jnp.ones((1, 2))), f.at(math.log(2)).coefficients.ravel()
+    >>> f(jnp.ones((1, 2))), f.at(np.log(2)).coefficients.ravel()
     (Array([[5.]], dtype=float32), array([1. , 1.5]))
     """
 
-    kernel: Any = None
+    kernel: Kernel | None = None
     x_train: Float[np.ndarray, "n ..."] | None = None
     kind: Kind = "ntk"
     ridge: float = 0.0
@@ -201,7 +205,7 @@ class KernelPredictor:
         return found
 
     @functools.cached_property
-    def _evaluate(self) -> Any:
+    def _evaluate(self) -> Evaluate:
         if self.kernel is None:
             raise TypeError(
                 "this fit is of a matrix alone and knows no inputs: give fit the kernel and x too, "
@@ -232,11 +236,11 @@ class KernelPredictor:
             return x, jnp.asarray(in_blocks(alpha, x.shape[1], fill=0))
 
 
-def _flatten(f: KernelPredictor) -> tuple[tuple[Any, ...], Any]:
+def _flatten(f: KernelPredictor) -> tuple[Sequence[PyTree], Evaluate]:
     return f._arrays, f._evaluate
 
 
-def _unflatten(evaluate: Any, arrays: Any) -> KernelPredictor:
+def _unflatten(evaluate: Evaluate, arrays: Sequence[PyTree]) -> KernelPredictor:
     f = KernelPredictor()
     f.__dict__.update(_arrays=tuple(arrays), _evaluate=evaluate)
     return f
@@ -245,7 +249,7 @@ def _unflatten(evaluate: Any, arrays: Any) -> KernelPredictor:
 jax.tree_util.register_pytree_node(KernelPredictor, _flatten, _unflatten)
 
 
-def checked(f: Any, name: str = "f") -> KernelPredictor:
+def checked(f: Unchecked, name: str = "f") -> KernelPredictor:
     """A predictor as `fit` gives it, or a TypeError."""
     if not isinstance(f, KernelPredictor):
         got = getattr(getattr(f, "func", f), "__qualname__", type(f).__name__)
@@ -253,7 +257,7 @@ def checked(f: Any, name: str = "f") -> KernelPredictor:
     return f
 
 
-def decomposed(f: Any, name: str = "f") -> KernelPredictor:
+def decomposed(f: Unchecked, name: str = "f") -> KernelPredictor:
     """A predictor that has a spectrum, or an error that says how to have one."""
     if checked(f, name).eigenvalues is None:
         raise TypeError(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from companion._core.checks import count, number
 from companion._core.compile import Kind
 from companion._core.interrupt import deferred, safe_point
+from companion._core.types import Array, Kernel
 from companion.regression._checks import LOST, PrecisionWarning, rounding, warn_of_loss
 from companion.regression._cholesky import solve
 from companion.regression._fit import training_problem
@@ -20,7 +21,7 @@ _LARGEST_SHARE = 1 - 1e-9
 
 @deferred()
 def fit_robust(
-    kernel: Any,
+    kernel: Kernel | Array,
     x: Float[Any, "n ..."] | None = None,
     targets: Float[Any, "n k"] | None = None,
     *,
@@ -82,7 +83,7 @@ def fit_robust(
     >>> [fit_robust(matrix, targets=y, delta=d).coefficients.ravel().round(3).tolist() for d in (0.1, 0.8)]
     [[0.25, -1.0], [0.25, -0.607]]
     """
-    options: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
+    options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
     matrix, targets, inputs = training_problem(kernel, x, targets, k_train_train, **options)
     resolution = rounding(matrix, resolution)
     tolerance = number("tolerance", tolerance, open_end=True)

@@ -1,36 +1,44 @@
-"""What a decomposed training kernel has learned at a time, and what its rounding has spoiled.
-
-Functions of anything with `eigenvalues`, `projections`, `resolution`, `ridge` and `t`.
-"""
+"""What a decomposed training kernel has learned at a time, and what its rounding has spoiled."""
 
 import math
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from companion.regression._checks import LOST, warn_of_loss
 
 
-def shifted(f: Any) -> np.ndarray:
+@runtime_checkable
+class Spectrum(Protocol):
+    """A predictor, as far as its modes go."""
+
+    eigenvalues: np.ndarray
+    projections: np.ndarray
+    resolution: float
+    ridge: float
+    t: float
+
+
+def shifted(f: Spectrum) -> np.ndarray:
     """λ_i + ρ, with zero for those that are float64 rounding of Θ."""
     found = f.eigenvalues + f.ridge
     return np.where(found > len(found) * np.finfo(np.float64).eps * f.eigenvalues[0], found, 0.0)
 
 
-def gains(f: Any) -> np.ndarray:
+def gains(f: Spectrum) -> np.ndarray:
     """(1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ), (n,); t itself, perhaps infinite, where λ_i + ρ is only rounding."""
     values = shifted(f)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(values > 0, -np.expm1(-values * f.t) / values, f.t)
 
 
-def finite_gains(f: Any) -> np.ndarray:
+def finite_gains(f: Spectrum) -> np.ndarray:
     """The gains, with zero for modes that are only rounding at t = ∞: they are never learned."""
     gain = gains(f)
     return np.where(np.isinf(gain), 0.0, gain)
 
 
-def learned(f: Any) -> np.ndarray:
+def learned(f: Spectrum) -> np.ndarray:
     """λ_i (1 − e^{−(λ_i + ρ)t}) / (λ_i + ρ), (n,)."""
     values = shifted(f)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -38,7 +46,7 @@ def learned(f: Any) -> np.ndarray:
         return np.where(values > 0, share * -np.expm1(-values * f.t), 0.0)
 
 
-def lost(f: Any) -> float:
+def lost(f: Spectrum) -> float:
     """The estimate of `rounding_error`."""
     gain = gains(f)
     with np.errstate(invalid="ignore"):
@@ -50,7 +58,7 @@ def lost(f: Any) -> float:
     return error / fitted if fitted > 0 else math.inf
 
 
-def warn_if_lost(f: Any, *, stacklevel: int) -> None:
+def warn_if_lost(f: Spectrum, *, stacklevel: int) -> None:
     """PrecisionWarning where that estimate passes a tenth."""
     if lost(f) > LOST:
         smallest = f.eigenvalues[-1] + f.ridge

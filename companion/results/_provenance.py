@@ -6,13 +6,13 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import companion
 from companion._core.checks import count, number
 from companion._core.versions import versions
+from companion._core.words import Setting, Unchecked
 
 # A path from the root or the home folder, in Unix's or Windows's words: the whole text, or a part of it.
 _ABSOLUTE = re.compile(
@@ -24,11 +24,11 @@ def provenance(
     experiment: str,
     profile: str,
     *,
-    config: Mapping[str, Any],
+    config: Mapping[str, Unchecked],
     dataset: str,
     seeds: Iterable[int],
     seconds: float | int,
-) -> dict[str, Any]:
+) -> dict[str, Setting]:
     """Collect what is needed to make a result again and to judge it.
 
     Args:
@@ -59,7 +59,7 @@ def provenance(
     }
 
 
-def here() -> dict[str, Any]:
+def here() -> dict[str, Setting]:
     """Commit of companion's code, device, versions and date of what is computed now.
 
     Returns:
@@ -100,14 +100,14 @@ def commit(package: Path) -> str:
         return "unknown"
 
 
-def settings(where: str, value: Any) -> dict[str, Any]:
+def settings(where: str, value: Unchecked) -> dict[str, Setting]:
     """Check that a value is a mapping, and make it plain."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{where} must be a mapping from names, got {value!r}")
     return plain(where, value)
 
 
-def plain(where: str, value: Any) -> Any:
+def plain(where: str, value: Unchecked) -> Setting:
     """Turn a value into what strict JSON can hold and give back unchanged.
 
     Args:
@@ -146,7 +146,7 @@ def plain(where: str, value: Any) -> Any:
     )
 
 
-def _device() -> dict[str, Any]:
+def _device() -> dict[str, Setting]:
     """Describe the accelerator that JAX uses first."""
     import jax
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
+from companion._core.words import Settings, Unchecked
 from companion.results._provenance import provenance, settings
 from companion.storage import place, write_atomically
 
@@ -28,18 +28,18 @@ class Result:
         provenance: experiment, profile, commit, device, versions, date, seconds, seeds, dataset and config.
     """
 
-    values: Mapping[str, Any]
+    values: Settings
     arrays: Mapping[str, np.ndarray]
-    provenance: Mapping[str, Any]
+    provenance: Settings
 
 
 def record(
     experiment: str,
     profile: str,
     *,
-    values: Mapping[str, Any],
-    arrays: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any],
+    values: Mapping[str, Unchecked],
+    arrays: Mapping[str, Unchecked] | None = None,
+    config: Mapping[str, Unchecked],
     dataset: str,
     seeds: Iterable[int],
     seconds: float | int,
@@ -195,12 +195,12 @@ def place_of(experiment: str, folder: str | Path | None = None) -> Path:
     return place(folder) / _word("experiment", experiment)
 
 
-def _target(experiment: Any, profile: Any, folder: str | Path | None) -> Path:
+def _target(experiment: Unchecked, profile: Unchecked, folder: str | Path | None) -> Path:
     """Return the path of the JSON file."""
     return place_of(experiment, folder) / f"{_word('profile', profile)}.json"
 
 
-def _word(argument: str, name: Any) -> str:
+def _word(argument: str, name: Unchecked) -> str:
     """Check a name that becomes part of a file name, of a module's name or a key of an npz."""
     if not isinstance(name, str):
         raise TypeError(f"{argument} must be named by a string, got {name!r}")
@@ -211,7 +211,7 @@ def _word(argument: str, name: Any) -> str:
     return name
 
 
-def _array(name: str, value: Any) -> np.ndarray:
+def _array(name: str, value: Unchecked) -> np.ndarray:
     """Check one array."""
     array = np.asarray(value)
     if array.dtype.kind not in "biufc":

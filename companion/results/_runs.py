@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from companion._core.words import Settings, Unchecked
 from companion.results._provenance import settings
 from companion.storage import damaged, held, place, write_atomically
 
 VALUES, ORIGINS = "runs.jsonl", "origins.jsonl"
+Encoded = list[list[int | float | str]]  # an array's shape and its numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class RecordedRun:
     """
 
     arrays: Mapping[str, np.ndarray]
-    origin: Mapping[str, Any]
+    origin: Settings
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def read_runs(folder: str | Path) -> dict[str, RecordedRun]:
 def add_run(
     folder: str | Path,
     name: str,
-    arrays: Mapping[str, Any],
-    origin: Mapping[str, Any],
+    arrays: Mapping[str, Unchecked],
+    origin: Settings,
     *,
     measured: Iterable[str] = (),
 ) -> None:
@@ -132,7 +133,7 @@ def merge(source: str | Path, target: str | Path) -> Merged:
     return Merged(len(names - both), len(both) - len(other), other)
 
 
-def _same_pixels(new: list[Mapping[str, Any]], old: list[Mapping[str, Any]]) -> None:
+def _same_pixels(new: list[Settings], old: list[Settings]) -> None:
     known = {one.get("dataset"): one for one in old}
     for one in new:
         there = known.get(one.get("dataset"), one)
@@ -143,7 +144,7 @@ def _same_pixels(new: list[Mapping[str, Any]], old: list[Mapping[str, Any]]) -> 
             )
 
 
-def _lines(path: Path) -> dict[str, Any]:
+def _lines(path: Path) -> dict[str, Settings]:
     """The lines of a file by name; a file that is not there has none."""
     if not path.exists():
         return {}
@@ -157,7 +158,7 @@ def _lines(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write(path: Path, lines: Mapping[str, Any]) -> None:
+def _write(path: Path, lines: Mapping[str, Settings]) -> None:
     text = "".join(
         json.dumps([name, lines[name]], ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         for name in sorted(lines)
@@ -165,7 +166,7 @@ def _write(path: Path, lines: Mapping[str, Any]) -> None:
     write_atomically(path, text.encode())
 
 
-def _encoded(value: Any) -> list[Any]:
+def _encoded(value: Unchecked) -> Encoded:
     """An array as its shape and numbers, as few digits as give float32 back; NaN and infinity as texts."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
@@ -175,7 +176,7 @@ def _encoded(value: Any) -> list[Any]:
     return [list(array.shape), [int(x) if isinstance(x, float) and x.is_integer() else x for x in numbers]]
 
 
-def _decoded(value: list[Any]) -> np.ndarray:
+def _decoded(value: Encoded) -> np.ndarray:
     shape, numbers = value
     array = np.array([float(x) for x in numbers], np.float32).reshape(shape)
     array.setflags(write=False)

@@ -2,8 +2,8 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from companion.results import Result
 from companion.scorecard import _collapse, _dynamics, _kernels, _normalization, _schedules
@@ -19,7 +19,7 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-def scorecard(*, folder: Any = None) -> Mapping[str, Card]:
+def scorecard(*, folder: str | Path | None = None) -> Mapping[str, Card]:
     """Judge every claim by the runs that are recorded.
 
     Of every comparison the seeds count that both of its sides have: a record that grows speaks at once.
@@ -40,7 +40,7 @@ def _of(claim: Claim, known: Mapping[tuple[str, str], Result]) -> dict[str, Resu
     return {profile: record for profile, record in pairs if record is not None}
 
 
-def _record(name: str, profile: str, folder: Any) -> Result | None:
+def _record(name: str, profile: str, folder: str | Path | None) -> Result | None:
     experiment = importlib.import_module(f"companion.experiments.{name}").EXPERIMENT
     if profile not in experiment.profiles:
         return None

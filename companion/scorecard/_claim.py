@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from companion._core.checks import Numbers
+from companion._core.words import Setting, Settings
 from companion.results import Result
 from companion.scorecard._verdicts import Comparison, Judgment, combined, judge
 from companion.statistics import Estimate
@@ -71,7 +72,7 @@ class Claim:
     chapter: str
     experiment: str
     compare: Callable[[Result], Sequence[Comparison]]
-    scale: Callable[[Mapping[str, Any]], Scale]
+    scale: Callable[[Settings], Scale]
     profiles: tuple[str, ...] = ("full",)
     condition: str = ""
 
@@ -92,7 +93,7 @@ class Card:
     comparisons: tuple[Comparison, ...]
     judgment: Judgment
     ours: Mapping[str, Scale]
-    provenances: Mapping[str, Mapping[str, Any]]
+    provenances: Mapping[str, Settings]
 
     def on(self, dataset: str) -> tuple[Judgment, tuple[Comparison, ...]]:
         """Verdict and comparisons of one data set; Holm's correction stays that of the whole claim."""
@@ -116,8 +117,11 @@ def card(claim: Claim, records: Mapping[str, Result]) -> Card:
     return Card(claim, found, judge(found, condition=claim.condition), ours, origins)
 
 
+Field = str | float | bool | Callable[[float], float]  # of a `Comparison`
+
+
 def compare(
-    dataset: str, setting: str, effect: Estimate | None, sign: int, smallest: float, **more: Any
+    dataset: str, setting: str, effect: Estimate | None, sign: int, smallest: float, **more: Field
 ) -> list[Comparison]:
     """One comparison with the data set's proper name; none without an effect."""
     if effect is None:
@@ -131,7 +135,7 @@ def radius(eps: float) -> str:
     return f"{whole:.0f}/255" if abs(whole - round(whole)) < 1e-6 else f"{eps:g}"
 
 
-def means(**values: Any) -> str:
+def means(**values: Numbers) -> str:
     """Names and means of arrays over seeds, for a note."""
     texts = []
     for name, array in values.items():
@@ -142,22 +146,22 @@ def means(**values: Any) -> str:
     return ", ".join(texts)
 
 
-def span(numbers: Sequence[Any], form: str = "{:,}") -> str:
+def span(numbers: Sequence[Setting], form: str = "{:,}") -> str:
     """The different numbers of several cases: "2,000 and 4,000"."""
     return " and ".join(form.format(one) for one in dict.fromkeys(numbers))
 
 
-def each(cases: Sequence[Mapping[str, Any]], name: str, form: str = "{:,}") -> str:
+def each(cases: Sequence[Settings], name: str, form: str = "{:,}") -> str:
     """The different values of a field of the cases."""
     return span([case[name] for case in cases], form)
 
 
-def radii(cases: Sequence[Mapping[str, Any]]) -> str:
+def radii(cases: Sequence[Settings]) -> str:
     """The sizes of the perturbation, in the order of the cases."""
     return ", ".join(dict.fromkeys(radius(case["eps"]) for case in cases))
 
 
-def datasets(config: Mapping[str, Any]) -> str:
+def datasets(config: Settings) -> str:
     """The data sets of a configuration's cases."""
     return ", ".join(
         dict.fromkeys(DATASETS.get(case["dataset"], case["dataset"]) for case in config["cases"])

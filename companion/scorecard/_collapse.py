@@ -1,13 +1,13 @@
 """Claim B3: catastrophic overfitting, its warnings and its remedy (chapter 7)."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.stats
 
 from companion import catastrophic
+from companion._core.words import Settings
 from companion.catastrophic import Detector
 from companion.experiments.catastrophic import (
     AHEAD,
@@ -27,7 +27,7 @@ from companion.statistics import Estimate, proportion
 SPECTRAL = ("top share", "effective rank", "log trace")
 
 
-def network(case: Mapping[str, Any]) -> str:
+def network(case: Settings) -> str:
     """What sets a case apart from others of its data set."""
     return f"{'residual network' if case['blocks'] else 'small CNN'}, ε = {radius(case['eps'])}"
 
@@ -150,7 +150,7 @@ def remedied(record: Result) -> Iterator[Comparison]:
                 )
 
 
-def scale(config: Mapping[str, Any]) -> Scale:
+def scale(config: Settings) -> Scale:
     """Ours."""
     cases = config["cases"]
     return Scale(

@@ -1,12 +1,12 @@
 """Claims A5, A6, C1 and C2: the kernel under adversarial training (chapter 4)."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from companion import dynamics
+from companion._core.words import Settings
 from companion.results import Result
 from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii, span
 from companion.scorecard._verdicts import Comparison, equal_accuracy, paired
@@ -176,7 +176,7 @@ def second_phase(record: Result) -> Iterator[Comparison]:
         yield from compare(dataset, where, gap, 1, 0.02, counts=False, note=note)
 
 
-def scale(config: Mapping[str, Any]) -> Scale:
+def scale(config: Settings) -> Scale:
     """Ours."""
     cases = config["cases"]
     steps = [one["epochs"] * (one["n_train"] // one["batch_size"]) for one in cases]

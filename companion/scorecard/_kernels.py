@@ -1,12 +1,12 @@
 """Claims A1 to A4: attacks on kernels, their transfer, eigenfeatures (chapters 2 and 3)."""
 
 import functools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from companion import features
+from companion._core.words import Settings
 from companion.experiments.features import EDGES, TOPS
 from companion.results import Result
 from companion.scorecard._claim import DATASETS, Claim, Scale, compare, datasets, each, radius, span
@@ -22,17 +22,17 @@ _A_KERNELS = Scale(
 )
 
 
-def rows(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]:
+def rows(config: Settings) -> list[tuple[Settings, str]]:
     """Case and architecture of every row."""
     return [(case, name) for case in config["cases"] for name in case["architectures"]]
 
 
-def named(case: Mapping[str, Any], name: str) -> str:
+def named(case: Settings, name: str) -> str:
     """What sets a kernel apart from others of its data set."""
     return f"{name}, {'all classes' if case['classes'] is None else 'a pair'}, n = {case['n_train']:,}"
 
 
-def _estimate(triple: Any, n: int) -> Estimate:
+def _estimate(triple: np.ndarray, n: int) -> Estimate:
     value, low, high = (float(x) for x in triple)
     return Estimate(value, low, high, 0.95, n)
 
@@ -165,7 +165,7 @@ def traded(record: Result) -> Iterator[Comparison]:
             )
 
 
-def kernel_scale(config: Mapping[str, Any]) -> Scale:
+def kernel_scale(config: Settings) -> Scale:
     """Ours, of attacks and of features on kernels."""
     cases = config["cases"]
     return Scale(
@@ -177,7 +177,7 @@ def kernel_scale(config: Mapping[str, Any]) -> Scale:
     )
 
 
-def transfer_scale(config: Mapping[str, Any]) -> Scale:
+def transfer_scale(config: Settings) -> Scale:
     """Ours, of transfer."""
     plan = config["transfers"]
     return Scale(

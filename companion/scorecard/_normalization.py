@@ -1,11 +1,11 @@
 """Claim B1: data normalization, and the estimators of batch normalization (chapter 5)."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from companion._core.words import Settings
 from companion.results import Result
 from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii, span
 from companion.scorecard._verdicts import Comparison, paired
@@ -59,7 +59,7 @@ def changed(
     return found
 
 
-def scale(config: Mapping[str, Any]) -> Scale:
+def scale(config: Settings) -> Scale:
     """Ours."""
     cases = config["cases"]
     rates = f"rates {each(cases, 'rate', '{:g}')}, not tuned"

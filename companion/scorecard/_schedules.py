@@ -1,11 +1,11 @@
 """Claim B2: saving time in adversarial training, and all schedules by one criterion (chapter 6)."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from companion._core.words import Settings
 from companion.experiments import warm_start
 from companion.results import Result
 from companion.scorecard._claim import Claim, Scale, compare, datasets, each, radii, span
@@ -13,7 +13,7 @@ from companion.scorecard._normalization import UNREAD
 from companion.scorecard._verdicts import MARGIN, SAVED, Comparison, cheaper_and_as_robust
 
 
-def methods(config: Mapping[str, Any]) -> list[str]:
+def methods(config: Settings) -> list[str]:
     """The schedules in the order of the arrays."""
     rates = warm_start.Config(rates=tuple(config["rates"]))
     cases = [
@@ -95,7 +95,7 @@ def others(name: str) -> bool:
     return not clean_first(name) and name not in ("pgd", "standard")
 
 
-def scale(config: Mapping[str, Any]) -> Scale:
+def scale(config: Settings) -> Scale:
     """Ours."""
     cases = config["cases"]
     return Scale(

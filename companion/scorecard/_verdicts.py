@@ -9,12 +9,13 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import scipy.stats
 
 from companion import features, statistics
+from companion._core.checks import Numbers
 from companion.statistics import Estimate
 
 Verdict = Literal["reproduced", "qualified", "not reproduced", "undecided", "not tested"]
@@ -165,7 +166,7 @@ def _p(effect: Estimate, at: float) -> float:
     return float(2 * scipy.stats.t.sf(abs(effect.value - at) / error, freedom))
 
 
-def paired(one: Any, other: Any, *, level: float = 0.95) -> Estimate | None:
+def paired(one: Numbers, other: Numbers | float, *, level: float = 0.95) -> Estimate | None:
     """Mean of one − other over seeds that have both, with Student's interval; None for fewer than two."""
     gaps = np.asarray(one, float) - np.asarray(other, float)
     gaps = gaps[np.isfinite(gaps)]
@@ -185,7 +186,7 @@ def newcombe(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(value, low, high, one.level, min(one.n, other.n))
 
 
-def rank_correlation(x: Any, y: Any, *, level: float = 0.95) -> Estimate:
+def rank_correlation(x: Numbers, y: Numbers, *, level: float = 0.95) -> Estimate:
     """Spearman's correlation with the interval of Bonett & Wright (2000), Psychometrika 65.
 
     Args:
@@ -219,7 +220,7 @@ SAVED = 0.1
 
 
 def cheaper_and_as_robust(
-    method: Any, pgd: Any, standard: Any, saved: Any, *, level: float = 0.95
+    method: Numbers, pgd: Numbers, standard: Numbers, saved: Numbers, *, level: float = 0.95
 ) -> tuple[Estimate, Outcome] | None:
     """The one criterion for schedules of adversarial training.
 
@@ -251,7 +252,7 @@ def cheaper_and_as_robust(
     return effect, "for" if time.low >= SAVED else "against" if time.high < SAVED else "open"
 
 
-def equal_accuracy(clean: Any, level: float) -> int | None:
+def equal_accuracy(clean: Numbers, level: float) -> int | None:
     """The first record whose clean accuracy reaches a level; None if none does."""
     reached = np.asarray(clean, float) >= level
     return int(reached.argmax()) if reached.any() else None

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from companion._core.versions import versions
+from companion._core.words import Setting, Tree
 from companion.storage._files import damaged, read_arrays, write_atomically
 
 # To be raised when the same arguments would train to another network, or the files take another form.
@@ -20,13 +20,13 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
         self.folder, self.identity = folder, {"algorithm": str(ALGORITHM)} | dict(identity)
 
-    def save(self, step: int, tree: Any, history: np.ndarray, **numbers: Any) -> None:
+    def save(self, step: int, tree: Tree, history: np.ndarray, **numbers: Setting) -> None:
         """Keep the state of a run after `step` minibatches, in place of the one before."""
         header = {"step": step, "numbers": numbers, "identity": self.identity, "versions": versions()}
         more = {"header": np.array(json.dumps(header)), "history": history}
         write_atomically(self.folder / "checkpoint.npz", _named(tree) | more)
 
-    def load(self, tree: Any) -> tuple[int, Any, np.ndarray, dict[str, Any]] | None:
+    def load(self, tree: Tree) -> tuple[int, Tree, np.ndarray, dict[str, Setting]] | None:
         """The latest checkpoint, shaped like `tree`; None where there is none; or an error."""
         path = self.folder / "checkpoint.npz"
         if not path.exists():
@@ -43,11 +43,11 @@ class Checkpoints:
         self._same(other, header.get("versions", {}))
         return step, _shaped(path, arrays, tree), history, numbers
 
-    def keep(self, epoch: float, variables: Any) -> None:
+    def keep(self, epoch: float, variables: Tree) -> None:
         """Keep the network at an epoch."""
         write_atomically(self._snapshot(epoch), _named(variables))
 
-    def kept(self, epoch: float, variables: Any) -> Any:
+    def kept(self, epoch: float, variables: Tree) -> Tree:
         """The network at an epoch, shaped like `variables`."""
         path = self._snapshot(epoch)
         if not path.exists():
@@ -71,13 +71,13 @@ class Checkpoints:
         return self.folder / "snapshots" / f"{epoch!r}.npz"
 
 
-def _named(tree: Any) -> dict[str, np.ndarray]:
+def _named(tree: Tree) -> dict[str, np.ndarray]:
     import jax  # storage is light where no checkpoint is written
 
     return {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 
-def _shaped(path: Path, arrays: Mapping[str, np.ndarray], tree: Any) -> Any:
+def _shaped(path: Path, arrays: Mapping[str, np.ndarray], tree: Tree) -> Tree:
     """The arrays of a file as a tree; or an error where they are not its leaves."""
     import jax
 

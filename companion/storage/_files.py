@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ try:
 except ImportError:  # Not on Windows, where two writers are not told apart.
     fcntl = None
 
-Content = bytes | np.ndarray | Mapping[str, Any]
+Content = bytes | np.ndarray | Mapping[str, np.ndarray]
 
 
 def place(path: str | os.PathLike) -> Path:

@@ -15,14 +15,16 @@ import types
 import weakref
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+
+from companion._core.words import Unchecked
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def fingerprint(value: Any, unseen: list[str] | None = None) -> str:
+def fingerprint(value: Unchecked, unseen: list[str] | None = None) -> str:
     """A short hash of a value: numbers, texts, arrays, containers, functions, classes and other objects.
 
     Args:
@@ -39,7 +41,7 @@ def fingerprint(value: Any, unseen: list[str] | None = None) -> str:
     return _digest(value, [], {}, [] if unseen is None else unseen).hex()[:32]
 
 
-def _digest(value: Any, above: list[int], known: dict[int, bytes], unseen: list[str]) -> bytes:
+def _digest(value: Unchecked, above: list[int], known: dict[int, bytes], unseen: list[str]) -> bytes:
     """Hash a value; `above` are those that it is part of, `known` the functions and classes done."""
     if id(value) in known:
         return known[id(value)]
@@ -63,20 +65,20 @@ def _digest(value: Any, above: list[int], known: dict[int, bytes], unseen: list[
     return found.digest()
 
 
-def _is_plain(array: Any) -> bool:
+def _is_plain(array: Unchecked) -> bool:
     if array.dtype == object:
         return False
     jax = sys.modules.get("jax")
     return jax is None or not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
-def _is_jax(value: Any) -> bool:
+def _is_jax(value: Unchecked) -> bool:
     """Whether it is an array of JAX, which is not imported to find that out."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(value, jax.Array)
 
 
-def _parts(value: Any) -> tuple[Any, ...]:
+def _parts(value: Unchecked) -> tuple[Unchecked, ...]:
     """What a value is, and the values that make it up."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return (f"{type(value).__qualname__} {value!r}",)
@@ -98,7 +100,7 @@ def _parts(value: Any) -> tuple[Any, ...]:
     if isinstance(value, types.CodeType):
         return "code", value.co_code, value.co_names, value.co_consts
     if isinstance(value, types.FunctionType):
-        return "function", *_function(value)
+        return "function", *_function(_without_checks(value))
     if isinstance(value, types.ModuleType):
         return (f"module {value.__name__}",)
     if isinstance(value, type):
@@ -123,7 +125,17 @@ def _array(array: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _function(function: types.FunctionType) -> list[Any]:
+def _without_checks(function: types.FunctionType) -> types.FunctionType:
+    """The function below what jaxtyping and beartype put around it, whose memory changes as it is called."""
+    while hasattr(function, "__wrapped__"):
+        file = function.__code__.co_filename
+        if not (file.startswith("<@beartype(") or Path(file).parent.name == "jaxtyping"):
+            break
+        function = function.__wrapped__
+    return function
+
+
+def _function(function: types.FunctionType) -> list[Unchecked]:
     """What decides what a function computes."""
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
     given = [function.__defaults__, function.__kwdefaults__, cells]
@@ -143,7 +155,7 @@ def _globals(code: types.CodeType) -> list[str]:
     return sorted(names)
 
 
-def _methods(kind: type) -> list[Any]:
+def _methods(kind: type) -> list[Unchecked]:
     """The functions of a class of the user's."""
     if _installed(kind.__module__):
         return []

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._core.checks import finite, number
+from companion._core.words import Unchecked
 from companion.storage._files import damaged, held, place, read_array, write_atomically, writing
 
 
@@ -75,10 +76,10 @@ class KernelPath:
         return self.folder / f"{time!r}.npy"
 
 
-KernelSequence = KernelPath | Sequence[Any] | np.ndarray
+KernelSequence = KernelPath | Sequence[np.ndarray] | np.ndarray
 
 
-def length(path: Any) -> int:
+def length(path: Unchecked) -> int:
     """How many kernels a path has, at least one; or an error."""
     try:
         size = len(path)
@@ -89,7 +90,7 @@ def length(path: Any) -> int:
     return size
 
 
-def matrix(name: str, kernel: Any) -> np.ndarray:
+def matrix(name: str, kernel: Unchecked) -> np.ndarray:
     """A kernel that is square, symmetric and finite; or an error."""
     kernel = np.asarray(kernel)
     if kernel.dtype not in (np.float32, np.float64):
@@ -102,7 +103,7 @@ def matrix(name: str, kernel: Any) -> np.ndarray:
     return kernel
 
 
-def kernel_at(path: Any, index: int, n: int) -> np.ndarray:
+def kernel_at(path: Unchecked, index: int, n: int) -> np.ndarray:
     """One kernel of a path, of the size of the first."""
     kernel = matrix(f"path[{index}]", path[index])
     if len(kernel) != n:

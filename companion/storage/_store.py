@@ -12,17 +12,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from companion._core.versions import versions
+from companion._core.words import Settings
 from companion.storage._files import write_atomically, writing
 
 SECONDS_BETWEEN_MARKS = 2.0
 
 
-def stored_tile(folder: Path, identity: dict[str, Any]) -> tuple[int, int] | None:
+def stored_tile(folder: Path, identity: Settings) -> tuple[int, int] | None:
     """Return the tile shape of the store in a folder, None where there is no store.
 
     Args:
@@ -67,11 +67,11 @@ def finished(folder: Path) -> np.ndarray | None:
 
 def opened(
     folder: Path,
-    identity: dict[str, Any],
+    identity: Settings,
     tile: tuple[int, int],
     tiles: int,
     shape: tuple[int, int],
-    dtype: Any,
+    dtype: np.dtype,
 ) -> tuple[np.memmap, np.memmap]:
     """Open the matrix and the marks for writing, making what is not there; the folder must be locked."""
     path = folder / "kernel.npy"
@@ -113,7 +113,7 @@ def marking(matrix: np.memmap, done: np.memmap) -> Iterator[Callable[[int], None
         flush()
 
 
-def _reserve(path: Path, dtype: Any, shape: tuple[int, int]) -> None:
+def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, int]) -> None:
     """Make the matrix, with its room on the disk: a full disk would otherwise end the process midway."""
     try:
         with writing(path, int(np.prod(shape)) * np.dtype(dtype).itemsize):

@@ -2,29 +2,24 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count
 from companion._core.compile import network
-from companion._core.extras import missing
 from companion._core.types import Array, Key, Variables
+from companion._core.words import Shape, Unchecked
 from companion.networks import Model, evaluation
 from companion.storage import fingerprint
 from companion.training._step import Recipe
 
-try:
-    import optax
-except ModuleNotFoundError as error:
-    raise missing("optax", "networks") from error
 
-
-def kinds(model: Any, optimizer: Any) -> None:
+def kinds(model: Unchecked, optimizer: Unchecked) -> None:
     """Refuse what is no model or no optimizer, and say how to become one."""
     if not isinstance(model, Model):
         raise TypeError(
@@ -35,7 +30,7 @@ def kinds(model: Any, optimizer: Any) -> None:
         raise TypeError(f"optimizer must come from Optax, such as optax.sgd(0.1), got {optimizer!r}")
 
 
-def sizes(epochs: Any, batch_size: Any, n: int) -> tuple[int, int]:
+def sizes(epochs: Unchecked, batch_size: Unchecked, n: int) -> tuple[int, int]:
     """Epochs and examples of a minibatch."""
     epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
     if batch_size > n:
@@ -43,13 +38,13 @@ def sizes(epochs: Any, batch_size: Any, n: int) -> tuple[int, int]:
     return epochs, batch_size
 
 
-def labeled(name: str, x: Any, labels_name: str, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def labeled(name: str, x: Unchecked, labels_name: str, labels: Unchecked) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and as many labels."""
     x = examples(name, x)
     return x, class_labels(labels_name, labels, len(x))
 
 
-def test_data(x: Any, labels: Any, attack: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def test_data(x: Unchecked, labels: Unchecked, attack: Unchecked) -> tuple[np.ndarray, np.ndarray] | None:
     """Test inputs and their labels, where there are some."""
     if x is not None:
         return labeled("x_test", x, "labels_test", labels)
@@ -79,7 +74,7 @@ def functions(
     def predict(z: Array) -> Array:
         return recipe.model.apply(*variables, z, recipe.attack_training_mode)[0]
 
-    def shape(function: Callable[..., Any], *arguments: PyTree) -> tuple[int, ...] | None:
+    def shape(function: Callable[..., Array], *arguments: PyTree) -> Shape | None:
         return getattr(jax.eval_shape(function, *arguments), "shape", None)
 
     x, labels = x[: recipe.batch_size], labels[: recipe.batch_size]
@@ -94,7 +89,7 @@ def functions(
             raise ValueError(f"{name} must return an array of shape {wanted} for these inputs, got {got}")
 
 
-def identity(recipe: Recipe, params: PyTree, **given: Any) -> dict[str, str]:
+def identity(recipe: Recipe, params: PyTree, **given: PyTree) -> dict[str, str]:
     """What tells a run from another in a folder, by name; a warning where something cannot be told."""
     state = jax.eval_shape(recipe.optimizer.init, params)
     leaves = [

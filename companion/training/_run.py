@@ -105,6 +105,7 @@ def train(
     Cost: for each step one gradient by θ, and one by x for each step of the attack. Memory: one minibatch's.
     Source: Madry et al. (2018), arXiv 1706.06083, equation 2.1.
 
+    >>> import optax
     >>> from companion.networks import mlp
     >>> x, labels = np.eye(4, dtype=np.float32), np.arange(4) % 2
     >>> run = train(mlp(2, width=16), x, labels, epochs=50, optimizer=optax.sgd(0.1), key=jax.random.key(0),

@@ -8,14 +8,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from companion._core.checks import predicted
+from companion._core.extras import missing
 from companion._core.interrupt import safe_point
 from companion._core.types import Array, Key, LossFunction, Scalar, Variables
 from companion.networks import Model
+
+try:
+    import optax
+except ModuleNotFoundError as error:  # met here first, whoever imports training
+    raise missing("optax", "networks") from error
 
 
 @dataclass(frozen=True)
