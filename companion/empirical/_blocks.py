@@ -100,13 +100,13 @@ def _compile(
             lowered = jax.jit(_highest(prepare)).lower(parts, example)
             stages.append(lowered.compile())
             prepared.append(lowered.out_info)
-            temporary = max(temporary, _temporary(stages[-1], prepared[-1]))
+            temporary = max(temporary, _temporary(stages[-1].memory_analysis, prepared[-1]))
     if alone:
         entry = jax.jit(_highest(lambda parts, one: contract(parts, one, one))).lower(parts, prepared[0])
     else:
         entry = jax.jit(_highest(contract)).lower(parts, *prepared)
     compiled = entry.compile()
-    contracting = _temporary(compiled, entry.out_info) + _size(entry.out_info)
+    contracting = _temporary(compiled.memory_analysis, entry.out_info) + _size(entry.out_info)
     kept = [0 if prepare is None else _size(p) for p in prepared]
     fixed = max(temporary, contracting) + (0 if alone else kept[1])
     return Plan(counts, sizes, alike, kept[0], fixed, 1, tuple(stages), compiled, entry.out_info.dtype)
@@ -172,7 +172,7 @@ def _size(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _temporary(compiled: jax.stages.Compiled, out: PyTree) -> int:
+def _temporary(analyze: Function, out: PyTree) -> int:
     """Temporaries of compiled code; on a device that does not tell, as much as three times its output."""
-    analysis = compiled.memory_analysis()
+    analysis = analyze()
     return 3 * _size(out) if analysis is None else int(analysis.temp_size_in_bytes)

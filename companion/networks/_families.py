@@ -35,7 +35,7 @@ def from_flax(module: Unchecked, *, name: str | None = None) -> Model:
         ImportError: Flax is not installed.
         TypeError: no Flax module; one that wants more than x and its mode.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> model = from_flax(nn.Dense(2))
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 3)))
     >>> model.apply(params, state, jnp.ones((5, 3)), False)[0].shape, state
@@ -61,7 +61,7 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512, norm: Norm = None) 
     Raises:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> model = mlp(10)
     >>> params, state = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     >>> model.apply(params, state, jnp.ones((4, 28, 28, 1)), False)[0].shape

@@ -57,6 +57,7 @@ def evaluation(model: Model) -> Apply:
         The function; one and the same for one model, so that compiled code is shared.
 
     >>> import jax.numpy as jnp
+    >>> from companion.networks import mlp
     >>> apply_fn = evaluation(mlp(3, width=8))
     >>> apply_fn(mlp(3, width=8).init(jax.random.key(0), jnp.ones((1, 2))), jnp.ones((5, 2))).shape
     (5, 3)
