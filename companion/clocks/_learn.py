@@ -23,6 +23,8 @@ from companion.kernels import gram
 from companion.regression import KernelPredictor
 from companion.storage import Checkpoints, fingerprint, locked, place
 
+_DECAY = 1e-4  # of the authors' code
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -53,6 +55,7 @@ def learn(
     steps: int = 50,
     batch_size: int = 128,
     attack: InLoop | None = None,
+    released: bool = False,
     solver: Solver = "eigh",
     key: Key,
     folder: str | os.PathLike | None = None,
@@ -66,8 +69,7 @@ def learn(
         ϖ ← max(0, ϖ − rate · √n · g / ‖g‖):
 
     the root mean square of the change is `rate`, unless a clock stops at 0. So from 0 no more than
-    rate · steps is reached, which is early stopping in itself. The paper's ζ is rate · √n; its code takes
-    abs(ϖ) for a clock instead of stopping at 0, and has a weight decay of 10⁻⁴.
+    rate · steps is reached, which is early stopping in itself. The paper's ζ is rate · √n.
 
     Args:
         f: from `regression.fit`, with a kernel and a spectrum; its own time does not matter.
@@ -81,6 +83,9 @@ def learn(
             not seen in it.
         attack: a traceable function `attack(predict, x, labels, key, epoch) -> x'`. None:
             `attacks.training_attack(threat)`, PGD with ten steps from a random start.
+        released: do as the authors' code does, not to be recommended: clocks are abs(w) of numbers w that
+            are free, so that a clock at 0 whose gradient says "less" begins to run; and w decays by 10⁻⁴ of
+            itself, times the length of a step.
         solver: "eigh", or "steps" for large n: see `clocked`.
         key: a JAX random key, for the batches and the attack.
         folder: where to keep a checkpoint after every step. A run found there goes on; another one, with
@@ -118,30 +123,31 @@ def learn(
     labels = class_labels("labels", labels, len(x), targets.shape[1])
     attack = training_attack(threat) if attack is None else attack
     run = _Run(f, matrix, targets, x, labels, attack, solver, key, min(batch_size, len(x)))
-    history, kept = np.zeros((steps, 2)), None
-    first = 0
+    history, kept, first = np.zeros((steps, 2)), None, 0
+    free, length = clocks, rate * np.sqrt(len(clocks))
     if folder is not None:
-        given = [np.asarray(f.x_train), matrix, targets, x, labels, clocks, attack]
-        options = {"rate": rate, "solver": solver, "batch_size": batch_size, "kind": f.kind}
-        identity = {"data": fingerprint(given), "options": repr(options), "key": fingerprint(_raw(key))}
-        kept = Checkpoints(place(folder), identity)
-        if (found := kept.load({"clocks": clocks})) is not None:
-            first, tree, past, _ = found
-            clocks, first = np.asarray(tree["clocks"]), min(first, steps)
-            history[:first] = past[:first]
+        given = [np.asarray(f.x_train), matrix, targets, x, labels, clocks, attack, _raw(key)]
+        options = repr([rate, solver, batch_size, f.kind, released])
+        kept = Checkpoints(place(folder), {"arguments": fingerprint(given), "options": options})
+        if (found := kept.load({"clocks": free})) is not None:
+            first, free = min(found[0], steps), np.asarray(found[1]["clocks"])
+            history[:first] = found[2][:first]
     bar = tqdm(total=steps, initial=first, desc="clocks", unit="step", disable=not progress)
     with bar, contextlib.nullcontext() if kept is None else locked(kept.folder):
         for step in range(first, steps):
-            loss, gradient = run.slope(clocks, step)
-            length = np.linalg.norm(gradient)
-            if length > 0:
-                clocks = np.maximum(0.0, clocks - rate * np.sqrt(len(clocks)) * gradient / length)
-            history[step] = loss, np.sqrt((clocks**2).mean())
+            loss, gradient = run.slope(np.abs(free), step)
+            gradient = gradient / max(np.linalg.norm(gradient), np.finfo(float).tiny)
+            if released:
+                free = free - length * (np.where(free < 0, -gradient, gradient) + _DECAY * free)
+            else:
+                free = np.maximum(0.0, free - length * gradient)
+            history[step] = loss, np.sqrt((free**2).mean())
             if kept is not None:
-                kept.save(step + 1, {"clocks": clocks}, history[: step + 1])
+                kept.save(step + 1, {"clocks": free}, history[: step + 1])
             bar.update()
             bar.set_postfix(loss=f"{loss:.4g}")
             safe_point()
+    clocks = np.abs(free)
     alpha, _ = flow(matrix, targets, clocks, solver)
     return Learned(with_coefficients(f, alpha), clocks, *history.T)
 
