@@ -127,6 +127,7 @@ CLAIMS = (
         rule="Effect: robust accuracy with the clocks learned from 0 minus that of the plain kernel. "
         "Against: less than .02 for certain. Clean accuracy is shown only.",
         compare=adversarial,
+        condition="measured without the networks that the quotation compares it to",
     ),
     _claim(
         "D2b",
