@@ -31,6 +31,7 @@ own package.
      8  warm_start       schedules that save time in adversarial training
      8  catastrophic     catastrophic overfitting: one-step training (N-FGSM, GradAlign), signals, detectors
      8  guarantees       certified radii, labels that hold up a prediction, poisons, robust kernels
+     8  clocks           a clock for every training example, learned against attacks (Adv-NTK)
      9  plots            figures of the book
      9  interactive      its sliders
     10  experiments      makes the records: lists of runs, and the engine (_engine)

@@ -16,7 +16,7 @@ FLOORS = (
     {"normalization", "classifier"},
     {"attacks"},
     {"training", "features"},
-    {"warm_start", "catastrophic", "guarantees"},
+    {"warm_start", "catastrophic", "guarantees", "clocks"},
     {"plots", "interactive"},
     {"experiments"},
     {"scorecard"},

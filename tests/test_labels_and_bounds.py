@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from companion import attacks, catastrophic, features, guarantees, regression, statistics
+from companion import attacks, catastrophic, clocks, features, guarantees, regression, statistics
 from companion.architectures import fc
 from companion.attacks import Threat
 from companion.data import targets
@@ -17,7 +17,8 @@ from companion.data import targets
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
 Y, KEY, THREAT = np.array([0, 1, 0, 1]), jax.random.key(0), Threat("linf", 0.1)
 MODULES = (
-    "attacks catastrophic data dynamics empirical features guarantees kernels regression statistics training"
+    "attacks catastrophic clocks data dynamics empirical features guarantees kernels regression statistics "
+    "training"
 )
 
 
@@ -69,6 +70,7 @@ LABELS = {
     "guarantees.fit_adversarial": lambda y, k: guarantees.fit_adversarial(
         fc(1), X, y, THREAT, ridge=1.0, n_classes=max(2, k)
     ),
+    "clocks.learn": lambda y, k: clocks.learn(fitted_to_classes(k), X, y, THREAT, rate=0.1, steps=1, key=KEY),
     "features.usefulness": lambda y, k: features.usefulness(np.ones((4, 1), bool), y),
     "statistics.accuracy": lambda y, k: statistics.accuracy(network(k)(X), y),
 }
@@ -106,6 +108,9 @@ BOUNDED = {
     ),
     "guarantees.fit_adversarial": lambda x: (
         guarantees.fit_adversarial(fc(1), x, Y, THREAT, ridge=1.0, steps=1).coefficients
+    ),
+    "clocks.learn": lambda x: (
+        clocks.learn(fitted_to_classes(1), x, Y, THREAT, rate=0.1, steps=1, key=KEY).losses
     ),
     "features.exciting": lambda x: features.exciting(fitted(1), 0, THREAT, x, steps=1),
 }

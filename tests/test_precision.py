@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from companion import attacks, catastrophic, dynamics, features, guarantees, networks, normalization
+from companion import attacks, catastrophic, clocks, dynamics, features, guarantees, networks, normalization
 from companion import regression as rg
 from companion import statistics as st
 from companion.architectures import conv, fc, myrtle
@@ -130,6 +130,21 @@ CASES = {
     ),
     "catastrophic.spectrum_signals": Case(
         lambda a: catastrophic.spectrum_signals(a(PATH))["effective rank"], **NUMPY
+    ),
+    "clocks.adversarial": Case(lambda a: clocks.adversarial(FC, a(X), 1.0, strength=0.1), np.float64),
+    "clocks.clocked": Case(
+        lambda a: clocks.clocked(rg.fit(KERNEL, targets=a(ALPHA)), a(X[:, 0])).coefficients, np.float64
+    ),
+    "clocks.input_gradients": Case(
+        lambda a: clocks.input_gradients(fc(1, activation="erf"), a(X)), np.float64
+    ),
+    "clocks.learn": Case(
+        lambda a: (
+            clocks.learn(rg.fit(FC, a(X), a(ALPHA)), a(X), Y, THREAT, rate=0.1, steps=1, key=KEY).clocks
+        ),
+        np.float64,
+        double_off=False,
+        rtol=1e-2,
     ),
     "dynamics.alignment": Case(lambda a: dynamics.alignment(a(KERNEL), a(ALPHA)), np.float64),
     "dynamics.concentration": Case(lambda a: dynamics.concentration(a(KERNEL), top=2), np.float64),
@@ -279,7 +294,8 @@ OTHERWISE = {
         attacks.Smallest attacks.SanityChecks attacks.Threat attacks.Transfer
         attacks.free_training catastrophic.Detector catastrophic.Score catastrophic.alarmed
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
-        features.Correlation features.Usefulness kernels.Plan kernels.keep_compiled networks.Model
+        clocks.Learned features.Correlation features.Usefulness kernels.Plan kernels.keep_compiled
+        networks.Model
         networks.from_apply networks.from_architecture
         networks.from_equinox networks.from_flax networks.from_torch
         normalization.BatchNorm normalization.Inputs normalization.Variance
@@ -301,7 +317,7 @@ OTHERWISE = {
     "refused in float64 on some processors: see below": "architectures.myrtle",
 }
 MODULES = (
-    "architectures attacks catastrophic data dynamics empirical features guarantees kernels networks "
+    "architectures attacks catastrophic clocks data dynamics empirical features guarantees kernels networks "
     "normalization regression statistics training"
 )
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from companion import scorecard
-from companion.experiments import evaluation, warm_start
+from companion.experiments import clocks, evaluation, warm_start
 from companion.results import Result
 from companion.scorecard import Comparison, judge
 from companion.statistics import Estimate
@@ -374,11 +374,48 @@ def test_the_share_of_collapses_has_its_binomial_interval():
     assert found.p_value(0.1) == pytest.approx(2 * (6 * 0.1**5 * 0.9 + 0.1**6))
 
 
+def clocks_record(seeds=3, **robust):
+    """Right of 100 images by row: so many are robust, ten more clean."""
+    right = np.full((1, seeds, len(clocks.ROWS), 2, 100), np.nan)
+    for name in ("plain", "best time", "from 0", "from the best time"):
+        for seed in range(seeds):
+            many = robust.get(name.replace(" ", "_"), 50) + seed
+            right[0, seed, clocks.ROWS.index(name)] = np.arange(100) < np.array([[many + 10], [many]])
+    case = {"dataset": "mnist5k", "kernel": "FC-3", "classes": None, "eps": 0.1}
+    case |= {"n_train": 100, "n_val": 40, "n_test": 100}
+    return record({"cases": [case], "steps": 50, "pgd": [10, 10, 20]}, right=right)
+
+
+@pytest.mark.parametrize(
+    ("name", "robust", "verdict"),
+    [
+        ("D1", {"best_time": 60}, "reproduced"),
+        ("D1", {}, "not reproduced"),
+        ("D2a", {"from_0": 60}, "qualified"),
+        ("D2b", {"from_0": 60}, "qualified"),
+        ("D2b", {}, "not reproduced"),
+    ],
+)
+def test_clocks_beside_one_time(name, robust, verdict):
+    found = judged(name, clocks_record(**robust))
+    assert found.judgment.verdict == verdict
+    effect = next(one for one in found.comparisons if one.counts).effect
+    assert effect.value == pytest.approx(0.1 if robust else 0)
+    assert effect.n == 3
+
+
+def test_one_split_of_clocks_counts_images():
+    found = judged("D1", clocks_record(seeds=1, best_time=60))
+    assert {one.unit for one in found.comparisons} == {"images"}
+    assert found.judgment.verdict == "reproduced"
+    assert judged("D1", clocks_record(seeds=1, best_time=51)).judgment.verdict == "undecided"
+
+
 # All claims.
 
 
 def test_every_claim_is_there_in_parts_or_whole():
-    wanted = {*(f"A{i}" for i in range(1, 7)), "B1", "B2", "B3", "C1", "C2"}
+    wanted = {*(f"A{i}" for i in range(1, 7)), "B1", "B2", "B3", "C1", "C2", "D1", "D2"}
     assert {name[:2] for name in CLAIMS} == wanted
     assert len(CLAIMS) == len(scorecard.CLAIMS)
 
@@ -390,7 +427,7 @@ def test_a_claim_says_whose_it_is_and_how_it_is_judged(claim):
     assert claim.reading
     assert claim.quotation or "abstract does not" in claim.reading or "No claim" in claim.reading
     assert len(claim.quotation.split()) < 35
-    assert claim.source == {"A": "tsilivis2022", "B": "li2023", "C": "loo2022"}[claim.name[0]]
+    assert claim.source == {"A": "tsilivis2022", "B": "li2023", "C": "loo2022", "D": "fu2024"}[claim.name[0]]
 
 
 def test_without_records_nothing_is_tested(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from companion.results import Result
-from companion.scorecard import _collapse, _dynamics, _kernels, _normalization, _schedules
+from companion.scorecard import _clocks, _collapse, _dynamics, _kernels, _normalization, _schedules
 from companion.scorecard._claim import Card, Claim, card
 
 CLAIMS: tuple[Claim, ...] = (
@@ -16,6 +16,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_schedules.CLAIMS,
     *_collapse.CLAIMS,
     *(one for one in _dynamics.CLAIMS if one.name[0] == "C"),
+    *_clocks.CLAIMS,
 )
 
 

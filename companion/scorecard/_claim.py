@@ -16,6 +16,7 @@ AUTHORS = {
     "tsilivis2022": "Tsilivis & Kempe (2022)",
     "li2023": "Li et al. (2023)",
     "loo2022": "Loo et al. (2022)",
+    "fu2024": "Fu & Wang (2024)",
 }
 
 

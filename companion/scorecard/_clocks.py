@@ -1,0 +1,142 @@
+"""Claims D1 and D2: robust overfitting in the kernel limit, and Adv-NTK (chapter 9)."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from companion.experiments.clocks import LEARNED, ROWS
+from companion.results import Result
+from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii
+from companion.scorecard._verdicts import Comparison, paired
+from companion.statistics import Estimate, paired_shares
+
+OURS = LEARNED[:2]
+_D = Scale(
+    "MLPs and CNNs of depth 3 to 10 as kernels; finite networks beside them",
+    "CIFAR-10 and SVHN, 12,000 training images of which 2,000 for validation",
+    "50 steps on the clocks; the table could not be read",
+    "L∞ 8/255, PGD-10 by their own code",
+    "3",
+)
+
+
+def settings(record: Result) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+    """Place, case, and what sets it apart from others of its data set."""
+    for c, case in enumerate(record.provenance["config"]["cases"]):
+        classes = "ten classes" if case["classes"] is None else "a pair"
+        yield c, case, f"{case['kernel']}, {classes}, n = {case['n_train']:,}"
+
+
+def shares(record: Result, c: int, row: str, robust: bool = True) -> np.ndarray:
+    """Accuracy of a row by seed, NaN where there is no run."""
+    return record.arrays["right"][c, :, ROWS.index(row), int(robust)].astype(float).mean(axis=-1)
+
+
+def difference(
+    record: Result, c: int, one: str, other: str, *, robust: bool = True
+) -> tuple[Estimate | None, str]:
+    """Accuracy of one row minus another's with its unit: over seeds, or over images where there is one."""
+    pair = shares(record, c, one, robust), shares(record, c, other, robust)
+    there = np.flatnonzero(np.isfinite(pair[0] + pair[1]))
+    if len(there) != 1:
+        return paired(*pair), "seeds"
+    rows = [record.arrays["right"][c, there[0], ROWS.index(name), int(robust)] > 0 for name in (one, other)]
+    m = int(record.provenance["config"]["cases"][c]["n_test"])
+    more, less = (int((a & ~b)[:m].sum()) for a, b in (rows, rows[::-1]))
+    return paired_shares(more, less, m), "images"
+
+
+def compared(
+    record: Result, one: str, other: str, smallest: float, *, named: str = ""
+) -> Iterator[Comparison]:
+    """Robust accuracy of one row over another, and clean accuracy beside it, shown only."""
+    for c, case, setting in settings(record):
+        effect, unit = difference(record, c, one, other)
+        where = f"{setting}{named}"
+        values = {name.replace(" ", "_"): shares(record, c, name) for name in (one, other)}
+        more = {"unit": unit, "note": f"robust: {means(**values)}"}
+        yield from compare(case["dataset"], where, effect, 1, smallest, **more)
+        clean, unit = difference(record, c, one, other, robust=False)
+        values = {name.replace(" ", "_"): shares(record, c, name, False) for name in (one, other)}
+        more = {"unit": unit, "note": f"clean: {means(**values)}", "counts": False}
+        yield from compare(case["dataset"], f"{where}: clean", clean, 1, smallest, **more)
+
+
+def overfits(record: Result) -> Iterator[Comparison]:
+    """D1: what the best time has over the end."""
+    yield from compared(record, "best time", "plain", 0.02)
+
+
+def adversarial(record: Result) -> Iterator[Comparison]:
+    """D2a: what clocks have over plain regression."""
+    yield from compared(record, "from 0", "plain", 0.02)
+
+
+def beyond_one_time(record: Result) -> Iterator[Comparison]:
+    """D2b: what clocks have over one time for all."""
+    for way in OURS:
+        yield from compared(record, way, "best time", 0.02, named=f", {way}")
+
+
+def scale(config: Mapping[str, Any]) -> Scale:
+    """Ours."""
+    cases = config["cases"]
+    return Scale(
+        f"closed-form kernels: {each(cases, 'kernel', '{}')}",
+        f"{datasets(config)}, n = {each(cases, 'n_train')} and {each(cases, 'n_val')} for validation; "
+        f"{each(cases, 'n_test')} test images",
+        f"{config['steps']} steps on the clocks",
+        f"L∞ {radii(cases)}, PGD-{config['pgd'][0]} to choose, PGD-{config['pgd'][2]} in the test",
+        "n beside each effect: splits",
+    )
+
+
+_claim = functools.partial(
+    Claim,
+    source="fu2024",
+    theirs=_D,
+    effect="robust accuracy won",
+    percent=False,
+    chapter="09_robust_overfitting",
+    experiment="clocks",
+    scale=scale,
+)
+
+CLAIMS = (
+    _claim(
+        "D1",
+        "In the kernel limit long training ends robust accuracy",
+        "a long-term AT will result in a wide DNN degenerates to that obtained without AT and thus cause "
+        "robust overfitting",
+        reading="The first half is a theorem: in the limit adversarial training gives every image a faster "
+        "clock, and the end is plain regression. What is measured is the second half: that the kernel at the "
+        "time that was best on attacked validation images is more robust than at the end.",
+        rule="Effect: robust accuracy at the best time minus that at the end of training, paired by split "
+        "(by image where there is one split). Against: less than .02 for certain.",
+        compare=overfits,
+    ),
+    _claim(
+        "D2a",
+        "Adv-NTK makes the kernel more robust",
+        "Adv-NTK can help infinite-width DNNs enhance comparable robustness to that of their finite-width "
+        "counterparts",
+        reading="A clock for every image, learned against a right attack, keeps more accuracy under attack "
+        "than plain kernel regression at its end. Networks are not trained beside it here.",
+        rule="Effect: robust accuracy with the clocks learned from 0 minus that of the plain kernel. "
+        "Against: less than .02 for certain. Clean accuracy is shown only.",
+        compare=adversarial,
+        condition="measured without the networks that the quotation compares it to",
+    ),
+    _claim(
+        "D2b",
+        "A clock for every image gives more than one time for all",
+        "",
+        reading="No claim of theirs, but the control that the paper lacks, and the reason to have clocks: "
+        "one stopping time, chosen on the same attacked validation images.",
+        rule="Effect: robust accuracy with learned clocks, begun at 0 and at the best time, minus that at "
+        "the best time. Against: less than .02 for certain. Clean accuracy is shown only.",
+        compare=beyond_one_time,
+    ),
+)
