@@ -71,6 +71,8 @@ def directive(part: Block, book: Book) -> str:
     name, body = part.name, part.body
     if name in GONE or name.startswith("glue:"):
         return ""
+    if name == "raw":
+        return "*What moves here is on the page of the book: a notebook shows the numbers alone.*"
     if name == "math":
         return display(body, number_of(part, book))
     if name in ("code-block", "code", "sourcecode"):
