@@ -70,20 +70,20 @@
       context(canvas).putImageData(picture, 0, 0);
     }
 
-    /* The table: three bars a class, from a line at 0; −0.6 to 1.4 is the width of a cell. */
-    const LEFT = -0.6, WIDTH = 2;
+    /* The table: three bars a class, from a line at 0; −0.4 to 1.2 is the width of a lane. */
+    const LEFT = -0.4, WIDTH = 1.6;
     const cells = Array.from({ length: 10 }, (_, c) => {
       const row = root.querySelector("tbody").insertRow();
-      row.innerHTML = `<th scope="row">${c}</th>` + "<td><span class='bar'></span><span class='number'></span></td>".repeat(3);
+      row.innerHTML = `<th scope="row">${c}</th>` + "<td><span class='lane'><span class='bar'></span></span><span class='number'></span></td>".repeat(3);
       return [...row.querySelectorAll("td")];
     });
     function fill(column, { outputs, said }) {
       outputs.forEach((value, c) => {
-        const cell = cells[c][column], [barOf, number] = cell.children;
+        const cell = cells[c][column], barOf = cell.querySelector(".bar");
         const [low, high] = [Math.min(value, 0), Math.max(value, 0)].map((v) => Math.min(Math.max((v - LEFT) / WIDTH, 0), 1));
         barOf.style.left = `${100 * low}%`;
         barOf.style.width = `${100 * (high - low)}%`;
-        number.textContent = (value < 0 ? "−" : "") + Math.abs(value).toFixed(2) + (c === said ? " ◀" : "");
+        cell.querySelector(".number").textContent = (value < 0 ? "−" : "") + Math.abs(value).toFixed(2) + (c === said ? " ◀" : "");
         cell.className = c === said ? "said" : "";
       });
     }
@@ -158,7 +158,7 @@
       at("digits").append(label);
       label.firstChild.addEventListener("change", () => pick(i));
     }
-    data.ridges.forEach((ridge, i) => at("ridge").add(new Option(`${ridge} × mean diagonal`, i, ridge === 0.1, ridge === 0.1)));
+    data.ridges.forEach((ridge, i) => at("ridge").add(new Option(`${ridge}`, i, ridge === 0.1, ridge === 0.1)));
 
     function scale() {
       const { most, step, start: first } = RANGE[at("norm").value];

@@ -36,6 +36,25 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     if (window.MathJax && !window.MathJax.Hub) window.MathJax.Hub = { Queue() {} };
   });
 
+  /* 7. An equation wider than its column scrolls in its own box; say so, for as long as there is more to see. */
+  const cue = (box) => {
+    const frame = box.parentElement, more = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    frame.classList.toggle("more", more > 4);
+    frame.classList.toggle("more-before", box.scrollLeft > 4);
+  };
+  const markEquations = () => {
+    for (const box of document.querySelectorAll("mjx-container")) {
+      const column = box.closest("p, li, dd, td, div")?.clientWidth ?? Infinity;
+      const inline = !box.hasAttribute("display") && box.getBoundingClientRect().width > column;
+      if (inline) box.parentElement.classList.add("wide");
+      if (!box.hasAttribute("display") && !box.parentElement.classList.contains("wide")) continue;
+      box.addEventListener("scroll", () => cue(box), { passive: true });
+      cue(box);
+    }
+  };
+  window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markEquations));
+  window.addEventListener("resize", () => markEquations());
+
   document.addEventListener("DOMContentLoaded", () => {
     /* 4. The search button's label hides the keys that it shows ("Search Ctrl+K"): let its text name it. */
     for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");
