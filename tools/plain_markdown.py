@@ -11,7 +11,7 @@ from cross_references import Book, reference, role
 from myst import DOLLARS, NOUNS, TARGET, Block, Code, split
 
 GONE = {"bibliography", "toctree", "tableofcontents", "contents", "index", "nb-exec-table", "only", "glue",
-        "exercise-end", "solution-end"}  # fmt: skip
+        "chapter-map", "house", "exercise-end", "solution-end"}  # fmt: skip
 THROUGH = {"grid", "grid-item", "card", "grid-item-card", "tab-set", "div", "container", "centered"}
 FOLDED = {"dropdown", "solution"}
 BOXES = {"note", "tip", "warning", "important", "caution", "danger", "error", "attention", "hint", "seealso",
