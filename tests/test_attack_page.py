@@ -219,4 +219,23 @@ def test_what_is_certified_lies_below_what_is_broken(live):
 def test_the_page_weighs_little_and_has_every_predictor():
     scripts = [ROOT / "book" / "_static" / f"attack{end}" for end in ("_math.js", "_page.js", ".css")]
     assert os.path.getsize(BUILT) + sum(map(os.path.getsize, scripts)) < 1_500_000
-    assert BUILT.read_text("utf8").count('"alpha"') == 8
+    assert BUILT.read_text("utf8").count('"alpha":"') == 8
+
+
+@pytest.mark.skipif(not BUILT.exists(), reason="the book is not built: make book")
+def test_the_built_page_follows_the_slider_within_a_frame():
+    executable = browse.find_browser()
+    if executable is None:
+        pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
+    move = """async () => {
+      const slider = document.getElementById('attack-eps'), times = [];
+      for (let i = 1; i <= 31; i++) {
+        slider.value = 0.005 * i;
+        slider.dispatchEvent(new Event('input'));
+        await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        times.push(Number(document.getElementById('attack').dataset.milliseconds));
+      }
+      return times.sort((a, b) => a - b)[15];
+    }"""
+    with browse.open_browser(executable) as browser, browse.visit(browser, BUILT) as (page, _):
+        assert 0 < page.evaluate(move) < 1000 / 60

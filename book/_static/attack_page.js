@@ -123,14 +123,16 @@
 
     function bar() {
       const { most } = RANGE[now.norm], percent = (eps) => `${100 * Math.min(eps / most, 1)}%`;
-      at("sure").style.width = percent(now.sure);
+      // A digit that is named wrongly as it is has no safe size.
+      at("sure").style.width = percent(now.clean.said === now.label ? now.sure : 0);
       at("broken").style.left = percent(now.first ?? Infinity);
     }
 
     /* What a sighted reader sees at a glance, in words, once the slider rests. */
     function speak() {
-      const what = now.own ? `Your drawing: the predictor says ${now.clean.said}.` : `A ${now.label}: the predictor says ${now.clean.said}.`;
-      const done = now.seen.said !== now.label ? `and is fooled: it says ${now.seen.said}` : `and it still says ${now.seen.said}`;
+      const alone = now.clean.said === now.label ? "" : ", wrong without any attack";
+      const what = `${now.own ? "Your drawing" : `A ${now.label}`}: the predictor says ${now.clean.said}${alone}.`;
+      const done = now.seen.said !== now.label ? `and the predictor is fooled: it says ${now.seen.said}` : `and it still says ${now.seen.said}`;
       const unit = now.norm === "l2" ? "in L2" : "in each pixel";
       const sure = `No change shorter than ${now.radius.toFixed(2)} (L2) alters what it says, whoever makes it; this one is ${now.long.toFixed(2)} long.`;
       const first = now.first === null ? "" : now.first === Infinity ? " This attack succeeds nowhere on the slider."

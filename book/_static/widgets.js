@@ -43,17 +43,20 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     frame.classList.toggle("more-before", box.scrollLeft > 4);
   };
   const markEquations = () => {
-    for (const box of document.querySelectorAll("mjx-container")) {
-      const column = box.closest("p, li, dd, td, div")?.clientWidth ?? Infinity;
-      const inline = !box.hasAttribute("display") && box.getBoundingClientRect().width > column;
-      if (inline) box.parentElement.classList.add("wide");
-      if (!box.hasAttribute("display") && !box.parentElement.classList.contains("wide")) continue;
-      box.addEventListener("scroll", () => cue(box), { passive: true });
-      cue(box);
-    }
+    const all = [...document.querySelectorAll("mjx-container")];
+    const inline = all.filter((box) => !box.hasAttribute("display"));
+    for (const box of inline) box.parentElement.classList.remove("wide");
+    const column = (box) => box.closest("p, li, dd, td, th, div")?.clientWidth || Infinity;
+    const wide = inline.filter((box) => box.getBoundingClientRect().width > column(box));
+    for (const box of wide) box.parentElement.classList.add("wide");
+    for (const box of all) if (box.hasAttribute("display") || wide.includes(box)) cue(box);
   };
+  let waiting = 0;
+  const markLater = () => (waiting ||= requestAnimationFrame(() => ((waiting = 0), markEquations())));
   window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markEquations));
-  window.addEventListener("resize", () => markEquations());
+  window.addEventListener("resize", markLater);
+  document.addEventListener("scroll", (event) => event.target.tagName === "MJX-CONTAINER" && cue(event.target),
+    { capture: true, passive: true });
 
   document.addEventListener("DOMContentLoaded", () => {
     /* 4. The search button's label hides the keys that it shows ("Search Ctrl+K"): let its text name it. */
