@@ -67,18 +67,21 @@ def cells():
 
 
 @pytest.fixture(scope="module")
-def live(cells, tmp_path_factory):
-    """The page's own HTML with that data, in a browser; it must not complain."""
+def browser():
     executable = browse.find_browser()
     if executable is None:
         pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
+    with browse.open_browser(executable) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def live(cells, browser, tmp_path_factory):
+    """The page's own HTML with that data, in a browser; it must not complain."""
     body = re.search(r"```\{raw\} html\n(.*?)```", PAGE.read_text("utf8"), re.S)[1]
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(HEAD + body.replace("../_static", STATIC) + cells[1] + "</body></html>", "utf8")
-    with (
-        browse.open_browser(executable) as browser,
-        browse.visit(browser, path) as (page, problems),
-    ):
+    with browse.visit(browser, path) as (page, problems):
         page.evaluate(OPEN)
         yield page
     assert problems == []
@@ -223,10 +226,7 @@ def test_the_page_weighs_little_and_has_every_predictor():
 
 
 @pytest.mark.skipif(not BUILT.exists(), reason="the book is not built: make book")
-def test_the_built_page_follows_the_slider_within_a_frame():
-    executable = browse.find_browser()
-    if executable is None:
-        pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
+def test_the_built_page_follows_the_slider_within_a_frame(browser):
     move = """async () => {
       const slider = document.getElementById('attack-eps'), times = [];
       for (let i = 1; i <= 31; i++) {
@@ -237,5 +237,5 @@ def test_the_built_page_follows_the_slider_within_a_frame():
       }
       return times.sort((a, b) => a - b)[15];
     }"""
-    with browse.open_browser(executable) as browser, browse.visit(browser, BUILT) as (page, _):
+    with browse.visit(browser, BUILT) as (page, _):
         assert 0 < page.evaluate(move) < 1000 / 60
