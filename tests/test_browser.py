@@ -18,6 +18,7 @@ SITE = browse.SITE
 PLAYERS = ("book/03_robust_features.html",)
 DARK = (
     "book/01_networks_to_kernels.html",
+    "book/attack_it_yourself.html",
     "book/api/kernels.html",
     "book/reproduction.html",
     "book/index.html",
