@@ -18,6 +18,7 @@ SITE = browse.SITE
 PLAYERS = ("book/03_robust_features.html",)
 DARK = (
     "book/01_networks_to_kernels.html",
+    "book/attack_it_yourself.html",
     "book/api/kernels.html",
     "book/reproduction.html",
     "book/index.html",
@@ -90,6 +91,21 @@ def test_every_verdict_is_in_sight_on_a_phone(browser, page):
         ends = verdicts.evaluate_all("all => all.map((e) => e.getBoundingClientRect().right)")
         assert len(ends) == rows.count() > 15
         assert max(ends) <= check_browser.NARROW
+
+
+# A chapter with long equations; the script that marks them is the same everywhere.
+@pytest.mark.parametrize("page", [SITE / "book/01_networks_to_kernels.html"], indirect=True)
+def test_an_equation_that_a_phone_cuts_off_says_so_and_scrolls(browser, page):
+    cut = "all.filter((e) => e.scrollWidth > e.clientWidth + 4)"
+    with browse.visit(browser, page, width=check_browser.NARROW) as (shown, _):
+        shown.wait_for_selector("div.math.more")
+        boxes = shown.locator("mjx-container[display]")
+        found = boxes.evaluate_all(f"(all) => {cut}.map((e) => [e.parentElement.className, e.tabIndex])")
+        assert len(found) > 2
+        assert all("more" in name.split() and place == 0 for name, place in found)
+        boxes.evaluate_all(f"(all) => {cut}.forEach((e) => e.scrollTo(e.scrollWidth, 0))")
+        shown.wait_for_function("() => !document.querySelector('div.math.more')")
+        assert shown.locator("div.math.more-before").count() == len(found)
 
 
 # A chapter with the most players; their script is the same everywhere.

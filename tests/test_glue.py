@@ -1,8 +1,13 @@
 """Values glued into a page: what a page needs is the displayed output."""
 
+import base64
+import json
+import re
+
+import numpy as np
 import pytest
 
-from companion.interactive import _glue, glue, table
+from companion.interactive import _glue, embed, glue, packed, table
 
 
 @pytest.mark.parametrize(
@@ -50,3 +55,37 @@ def test_a_table_has_a_caption_heads_and_escaped_typeset_entries(monkeypatch):
 def test_a_row_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="2 entries as the header, got 1"):
         table(["", "a"], [["one"]], caption="")
+
+
+def test_arrays_reach_a_page_as_little_endian_bytes_in_c_order(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    matrix = np.asfortranarray(np.array([[1.5, -2.0], [0.25, 8.0]], ">f4"))
+    values = {"matrix": matrix, "text": "</script>", "list": [1, 2.5]}
+    monkeypatch.setenv("COMPANION_PAGE", "1")
+    embed("some-data", values)
+    assert capsys.readouterr().out == ""
+    (text,) = re.findall('<script type="application/json" id="some-data">(.*)</script>$', shown[0].data)
+    assert "</script>" not in text
+    found = json.loads(text)
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(found["matrix"]), "<f4"), [1.5, -2, 0.25, 8])
+    assert {name: found[name] for name in ("text", "list")} == {"text": "</script>", "list": [1, 2.5]}
+    monkeypatch.delenv("COMPANION_PAGE")
+    embed("some-data", values)
+    assert capsys.readouterr().out.startswith("some-data: ")
+    assert len(shown) == 1
+    with pytest.raises(TypeError, match="arrays, got set"):
+        embed("some-data", {"a": {1}})
+
+
+def test_packed_images_come_back_and_others_are_refused():
+    levels = np.random.default_rng(0).integers(0, 256, (3, 4, 5)) * (np.arange(5) > 2)
+    found = packed(np.divide(levels, 255, dtype=np.float32))
+    assert (found["count"], found["pixels"]) == (3, 20)
+    back = np.zeros(60, int)
+    back[np.unpackbits(found["mask"])[:60] == 1] = found["values"]
+    np.testing.assert_array_equal(back.reshape(levels.shape), levels)
+    with pytest.raises(ValueError, match="bytes b"):
+        packed(np.full((1, 2), 0.3, np.float32))
+    with pytest.raises(ValueError, match="must lie in the bounds"):
+        packed(np.full((1, 2), 2.0, np.float32))

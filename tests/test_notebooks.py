@@ -224,6 +224,14 @@ def test_nothing_of_the_author_is_left_in_the_notebook(book):
         assert gone not in text
 
 
+def test_what_moves_on_the_page_alone_is_named_and_left_out(book):
+    raw = "```{raw} html\n<script>moves()</script>\n```"
+    (book / "book" / "ch.md").write_text(CHAPTER.replace("% not for readers", raw), "utf8")
+    text = text_of(book)
+    assert "a notebook shows the numbers alone" in text
+    assert "<script>" not in text
+
+
 def test_code_cells_keep_their_tags_and_solutions_are_folded(book):
     code = [cell for cell in exported(book).cells if cell.cell_type == "code"]
     assert code[0].metadata["tags"] == ["install"]

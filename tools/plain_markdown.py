@@ -11,7 +11,7 @@ from cross_references import Book, reference, role
 from myst import DOLLARS, NOUNS, TARGET, Block, Code, split
 
 GONE = {"bibliography", "toctree", "tableofcontents", "contents", "index", "nb-exec-table", "only", "glue",
-        "exercise-end", "solution-end"}  # fmt: skip
+        "chapter-map", "house", "exercise-end", "solution-end"}  # fmt: skip
 THROUGH = {"grid", "grid-item", "card", "grid-item-card", "tab-set", "div", "container", "centered"}
 FOLDED = {"dropdown", "solution"}
 BOXES = {"note", "tip", "warning", "important", "caution", "danger", "error", "attention", "hint", "seealso",
@@ -71,6 +71,8 @@ def directive(part: Block, book: Book) -> str:
     name, body = part.name, part.body
     if name in GONE or name.startswith("glue:"):
         return ""
+    if name == "raw":
+        return "*What moves here is on the page of the book: a notebook shows the numbers alone.*"
     if name == "math":
         return display(body, number_of(part, book))
     if name in ("code-block", "code", "sourcecode"):

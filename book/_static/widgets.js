@@ -36,6 +36,28 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     if (window.MathJax && !window.MathJax.Hub) window.MathJax.Hub = { Queue() {} };
   });
 
+  /* 7. An equation wider than its column scrolls in its own box; say so, for as long as there is more to see. */
+  const cue = (box) => {
+    const frame = box.parentElement, more = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    frame.classList.toggle("more", more > 4);
+    frame.classList.toggle("more-before", box.scrollLeft > 4);
+  };
+  const markEquations = () => {
+    const all = [...document.querySelectorAll("mjx-container")];
+    const inline = all.filter((box) => !box.hasAttribute("display"));
+    for (const box of inline) box.parentElement.classList.remove("wide");
+    const column = (box) => box.closest("p, li, dd, td, th, div")?.clientWidth || Infinity;
+    const wide = inline.filter((box) => box.getBoundingClientRect().width > column(box));
+    for (const box of wide) box.parentElement.classList.add("wide");
+    for (const box of all) if (box.hasAttribute("display") || wide.includes(box)) cue(box);
+  };
+  let waiting = 0;
+  const markLater = () => (waiting ||= requestAnimationFrame(() => ((waiting = 0), markEquations())));
+  window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markEquations));
+  window.addEventListener("resize", markLater);
+  document.addEventListener("scroll", (event) => event.target.tagName === "MJX-CONTAINER" && cue(event.target),
+    { capture: true, passive: true });
+
   document.addEventListener("DOMContentLoaded", () => {
     /* 4. The search button's label hides the keys that it shows ("Search Ctrl+K"): let its text name it. */
     for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");

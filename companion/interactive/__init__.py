@@ -4,6 +4,7 @@ Every frame is drawn beforehand. In a built page the browser alone switches betw
 works offline; in a running notebook, Colab's included, the same call gives the same player.
 """
 
+from companion.interactive._embed import embed, packed
 from companion.interactive._glue import glue
 from companion.interactive._parameters import MAX_FRAMES
 from companion.interactive._players import MAX_BYTES, Player, explore
@@ -13,7 +14,9 @@ __all__ = [
     "MAX_BYTES",
     "MAX_FRAMES",
     "Player",
+    "embed",
     "explore",
     "glue",
+    "packed",
     "table",
 ]
