@@ -12,10 +12,11 @@ from companion._core.checks import batch as examples
 from companion._core.checks import number
 from companion._core.compile import double
 from companion._core.types import Array, KernelFunction
+from companion._core.words import Unchecked
 from companion.architectures import Architecture
 
 
-def input_gradients(architecture: Any, x: Float[Any, "n ..."]) -> Float[np.ndarray, " n"]:
+def input_gradients(architecture: Unchecked, x: Float[Any, "n ..."]) -> Float[np.ndarray, " n"]:
     """Θ_x(x, x) = E ‖∂f/∂x‖² of wide random networks: the mean squared length of the gradient at an input.
 
     It is Σ_p ∂²K(x, x′)/∂x_p ∂x′_p at x′ = x for the conjugate kernel K. A dense ReLU network with D hidden
@@ -70,7 +71,7 @@ def _traces(kernel: KernelFunction, x: Array) -> Array:
 
 
 def adversarial(
-    architecture: Any, x: Float[Any, "n ..."], t: float | int, *, strength: float | int
+    architecture: Unchecked, x: Float[Any, "n ..."], t: float | int, *, strength: float | int
 ) -> Float[np.ndarray, " n"]:
     """The clocks of adversarial training for time t: Ξ_i = t exp(strength · Θ_x(x_i, x_i)).
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from companion._core.checks import finite, number, one_of
 from companion._core.compile import double
 from companion._core.types import Array
+from companion._core.words import Unchecked
 from companion.regression import KernelPredictor, decomposed
 
 Solver = Literal["eigh", "steps"]
@@ -27,7 +28,9 @@ _LONGEST = 2.0
 _FEWEST = 64
 
 
-def clocked(f: Any, clocks: Float[Any, " n"] | float | int, *, solver: Solver = "eigh") -> KernelPredictor:
+def clocked(
+    f: Unchecked, clocks: Float[Any, " n"] | float | int, *, solver: Solver = "eigh"
+) -> KernelPredictor:
     """Kernel regression at a time of its own for every training example: f_ϖ(x) = Θ(x, X) α_ϖ.
 
     α_ϖ is what α′ = diag(ϖ) (Y − Θα), α(0) = 0, has reached at time 1; Θ includes the ridge of f. With the
@@ -65,7 +68,7 @@ def clocked(f: Any, clocks: Float[Any, " n"] | float | int, *, solver: Solver = 
     return with_coefficients(f, alpha)
 
 
-def problem(f: Any) -> tuple[np.ndarray, np.ndarray]:
+def problem(f: Unchecked) -> tuple[np.ndarray, np.ndarray]:
     """Θ + ρI (n, n) and Y (n, k) of a predictor, from its spectrum."""
     vectors = decomposed(f).eigenvectors
     matrix = (vectors * (f.eigenvalues + f.ridge)) @ vectors.T
@@ -78,7 +81,7 @@ def with_coefficients(f: KernelPredictor, alpha: np.ndarray) -> KernelPredictor:
     return dataclasses.replace(f, given=alpha, t=math.inf, **gone)
 
 
-def checked_clocks(clocks: Any, n: int, name: str = "clocks") -> np.ndarray:
+def checked_clocks(clocks: Unchecked, n: int, name: str = "clocks") -> np.ndarray:
     """Clocks (n,) in float64, or an error."""
     if np.ndim(clocks) == 0:
         return np.full(n, number(name, clocks))

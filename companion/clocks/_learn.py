@@ -17,6 +17,7 @@ from companion._core.checks import class_labels, count, number, one_of, random_k
 from companion._core.compile import double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Array, InLoop, Key
+from companion._core.words import Unchecked
 from companion.attacks import Threat, squared, training_attack
 from companion.clocks._flow import Pull, Solver, checked_clocks, flow, problem, with_coefficients
 from companion.kernels import gram
@@ -45,7 +46,7 @@ class Learned:
 
 @deferred()
 def learn(
-    f: Any,
+    f: Unchecked,
     x: Float[Any, "m ..."],
     labels: Int[Any, " m"],
     threat: Threat,
@@ -104,6 +105,7 @@ def learn(
     Source: Fu & Wang (2024), arXiv 2310.06112, section 5 and algorithm 1.
 
     >>> from companion.architectures import fc
+    >>> from companion.attacks import Threat
     >>> from companion.regression import fit
     >>> x, labels = np.array([[0.2, 0.8], [0.8, 0.2]], np.float32), np.array([0, 1])
     >>> f = fit(fc(1), x, np.array([[-1.0], [1.0]]))
@@ -192,7 +194,7 @@ def loss_and_gradient(
         return float(value), pull(cross.T @ np.asarray(slope))
 
 
-def _traced(attack: Any) -> Partial:
+def _traced(attack: InLoop) -> Partial:
     return attack if isinstance(attack, Partial) else Partial(attack)
 
 

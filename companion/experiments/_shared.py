@@ -30,7 +30,7 @@ class Attacked(Images, Protocol):
     final: tuple[int, int]
 
 
-def architecture(name: str, **options: int | str) -> Architecture:
+def architecture(name: str, **options: int | float | str) -> Architecture:
     """The network family that a name such as "FC-3" stands for."""
     kind, depth = name.split("-")
     return {"FC": fc, "Conv": conv, "Myrtle": myrtle}[kind](int(depth), **options)

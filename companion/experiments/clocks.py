@@ -8,7 +8,6 @@ optimizer and the attack of the authors' code; it is judged under the same attac
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from companion._core.checks import predicted
 from companion._core.types import Array, Key, Predict, Scalar
 from companion.attacks import Threat, autoattack, outputs_of, pgd, squared, training_attack
 from companion.experiments._clocks_cases import CONTROLS, LEARNED, PROFILES, ROWS, SCALARS, Case, Config
-from companion.experiments._experiment import Arrays, Experiment, Job, filled
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._shared import architecture
 
 __all__ = [
@@ -78,7 +77,7 @@ def jobs(config: Config) -> list[Job]:
     return found
 
 
-def compute(part: str, *sizes: Any) -> Arrays:
+def compute(part: str, *sizes: Part) -> Arrays:
     """The controls of one split, or the clocks learned in one way."""
     return {"controls": _controls, "learned": _learned}[part](*sizes)
 
@@ -157,14 +156,14 @@ class _Split:
     def key(self, number: int) -> Key:
         return jax.random.fold_in(jax.random.key(self.seed), number)
 
-    def right(self, f: Any, part: tuple[np.ndarray, np.ndarray], steps: int) -> np.ndarray:
+    def right(self, f: Predict, part: tuple[np.ndarray, np.ndarray], steps: int) -> np.ndarray:
         """Right as it is, and under PGD too, (2, m)."""
         x, y = part
         moved = pgd(f, x, y, self.threat, steps=steps, early_stop=True)
         clean, attacked = (predicted(outputs_of(f, points, 256)) == y for points in (x, moved))
         return np.stack([clean, clean & attacked])
 
-    def auto(self, f: Any, right: np.ndarray) -> np.ndarray:
+    def auto(self, f: Predict, right: np.ndarray) -> np.ndarray:
         """Right under both Auto-PGDs too, (n_auto,)."""
         left = np.flatnonzero(right[1, : self.case.n_auto])
         found = np.zeros(self.case.n_auto, bool)
@@ -174,7 +173,7 @@ class _Split:
             found[left] = autoattack(f, x, y, self.threat, key=self.key(1), **options).fooled_by < 0
         return found
 
-    def measured(self, fits: list[tuple[Any, bool]], steps: int) -> Arrays:
+    def measured(self, fits: list[tuple[Predict, bool]], steps: int) -> Arrays:
         """Packed, of all fits; Auto-PGD where it is wanted."""
         rights = [self.right(f, self.test, steps) for f, _ in fits]
         nothing = np.full(-(-self.case.n_auto // _BITS), np.nan)
@@ -230,7 +229,7 @@ def _learned(
 ) -> Arrays:
     split = _Split(case, seed, weights)
     best = times[int(controls["chosen"][0])] / split.unit
-    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "solver": case.solver}
+    options = {"steps": steps, "batch_size": batch_size, "solver": case.solver}
     # Both of ours can reach twice the best time, or come back to 0 from it.
     options |= {"rate": 2 * best / steps, "start": best if way == "from the best time" else 0.0}
     options["attack"] = training_attack(split.threat, steps=pgd_steps[0])

@@ -3,15 +3,16 @@
 import base64
 import json
 import os
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float32
 
 from companion._core.checks import within
+from companion._core.words import Unchecked
 
 
-def embed(name: str, values: dict[str, Any]) -> None:
+def embed(name: str, values: Mapping[str, Unchecked]) -> None:
     """Hand values to a script of the page, as JSON in an element with this id.
 
     A NumPy array becomes the base64 text of its bytes, little-endian, in C order; what its shape is, the
@@ -33,7 +34,7 @@ def embed(name: str, values: dict[str, Any]) -> None:
         print(f"{name}: {len(text):,} bytes for the page in the book, which computes with them")
 
 
-def packed(x: Float32[np.ndarray, "n ..."]) -> dict[str, Any]:
+def packed(x: Float32[np.ndarray, "n ..."]) -> dict[str, int | np.ndarray]:
     """Images of eight bits, mostly black, in a third of their bytes: where they are bright, and how much.
 
     Args:
@@ -56,7 +57,7 @@ def packed(x: Float32[np.ndarray, "n ..."]) -> dict[str, Any]:
     return shape | {"mask": np.packbits(levels > 0), "values": levels[levels > 0]}
 
 
-def _encoded(value: Any) -> str:
+def _encoded(value: Unchecked) -> str:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"values must be numbers, texts, lists and arrays, got {type(value).__name__}")
     ordered = value.astype(value.dtype.newbyteorder("<"), order="C")

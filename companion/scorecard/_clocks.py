@@ -1,11 +1,11 @@
 """Claims D1 and D2: robust overfitting in the kernel limit, and Adv-NTK (chapter 9)."""
 
 import functools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
+from companion._core.words import Settings
 from companion.experiments.clocks import LEARNED, ROWS
 from companion.results import Result
 from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii
@@ -22,7 +22,7 @@ _D = Scale(
 )
 
 
-def settings(record: Result) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+def settings(record: Result) -> Iterator[tuple[int, Settings, str]]:
     """Place, case, and what sets it apart from others of its data set."""
     for c, case in enumerate(record.provenance["config"]["cases"]):
         classes = "ten classes" if case["classes"] is None else "a pair"
@@ -80,7 +80,7 @@ def beyond_one_time(record: Result) -> Iterator[Comparison]:
         yield from compared(record, way, "best time", 0.02, named=f", {way}")
 
 
-def scale(config: Mapping[str, Any]) -> Scale:
+def scale(config: Settings) -> Scale:
     """Ours."""
     cases = config["cases"]
     return Scale(
