@@ -24,9 +24,9 @@ M, STEPS, EPS = 256, 10, 0.03
 CASES = {
     f"FC-{depth} {activation}, n = {n}, d = {d}": (depth, activation, n, d)
     for depth, activation, sizes in (
-        (1, "relu", ((500, 784), (2000, 784), (2000, 3072))),
-        (3, "relu", ((500, 784), (2000, 784), (2000, 3072))),
-        (1, "erf", ((2000, 784),)),
+        (1, "relu", ((500, 784), (2000, 784), (500, 3072))),
+        (3, "relu", ((500, 784), (500, 3072))),
+        (1, "erf", ((500, 784),)),
     )
     for n, d in sizes
 }
