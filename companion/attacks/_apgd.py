@@ -58,7 +58,7 @@ def apgd(
         loss: what is to rise: as for `pgd`; or "targeted_dlr", toward one wrong class after the other.
         targets: how many wrong classes "targeted_dlr" tries, those of the largest outputs at x first.
         restarts: attempts, for each target.
-        batch_size: examples at once, of those not yet fooled; None: 32 on a CPU, 256 elsewhere.
+        batch_size: examples at once, of those not yet fooled; None: 64 on a CPU, 256 elsewhere.
         progress: show a tqdm bar over examples and steps.
 
     Returns:

@@ -87,7 +87,7 @@ def autoattack(
         key: a JAX random key.
         version: "standard", or names of `STANDARD` in the order wanted, such as ("apgd-ce", "apgd-t").
         queries: of Square.
-        batch_size: inputs at once, in every attack: one shape to compile. None: 32 on a CPU, where the last
+        batch_size: inputs at once, in every attack: one shape to compile. None: 64 on a CPU, where the last
             batch of what is left is filled up for little, and 256 elsewhere.
         folder: where results are kept part by part (of 1,024 inputs, or a batch if that is more), so that a
             stopped run goes on there; None: nowhere.

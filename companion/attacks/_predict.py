@@ -100,7 +100,7 @@ _ASKED: collections.deque[Any] = collections.deque(maxlen=256)
 def some_at_once(batch_size: int | None) -> int:
     """Examples at once of an attack whose examples drop out: small batches have little to fill up."""
     if batch_size is None:
-        return 32 if jax.default_backend() == "cpu" else 256
+        return 64 if jax.default_backend() == "cpu" else 256
     return count("batch_size", batch_size)
 
 
