@@ -310,7 +310,8 @@ def test_where_all_are_wrong_already_nothing_is_attacked():
 def test_a_stopped_run_goes_on_from_its_folder(tmp_path, monkeypatch):
     f, threat = network(3), Threat("linf", 0.05)
     labels, calls = classes(f, PLANE), []
-    options = {"key": KEY, "version": "apgd-ce", "batch_size": 5}
+    options = {"key": KEY, "version": "apgd-ce", "batch_size": 20}
+    monkeypatch.setattr(attacks._autoattack, "_PART", 20)
     whole = autoattack(f, PLANE, labels, threat, **options)
     plain = attacks._autoattack._attacked
 

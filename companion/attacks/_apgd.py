@@ -18,7 +18,7 @@ from companion._core.interrupt import deferred
 from companion._core.types import Array, Key, LossFunction, Predict, Scalar
 from companion.attacks._ascent import Search
 from companion.attacks._losses import loss_named, progress_of, targeted_dlr
-from companion.attacks._predict import as_partial, checked_inputs, in_batches
+from companion.attacks._predict import as_partial, checked_inputs, in_batches, some_at_once
 from companion.attacks._targets import likely_targets
 from companion.attacks._threat import Threat
 
@@ -39,7 +39,7 @@ def apgd(
     | LossFunction = "cross_entropy",
     targets: int = 9,
     restarts: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> Float[np.ndarray, "m ..."]:
     """Auto-PGD: x ← Π(x + ¾ (z − x) + ¼ (x − x_before)), z = Π(x + η · ascent direction), finding η itself.
@@ -58,7 +58,7 @@ def apgd(
         loss: what is to rise: as for `pgd`; or "targeted_dlr", toward one wrong class after the other.
         targets: how many wrong classes "targeted_dlr" tries, those of the largest outputs at x first.
         restarts: attempts, for each target.
-        batch_size: examples at once.
+        batch_size: examples at once, of those not yet fooled; None: 64 on a CPU, 256 elsewhere.
         progress: show a tqdm bar over examples and steps.
 
     Returns:
@@ -77,7 +77,7 @@ def apgd(
     array([[0.25, 0.25]], dtype=float32)
     """
     steps, restarts, targets = count("steps", steps), count("restarts", restarts), count("targets", targets)
-    batch_size = count("batch_size", batch_size)
+    batch_size = some_at_once(batch_size)
     random_key("key", key)
     aimed = loss == "targeted_dlr"
     x, labels = checked_inputs(predict, x, labels, threat.bounds, loss="dlr" if aimed else loss)
@@ -139,12 +139,6 @@ def checkpoints(steps: int) -> list[int]:
 class _Search(Search):
     """A function under attack around clean inputs, and the best points found so far."""
 
-    def size_for(self, n: int) -> int:
-        """Examples at once: all, a quarter, or a sixteenth of a batch, each of which is compiled once."""
-        return next(
-            (size for size in (self.batch_size >> 4, self.batch_size >> 2) if size >= n), self.batch_size
-        )
-
     def attempt(self, now: np.ndarray, targets: np.ndarray, steps: int) -> None:
         """All steps from these points, some at a time, so that who is fooled drops out."""
         todo = self.open(np.arange(len(now)))
@@ -154,18 +148,19 @@ class _Search(Search):
             if not len(todo):
                 return
             parts = []
-            for some in in_batches(np.arange(len(todo)), self.size_for(len(todo))):
+            for some in in_batches(np.arange(len(todo)), self.batch_size):
                 rows = todo[some]
                 fixed = self.x[rows], self.low[rows], self.high[rows], self.labels[rows], targets[rows]
+                take = functools.partial(
+                    _step, self.predict, eps=self.threat.eps, loss=self.loss, norm=self.threat.norm
+                )
                 if state is None:
-                    there = now[rows], self.best[rows], self.score[rows]
-                    one = _begun(self.predict, *there, *fixed, self.threat.eps, loss=self.loss)
+                    one = _begun(now[rows], self.best[rows], self.score[rows], self.threat.eps)
+                    one = take(one, *fixed, momentum=1.0)  # nowhere, and looks
                 else:
                     one = jax.tree.map(lambda leaf, some=some: leaf[some], state)
                 for step in range(first, last):
-                    momentum = 1.0 if step == 0 else _MOMENTUM
-                    options = {"loss": self.loss, "norm": self.threat.norm}
-                    one = _step(self.predict, one, *fixed, self.threat.eps, momentum, **options)
+                    one = take(one, *fixed, momentum=1.0 if step == 0 else _MOMENTUM)
                 if last in decisions:
                     since = last - max([0, *(at for at in decisions if at < last)])
                     one = _decided(one, since)
@@ -206,28 +201,16 @@ def _evaluated(
     return values, gradient, score
 
 
-@functools.partial(jax.jit, static_argnames="loss")
-def _begun(
-    predict: Partial,
-    now: Array,
-    found: Array,
-    score: Array,
-    x: Array,
-    low: Array,  # noqa: ARG001
-    high: Array,  # noqa: ARG001
-    labels: Array,
-    targets: Array,
-    eps: Scalar,
-    *,
-    loss: TargetedLoss,
-) -> _State:
-    value, gradient, here = _evaluated(predict, now, labels, targets, loss)
-    n, size = len(x), jnp.full((len(x), *[1] * (x.ndim - 1)), 2 * eps, x.dtype)
-    # A first checkpoint must not find the best value unchanged because it is where the search began.
-    halved = jnp.ones(n, bool)
-    found, score = _better(now, here, found, score)
-    best = now, value, gradient
-    return _State(now, now, value, gradient, *best, size, jnp.zeros(n, np.int32), halved, value, found, score)
+def _begun(now: np.ndarray, found: np.ndarray, score: np.ndarray, eps: float) -> _State:
+    """Before the first look: a step from here has no direction, and whatever it sees is the best so far."""
+    n, nothing = len(now), np.zeros_like(now)
+    worst = np.full(n, -np.inf, now.dtype)
+    size = np.full((n, *[1] * (now.ndim - 1)), 2 * eps, now.dtype)
+    # The first look is no rise; and a first checkpoint must not find the best value unchanged because it is
+    # where the search began.
+    rises, halved = np.full(n, -1, np.int32), np.ones(n, bool)
+    best = now, worst, nothing
+    return _State(now, now, worst, nothing, *best, size, rises, halved, worst, found, score)
 
 
 def _better(point: Array, here: Array, found: Array, score: Array) -> tuple[Array, Array]:
@@ -246,9 +229,9 @@ def _step(
     high: Array,
     labels: Array,
     targets: Array,
+    *,
     eps: Scalar,
     momentum: Scalar,
-    *,
     loss: TargetedLoss,
     norm: str,
 ) -> _State:

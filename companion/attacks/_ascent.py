@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from companion._core import geometry
 from companion._core.types import Array, Key, LossFunction, Scalar
 from companion.attacks._losses import progress_of
-from companion.attacks._predict import in_batches
+from companion.attacks._predict import compiled_outputs, in_batches
 from companion.attacks._threat import Threat
 
 Progress = Callable[[int], object]  # told how many steps of one example were done or saved
@@ -64,12 +64,10 @@ class Search:
 
     def starts(self, key: Key, restart: int) -> np.ndarray:
         """Starting points that depend on the key, the example's place in x and the attempt alone."""
-        x, low, high, found = self.x, self.low, self.high, np.empty_like(self.x)
-        for some in in_batches(np.arange(len(x)), min(1024, len(x))):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, some)
-            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
-            found[some] = geometry.start(
-                self.threat.norm, self.threat.eps, keys, x[some], low[some], high[some]
+        found, arrays = np.empty_like(self.x), (self.x, self.low, self.high)
+        for some in in_batches(np.arange(len(found)), self.batch_size):
+            found[some] = _start(
+                key, some, restart, self.threat.eps, *(array[some] for array in arrays), norm=self.threat.norm
             )
         return found
 
@@ -101,9 +99,9 @@ class Search:
         """Look at these examples' points."""
         arrays = points, self.best, self.score, self.labels
         for some in in_batches(which, self.batch_size):
-            self.best[some], self.score[some] = _settle(
-                self.predict, *(array[some] for array in arrays), targeted=self.targeted
-            )
+            now, *others = (array[some] for array in arrays)
+            outputs = compiled_outputs(self.predict, now)
+            self.best[some], self.score[some] = _better(now, outputs, *others, targeted=self.targeted)
 
     def open(self, which: np.ndarray) -> np.ndarray:
         """Which of these are not yet fooled."""
@@ -116,6 +114,23 @@ class Search:
                 f"predict returned NaN for {bad} of {len(self.x)} examples, or infinity, or its gradient did"
             )
         return geometry.inside(self.threat, self.x, self.best) if self.threat.norm == "l2" else self.best
+
+
+@functools.partial(jax.jit, static_argnames="norm")
+def _start(
+    key: Key,
+    index: Array,
+    restart: Scalar,
+    eps: Scalar,
+    x: Array,
+    low: Array,
+    high: Array,
+    *,
+    norm: str,
+) -> Array:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
+    return geometry.start(norm, eps, keys, x, low, high)
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "targeted", "norm"))
@@ -151,7 +166,7 @@ def _advance(
         now, best, score = state
         size = sizes[i] if sizes.ndim else sizes
         gradient, outputs = jax.grad(total, has_aux=True)(now)
-        better, higher = _better(now, outputs, best, score, labels, targeted)
+        better, higher = _better(now, outputs, best, score, labels, targeted=targeted)
         best, score = jnp.where(keep, better, best), jnp.where(keep, higher, score)
         return geometry.step(norm, gradient, now, x, low, high, size, eps), best, score
 
@@ -162,15 +177,8 @@ def _advance(
 
 
 @functools.partial(jax.jit, static_argnames="targeted")
-def _settle(
-    predict: Partial, now: Array, best: Array, score: Array, labels: Array, *, targeted: bool
-) -> tuple[Array, Array]:
-    with jax.default_matmul_precision("highest"):
-        return _better(now, predict(now), best, score, labels, targeted)
-
-
 def _better(
-    now: Array, outputs: Array, best: Array, score: Array, labels: Array, targeted: bool
+    now: Array, outputs: Array, best: Array, score: Array, labels: Array, *, targeted: bool
 ) -> tuple[Array, Array]:
     reached = progress_of(outputs, labels, targeted=targeted).astype(score.dtype)
     improved = (reached > score).reshape(-1, *[1] * (now.ndim - 1))

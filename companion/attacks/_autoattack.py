@@ -18,12 +18,13 @@ from companion._core.compile import double
 from companion._core.types import Key, Predict
 from companion.attacks._apgd import apgd
 from companion.attacks._fab import fab
-from companion.attacks._predict import as_partial, checked_inputs, outputs_of
+from companion.attacks._predict import as_partial, checked_inputs, outputs_of, some_at_once
 from companion.attacks._square import square
 from companion.attacks._threat import Threat
 from companion.statistics import Estimate, proportion
 from companion.storage import fingerprint, held, place, read_arrays, write_atomically
 
+_PART = 1024  # inputs whose results are kept together
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -66,7 +67,7 @@ def autoattack(
     key: Key,
     version: str | Sequence[str] = "standard",
     queries: int = 5000,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> AutoAttack:
@@ -86,9 +87,10 @@ def autoattack(
         key: a JAX random key.
         version: "standard", or names of `STANDARD` in the order wanted, such as ("apgd-ce", "apgd-t").
         queries: of Square.
-        batch_size: inputs at once, in every attack.
-        folder: where results are kept batch by batch (of 4 · `batch_size` inputs), so that a stopped run goes
-            on there; None: nowhere.
+        batch_size: inputs at once, in every attack: one shape to compile. None: 64 on a CPU, where the last
+            batch of what is left is filled up for little, and 256 elsewhere.
+        folder: where results are kept part by part (of 1,024 inputs, or a batch if that is more), so that a
+            stopped run goes on there; None: nowhere.
         progress: show a tqdm bar over batches and attacks.
 
     Returns:
@@ -112,13 +114,13 @@ def autoattack(
     names = STANDARD if version == "standard" else (version,) if isinstance(version, str) else tuple(version)
     if not names or not set(names) <= set(STANDARD):
         raise ValueError(f"version must be 'standard' or some of {STANDARD}, got {version!r}")
-    queries, batch_size = count("queries", queries), count("batch_size", batch_size)
+    queries, batch_size = count("queries", queries), some_at_once(batch_size)
     random_key("key", key)
     x, labels = checked_inputs(predict, x, labels, threat.bounds)
     if "square" in names and x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
     with double(x, predict):
-        predict, size = as_partial(predict), 4 * batch_size
+        predict, size = as_partial(predict), max(_PART, batch_size)
         known = (names, queries, dataclasses.astuple(threat), jax.random.key_data(key), x, labels)
         keeper = _Keeper(folder, (*known, predict) if folder is not None else None)
         firsts = range(0, len(x), size)
@@ -178,7 +180,8 @@ def _attacked(
     for number, name in enumerate(names, start=1):
         start, left = time.perf_counter(), np.flatnonzero(fooled_by < 0)
         if len(left):
-            some = _filled(left, min(batch_size, len(x)))
+            size = min(batch_size, len(x))
+            some = np.resize(left, -(-len(left) // size) * size)  # whole batches: one shape for all stages
             found = _one(
                 name, predict, x[some], labels[some], threat, jax.random.fold_in(key, number), queries,
                 batch_size,
@@ -188,17 +191,6 @@ def _attacked(
         seconds.append(time.perf_counter() - start)
         bar.update()
     return {"attacked": attacked, "fooled_by": fooled_by, "seconds": np.array(seconds)}
-
-
-def _filled(left: np.ndarray, batch_size: int) -> np.ndarray:
-    """These and some of them again, so that all stages meet few sizes: each is compiled once.
-
-    Whole batches, or a half, a quarter, … of one.
-    """
-    size = batch_size
-    while len(left) <= size // 2:
-        size //= 2
-    return np.resize(left, -(-len(left) // size) * size)
 
 
 def _wrong(predict: Predict, x: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:

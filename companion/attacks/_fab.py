@@ -12,12 +12,12 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
-from companion._core.checks import count, number, one_of
+from companion._core.checks import count, number, one_of, predicted
 from companion._core.compile import double
 from companion._core.interrupt import deferred
 from companion._core.types import Array, Predict, Scalar
 from companion.attacks._losses import progress_of
-from companion.attacks._predict import as_partial, checked_inputs, in_batches
+from companion.attacks._predict import as_partial, checked_inputs, in_batches, outputs_of
 from companion.attacks._targets import likely_targets, toward
 
 # α_max, η and β of the paper: how far back to the input, how far over the boundary, how far back once fooled.
@@ -100,8 +100,7 @@ def fab(
         predict, batch_size = as_partial(predict), min(batch_size, len(x))
         wanted = likely_targets(predict, x, labels, targets, batch_size)
         best, distance = x.copy(), np.full(len(x), np.inf, x.dtype)
-        for some in in_batches(np.arange(len(x)), batch_size):
-            distance[some] = np.where(_fooled(predict, x[some], labels[some]), 0, np.inf)
+        distance[_wrong(predict, x, labels, batch_size)] = 0
         with tqdm(total=len(x) * wanted.shape[1], desc="FAB", unit="targets", disable=not progress) as bar:
             for goal in wanted.T:
                 todo = np.flatnonzero(distance > enough)
@@ -112,9 +111,8 @@ def fab(
                         now = _step(predict, *now, *fixed, norm=norm)
                     best[some], distance[some] = now[1], now[2]
                 bar.update(len(x))
-        for some in in_batches(np.flatnonzero(np.isfinite(distance) & (distance > 0)), batch_size):
-            best[some] = _bisected(predict, best[some], x[some], labels[some])
         found = np.isfinite(distance) & (distance > 0)
+        best[found] = _bisected(predict, best[found], x[found], labels[found], batch_size)
         distance[found] = _lengths((best - x)[found], norm)
         if np.isnan(best).any():
             raise ValueError("predict returned NaN, or its gradient did")
@@ -126,10 +124,8 @@ def _lengths(delta: np.ndarray, norm: str) -> np.ndarray:
     return np.abs(flat).max(axis=1, initial=0) if norm == "linf" else np.linalg.norm(flat, axis=1)
 
 
-@jax.jit
-def _fooled(predict: Partial, point: Array, labels: Array) -> Array:
-    with jax.default_matmul_precision("highest"):
-        return progress_of(predict(point), labels, targeted=False) > 0
+def _wrong(predict: Partial, x: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:
+    return predicted(outputs_of(predict, x, batch_size)) != labels
 
 
 @functools.partial(jax.jit, static_argnames="norm")
@@ -207,15 +203,13 @@ def to_plane(point: Array, w: Array, value: Array, low: Scalar, high: Scalar, no
     return sign * jnp.minimum(t * speed, room)
 
 
-@jax.jit
-def _bisected(predict: Partial, best: Array, x: Array, labels: Array) -> Array:
+def _bisected(
+    predict: Partial, good: np.ndarray, x: np.ndarray, labels: np.ndarray, batch_size: int
+) -> np.ndarray:
     """The point nearest to x, of ten halvings of the way, that is still fooled."""
-
-    def halve(_: Scalar, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        good, bad = ends
+    bad = x
+    for _ in range(10 * bool(len(x))):
         middle = (good + bad) / 2
-        fooled = (progress_of(predict(middle), labels, targeted=False) > 0).reshape(-1, *[1] * (x.ndim - 1))
-        return jnp.where(fooled, middle, good), jnp.where(fooled, bad, middle)
-
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, 10, halve, (best, x))[0]
+        fooled = _wrong(predict, middle, labels, batch_size).reshape(-1, *[1] * (x.ndim - 1))
+        good, bad = np.where(fooled, middle, good), np.where(fooled, bad, middle)
+    return good

@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from companion._core.checks import batch as examples
-from companion._core.checks import class_labels, finite, within
+from companion._core.checks import class_labels, count, finite, within
 from companion._core.compile import double, is_kept, refuse_mixing
 from companion._core.interrupt import safe_point
 from companion._core.types import Array, LossFunction, Predict
@@ -97,6 +97,13 @@ def _refuse_mixing(name: str, predict: Predict, x: np.ndarray) -> None:
 _ASKED: collections.deque[tuple] = collections.deque(maxlen=256)
 
 
+def some_at_once(batch_size: int | None) -> int:
+    """Examples at once of an attack whose examples drop out: small batches have little to fill up."""
+    if batch_size is None:
+        return 64 if jax.default_backend() == "cpu" else 256
+    return count("batch_size", batch_size)
+
+
 def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Parts of `size`, one shape to compile: what the last lacks is filled up with its own first entry.
 
@@ -128,7 +135,13 @@ def outputs_of(predict: Predict, x: Unchecked, batch_size: int) -> np.ndarray:
 
 
 def _outputs(predict: Predict, x: np.ndarray) -> Array:
-    return _compiled(as_partial(predict), x) if has_kept_code(predict) else predict(x)
+    return compiled_outputs(as_partial(predict), x) if has_kept_code(predict) else predict(x)
+
+
+def compiled_outputs(predict: Partial, x: Array | np.ndarray) -> Array:
+    """Outputs in "highest" matmul precision; of one shape all that ask for them share the compiled code."""
+    with jax.default_matmul_precision("highest"):
+        return _compiled(predict, x)
 
 
 @functools.partial(jax.jit, static_argnames="loss")
