@@ -1,7 +1,9 @@
 """What several experiments do alike: kernels by name, SGD, the attack at the end, intervals."""
 
 import functools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -52,3 +54,12 @@ def at_the_end(f: Callable[[Any], Any], case: Any, seed: int, **options: Any) ->
     options = {"early_stop": True, "batch_size": size, "key": jax.random.key(1000 + seed)} | options
     attacked = pgd(f, x, y, Threat("linf", case.eps), steps=steps, restarts=restarts, **options)
     return np.stack([robust_accuracy(f, points, y).as_array() for points in (x, attacked)])
+
+
+def peak_memory() -> float:
+    """The most bytes that this process ever held; NaN where the system does not tell."""
+    try:
+        told = Path("/proc/self/status").read_text("utf8")
+    except FileNotFoundError:
+        return float("nan")
+    return 1024.0 * int(re.search(r"VmHWM:\s*(\d+)", told)[1])

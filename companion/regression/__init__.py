@@ -6,6 +6,7 @@ what of the targets is learned when, what each eigenvector brings, and what the 
 """
 
 from companion.regression._checks import PrecisionWarning
+from companion.regression._cholesky import Cholesky
 from companion.regression._fit import fit, from_coefficients
 from companion.regression._modes import (
     coefficient_matrix,
@@ -24,6 +25,7 @@ from companion.regression._spectrum import finite_gains as finite_gains
 
 # What is imported and not listed here is for other packages of companion.
 __all__ = [
+    "Cholesky",
     "KernelPredictor",
     "PrecisionWarning",
     "coefficient_matrix",

@@ -11,10 +11,10 @@ from companion._core.checks import count, finite, number, one_of
 from companion._core.compile import Kind, kernel_function, refuse_mixed_entries
 from companion.kernels import gram
 from companion.regression._checks import kernel_and_targets, rounding
-from companion.regression._cholesky import solve
+from companion.regression._cholesky import Cholesky, solve
 from companion.regression._predictor import KernelPredictor
 
-Solver = Literal["eigh", "cholesky"]
+Solver = Literal["eigh", "cholesky"] | Cholesky
 
 
 def fit(
@@ -82,13 +82,16 @@ def fit(
     >>> fit(np.diag([4.0, 1.0]), targets=np.ones((2, 1)), solver="cholesky").coefficients.ravel()
     array([0.25, 1.  ])
     """
-    one_of("solver", solver, ("eigh", "cholesky"))
+    if not isinstance(solver, Cholesky):
+        one_of("solver", solver, ("eigh", "cholesky"))
     options: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
-    matrix, targets, inputs = training_problem(kernel, x, targets, k_train_train, **options)
+    matrix, targets, inputs, ours = training_problem(kernel, x, targets, k_train_train, **options)
     ridge, resolution = number("ridge", ridge), rounding(matrix, resolution)
     inputs |= {"ridge": ridge, "resolution": resolution}
-    if solver == "cholesky":
-        return KernelPredictor(**inputs, given=solve(matrix, targets, ridge=ridge, resolution=resolution))
+    if solver != "eigh":
+        how = solver if isinstance(solver, Cholesky) else Cholesky()
+        options = {"ridge": ridge, "resolution": resolution, "how": how, "ours": ours, "progress": progress}
+        return KernelPredictor(**inputs, given=solve(matrix, targets, **options))
     values, vectors = _decomposed(matrix, resolution)
     return KernelPredictor(
         **inputs, eigenvalues=values, eigenvectors=vectors, projections=vectors.T @ targets
@@ -151,8 +154,8 @@ def training_problem(
     batch_size: int | None,
     memory: int | None,
     progress: bool,
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Θ(X, X), computed where it was not given, Y in float64, and fields of the predictor; or an error."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any], bool]:
+    """Θ(X, X), Y in float64, fields of the predictor, and whether Θ(X, X) was computed here; or an error."""
     if targets is None:
         raise TypeError("targets must be given: fit(kernel, x, targets), or fit(matrix, targets=targets)")
     if batch_size is not None:
@@ -173,10 +176,11 @@ def training_problem(
         if x is not None or k_train_train is not None:
             raise TypeError("kernel must be an Architecture or a function kernel(x1, x2, get) beside x")
         matrix = kernel
-    matrix, targets = kernel_and_targets(matrix, targets)
+    ours = matrix is not kernel and matrix is not k_train_train
+    matrix, targets = kernel_and_targets(matrix, targets, symmetric=ours)
     if x is not None and len(x) != len(matrix):
         raise ValueError(f"k_train_train must have shape ({len(x)}, {len(x)}), got {matrix.shape}")
-    return matrix, targets, inputs
+    return matrix, targets, inputs, ours
 
 
 def _decomposed(kernel: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
