@@ -17,6 +17,7 @@ from companion.regression._modes import (
     target_energy,
 )
 from companion.regression._modes import mode_indices as mode_indices
+from companion.regression._plan import Plan, plan
 from companion.regression._predictor import KernelPredictor
 from companion.regression._predictor import checked as checked
 from companion.regression._predictor import decomposed as decomposed
@@ -27,6 +28,7 @@ from companion.regression._spectrum import finite_gains as finite_gains
 __all__ = [
     "Cholesky",
     "KernelPredictor",
+    "Plan",
     "PrecisionWarning",
     "coefficient_matrix",
     "condition_number",
@@ -35,6 +37,7 @@ __all__ = [
     "fit_robust",
     "from_coefficients",
     "learned_fraction",
+    "plan",
     "rounding_error",
     "target_energy",
 ]

@@ -15,7 +15,7 @@ from companion._core.interrupt import safe_point
 # the work, n² × BLOCK operations at half that rate, to be small. LAPACK's factorization of the whole, in the
 # OpenBLAS that SciPy brings, ended in a segmentation fault at n = 16,000 in float64, at 50,000 in float32.
 BLOCK = 256
-PIECE = 1024, 4096  # rows and columns that are turned into float64 at once
+PIECE = 256, 2048  # rows and columns that are turned into float64 at once, and stay in the cache
 
 
 def factor(a: np.ndarray, diagonal: np.ndarray, *, progress: bool = False) -> None:

@@ -82,20 +82,25 @@ def fit(
     >>> fit(np.diag([4.0, 1.0]), targets=np.ones((2, 1)), solver="cholesky").coefficients.ravel()
     array([0.25, 1.  ])
     """
-    if not isinstance(solver, Cholesky):
-        one_of("solver", solver, ("eigh", "cholesky"))
+    solver = checked_solver(solver)
     options: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
     matrix, targets, inputs, ours = training_problem(kernel, x, targets, k_train_train, **options)
     ridge, resolution = number("ridge", ridge), rounding(matrix, resolution)
     inputs |= {"ridge": ridge, "resolution": resolution}
-    if solver != "eigh":
-        how = solver if isinstance(solver, Cholesky) else Cholesky()
-        options = {"ridge": ridge, "resolution": resolution, "how": how, "ours": ours, "progress": progress}
-        return KernelPredictor(**inputs, given=solve(matrix, targets, **options))
+    if isinstance(solver, Cholesky):
+        options = {"ridge": ridge, "resolution": resolution, "ours": ours, "progress": progress}
+        return KernelPredictor(**inputs, given=solve(matrix, targets, how=solver, **options))
     values, vectors = _decomposed(matrix, resolution)
     return KernelPredictor(
         **inputs, eigenvalues=values, eigenvectors=vectors, projections=vectors.T @ targets
     )
+
+
+def checked_solver(solver: Any) -> Any:
+    """ "eigh", or how to solve; or an error."""
+    if isinstance(solver, Cholesky):
+        return solver
+    return Cholesky() if one_of("solver", solver, ("eigh", "cholesky")) == "cholesky" else "eigh"
 
 
 def from_coefficients(
