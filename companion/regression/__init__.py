@@ -21,8 +21,10 @@ from companion.regression._plan import Plan, plan
 from companion.regression._predictor import KernelPredictor
 from companion.regression._predictor import checked as checked
 from companion.regression._predictor import decomposed as decomposed
+from companion.regression._predictor import whole as whole
 from companion.regression._robust import fit_robust
 from companion.regression._spectrum import finite_gains as finite_gains
+from companion.regression._top import Top
 
 # What is imported and not listed here is for other packages of companion.
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "KernelPredictor",
     "Plan",
     "PrecisionWarning",
+    "Top",
     "coefficient_matrix",
     "condition_number",
     "contributions",

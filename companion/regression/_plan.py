@@ -15,8 +15,10 @@ from companion._core.compile import Kind
 from companion.regression import _factor
 from companion.regression._cholesky import Cholesky
 from companion.regression._fit import Solver, checked_solver
+from companion.regression._top import Top
 
 _STEPS = 4  # of conjugate gradients, as seen with ridges of a thousandth of the mean diagonal
+_SPACE = 3  # vectors for each eigenpair, as seen
 _SIDE = 2048  # of the products that are timed
 
 
@@ -89,6 +91,10 @@ def plan(
         space = n * _factor.BLOCK * np.dtype(precision).itemsize + 48 * n * outputs
         held = n * n * item + (0 if precision == tiles.dtype else n * n * np.dtype(precision).itemsize)
         name = f"Cholesky factorization in {precision}"
+    elif isinstance(solver, Top):
+        vectors = min(n, _SPACE * solver.k + solver.block)
+        operations, rate = 2.0 * n * n * vectors, lambda: _product_rate("float64")
+        held, space, name = n * n * item, 8 * n * (vectors + solver.k), f"{solver.k} leading eigenpairs"
     else:
         operations, rate = 10.0 * n**3, _eigh_rate
         held, space, name = n * n * (item + 24), 0, "eigendecomposition in float64"
