@@ -14,6 +14,8 @@ from companion._core.types import Key
 from companion.regression._factor import product
 from companion.regression._spectrum import refuse_negative
 
+_LATER = 1.1  # the space has grown so much before it is looked at again, which costs the cube of its size
+
 
 @dataclass(frozen=True)
 class Top:
@@ -77,6 +79,7 @@ def krylov(
     chance = np.random.default_rng(np.asarray(jax.random.key_data(how.key)).ravel())  # compiles nothing
     start = chance.normal(size=(n, min(how.block, n)))
     basis, small = [np.linalg.qr(start)[0]], np.zeros((0, 0))
+    look = how.k
     with tqdm(total=n, desc="eigenpairs", unit="vectors", disable=not progress) as bar:
         while True:
             last, m = basis[-1], len(small)
@@ -87,7 +90,8 @@ def krylov(
             new, coupling = _columns(image, np.abs(small).max())
             bar.update(last.shape[1])
             safe_point()
-            if wide >= how.k:
+            if wide >= look or wide == n:
+                look = _LATER * wide
                 values, vectors = scipy.linalg.eigh(
                     small, lower=False, subset_by_index=[wide - how.k, wide - 1]
                 )
