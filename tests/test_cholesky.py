@@ -15,6 +15,7 @@ from companion.kernels import gram
 from companion.regression import Cholesky, fit, plan
 from companion.regression import _cholesky as ch
 from companion.regression import _factor as fa
+from companion.regression import _kept as kept
 from companion.regression import _plan as planning
 
 rng = np.random.default_rng(0)
@@ -147,12 +148,72 @@ def test_a_kernel_on_disk_stays_as_it_is(tmp_path):
         fit(kernel, targets=Y, solver=Cholesky(overwrite=True))
 
 
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(fa, "BLOCK", 4)
+    monkeypatch.setattr(kept, "BLOCK", 4)
+    kernel, made, real = K.astype(dtype), [], np.matmul
+
+    def until(limit):
+        def matmul(*args, out):
+            made.append(out.shape)
+            if len(made) == limit:
+                raise Killed
+            return real(*args, out=out)
+
+        return matmul
+
+    def fitted(folder):
+        how = Cholesky(out=tmp_path / folder)
+        return fit(kernel, targets=Y, ridge=RIDGE, solver=how).coefficients
+
+    expected = fitted("undisturbed")
+    np.testing.assert_allclose(expected, np.linalg.solve(shifted(kernel), Y), rtol=1e-8)
+    for limit in (1, 2, 3):  # before the first block, and after so many more each time: 0 + 1 + 2 of 6
+        made.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "matmul", until(limit))
+            with pytest.raises(Killed):
+                fitted("killed")
+    # What was half written is written again, whatever it was.
+    half = np.load(tmp_path / "killed" / "kernel.npy", mmap_mode="r+")
+    half[12:, 12:16] = np.where(np.tril(np.ones((11, 4)), -1) > 0, np.nan, half[12:, 12:16])
+    half.flush()
+    with monkeypatch.context() as patch:
+        made.clear()
+        patch.setattr(np, "matmul", until(100))
+        np.testing.assert_array_equal(fitted("killed"), expected)
+    assert len(made) == 3
+    files = [(tmp_path / name / "kernel.npy").read_bytes() for name in ("undisturbed", "killed")]
+    assert files[0] == files[1]
+    # What is finished is only opened.
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "matmul", until(1))
+        made.clear()
+        np.testing.assert_array_equal(fitted("killed"), expected)
+    assert not made
+    for other, field in ((kernel + np.eye(23, dtype=dtype), "k_train_train"), (kernel, "diagonal")):
+        with pytest.raises(ValueError, match=f"holds another matrix: {field} was"):
+            fit(other, targets=Y, ridge=0.1, solver=Cholesky(out=tmp_path / "killed"))
+
+
+def test_a_kept_factor_that_does_not_do_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"float32.*: ridge=\S+ would do") as error:
+        fit(twice(), targets=np.ones((24, 1)), solver=Cholesky(out=tmp_path))
+    assert 0 < proposed(error) < 1e-4
+
+
 def test_wrong_options_are_refused():
     assert_refused(
         [
             (lambda: Cholesky("float16"), "precision"),
             (lambda: Cholesky(tolerance=0.0), "tolerance must lie between 0 and 1, got 0"),
             (lambda: Cholesky(tolerance=1.0), "tolerance must lie between 0 and 1, got 1"),
+            (lambda: Cholesky(out="here", overwrite=True), "overwrite must be False where `out` keeps the"),
         ]
     )
 

@@ -1,5 +1,7 @@
 """The interpolating solution alone: one Cholesky factorization instead of an eigendecomposition."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +14,8 @@ from companion._core.checks import number, one_of
 from companion._core.interrupt import safe_point
 from companion.regression._checks import LOST, warn_of_loss
 from companion.regression._factor import factor, product, restore, substitute
+from companion.regression._kept import kept_factor
+from companion.storage import place
 
 _MOST_STEPS = 30  # of conjugate gradients; each costs n² (2 + 1/10) operations an output, in float64
 # Times ε ‖Θ‖: the ridge that is proposed. With it the condition number is at most 10⁶ in float32.
@@ -32,12 +36,16 @@ class Cholesky:
             holds n² float64.
         tolerance: ‖Y − (Θ + ρI) α‖ / ‖Y‖ in every output, at most, after a factor in float32; up to
             what float64 can tell, ε ‖Θ‖ ‖α‖. One in float64 solves directly.
+        out: a folder to keep the factor in, n² numbers: a fit that was killed or interrupted goes on there,
+            to the same bytes, and memory holds of it what there is room for. Float32 is then not followed by
+            float64. None: memory alone.
         overwrite: whether a Gram matrix that `fit` is given may be destroyed, which saves its copy: a
             contiguous NumPy array that can be written, in the factor's precision. What `fit` computes itself
             is overwritten always.
 
     Raises:
-        TypeError, ValueError: an unknown precision; a tolerance that is not between 0 and 1.
+        TypeError, ValueError: an unknown precision; a tolerance that is not between 0 and 1; both `out` and
+            `overwrite`.
 
     Memory: n² numbers (10 GB at n = 50,000 in float32) beside a matrix that is not overwritten, and 256 n.
     Time: n³/3 operations, and in float32 for each of a few steps 4 n² for every output. Threads are BLAS's:
@@ -53,6 +61,7 @@ class Cholesky:
 
     precision: Literal["float32", "float64"] | None = None
     tolerance: float = 1e-10
+    out: str | os.PathLike | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -61,7 +70,8 @@ class Cholesky:
             one_of("precision", self.precision, ("float32", "float64"))
         if not 0 < number("tolerance", self.tolerance) < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {self.tolerance}")
-        one_of("overwrite", self.overwrite, (False, True))
+        if one_of("overwrite", self.overwrite, (False, True)) and self.out is not None:
+            raise ValueError("overwrite must be False where `out` keeps the factor, got True")
 
 
 def solve(
@@ -80,22 +90,63 @@ def solve(
     """
     precision = how.precision or kernel.dtype.name
     diagonal = kernel.diagonal().astype(np.float64) + ridge
-    work = _work(kernel, precision, how.overwrite, ours)
+    work = None if how.out is not None else _work(kernel, precision, how.overwrite, ours)
+
+    def factored(work: np.ndarray | None, precision: str) -> np.ndarray:
+        if work is None:
+            return kept_factor(place(how.out), kernel, diagonal, precision, progress=progress)
+        try:
+            factor(work, diagonal, progress=progress)
+        except np.linalg.LinAlgError:
+            restore(work, diagonal - ridge)
+            raise
+        return work
+
     if precision == "float32":
-        # Where the given matrix is still there and has more digits, they count.
-        stored = work if kernel.dtype == np.float32 else kernel
-        alpha = _in_float32(work, stored, diagonal, targets, how.tolerance, progress)
-        if isinstance(alpha, np.ndarray):
+        alpha, wrong = None, "is not positive definite in float32"
+        with contextlib.suppress(np.linalg.LinAlgError):
+            found = factored(work, precision)
+            # Where the given matrix is still there and has more digits, they count.
+            stored = found if kernel.dtype == np.float32 else kernel
+            alpha, wrong = _refined(found, stored, diagonal, targets, how.tolerance)
+        if alpha is not None:
             # Θα = Y − ρα: how far the kernel's rounding moves it is the rule of `rounding_error` at t = ∞.
             if _lost(alpha, targets, ridge, resolution):
-                warn_of_loss(smallest=_reciprocal(work, 1.0), resolution=resolution, stacklevel=3)
+                warn_of_loss(smallest=_reciprocal(found, 1.0), resolution=resolution, stacklevel=3)
             return alpha
+        enough = 16 * kernel.size <= psutil.virtual_memory().available
+        if work is None or how.precision is not None or not enough:
+            norm = _norm(kernel if work is None else work, diagonal)
+            raise ValueError(_refusal(wrong, ridge, norm, kernel.size, how.precision is None and not enough))
         restore(work, diagonal - ridge)
-        enough = 16 * work.size <= psutil.virtual_memory().available
-        if how.precision is not None or not enough:
-            raise ValueError(_refusal(alpha, ridge, _norm(work, diagonal), work.size, how.precision is None))
         work = work.astype(np.float64)
-    return _in_float64(work, diagonal, targets, ridge, resolution, progress)
+    try:
+        found = factored(work, "float64")
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"k_train_train + {ridge:g} · I is not positive definite in float64 ({error}): add a ridge above "
+            "minus its smallest eigenvalue. Where that is the kernel's rounding error, about "
+            f"{resolution:.2g}, `fit` leaves such modes out; where it is more, this is no kernel matrix, and "
+            "`fit` refuses it with that eigenvalue"
+        ) from None
+    alpha, norm = substitute(found, targets), _norm(found, diagonal)
+    reciprocal = _reciprocal(found, norm)
+    singular = reciprocal < len(kernel) * np.finfo(np.float64).eps
+    if singular or _lost(alpha, targets, ridge, resolution):
+        warn_of_loss(smallest=norm * reciprocal, resolution=resolution, stacklevel=3)
+    return alpha
+
+
+def _refined(
+    factor: np.ndarray, stored: np.ndarray, diagonal: np.ndarray, targets: np.ndarray, tolerance: float
+) -> tuple[np.ndarray | None, str]:
+    """The coefficients by a factor in float32, or None and what is wrong."""
+    alpha, left, steps = conjugate_gradients(
+        lambda v: product(stored, diagonal, v), lambda v: substitute(factor, v), targets, tolerance
+    )
+    if left <= tolerance:
+        return alpha, ""
+    return None, f"is too ill-conditioned for float32: {steps} steps left a relative residual of {left:.2g}"
 
 
 def _work(kernel: np.ndarray, precision: str, overwrite: bool, ours: bool) -> np.ndarray:
@@ -112,27 +163,6 @@ def _work(kernel: np.ndarray, precision: str, overwrite: bool, ours: bool) -> np
     if fits and (overwrite or ours):
         return kernel if flags.c_contiguous else kernel.T
     return np.array(kernel, dtype=precision, order="C")
-
-
-def _in_float32(
-    work: np.ndarray,
-    stored: np.ndarray,
-    diagonal: np.ndarray,
-    targets: np.ndarray,
-    tolerance: float,
-    progress: bool,
-) -> np.ndarray | str:
-    """The coefficients, or what went wrong."""
-    try:
-        factor(work, diagonal, progress=progress)
-    except np.linalg.LinAlgError:
-        return "is not positive definite in float32"
-    alpha, left, steps = conjugate_gradients(
-        lambda v: product(stored, diagonal, v), lambda v: substitute(work, v), targets, tolerance
-    )
-    if left <= tolerance:
-        return alpha
-    return f"is too ill-conditioned for float32: {steps} steps left a relative residual of {left:.2g}"
 
 
 def conjugate_gradients(
@@ -177,32 +207,6 @@ def conjugate_gradients(
 def _positive(values: np.ndarray) -> np.ndarray:
     """The values, with 1 for what is 0: a column that is solved stays as it is."""
     return np.where(values == 0, 1.0, values)
-
-
-def _in_float64(
-    work: np.ndarray,
-    diagonal: np.ndarray,
-    targets: np.ndarray,
-    ridge: float,
-    resolution: float,
-    progress: bool,
-) -> np.ndarray:
-    norm = _norm(work, diagonal)
-    try:
-        factor(work, diagonal, progress=progress)
-    except np.linalg.LinAlgError as error:
-        restore(work, diagonal - ridge)
-        raise ValueError(
-            f"k_train_train + {ridge:g} · I is not positive definite in float64 ({error}): add a ridge above "
-            "minus its smallest eigenvalue. Where that is the kernel's rounding error, about "
-            f"{resolution:.2g}, `fit` leaves such modes out; where it is more, this is no kernel matrix, and "
-            "`fit` refuses it with that eigenvalue"
-        ) from None
-    alpha, reciprocal = substitute(work, targets), _reciprocal(work, norm)
-    singular = reciprocal < len(work) * np.finfo(np.float64).eps
-    if singular or _lost(alpha, targets, ridge, resolution):
-        warn_of_loss(smallest=norm * reciprocal, resolution=resolution, stacklevel=4)
-    return alpha
 
 
 def _lost(alpha: np.ndarray, targets: np.ndarray, ridge: float, resolution: float) -> bool:

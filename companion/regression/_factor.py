@@ -4,6 +4,8 @@ The strict upper triangle keeps the matrix, the lower one with its diagonal rece
 matrix's own diagonal is a vector beside them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 from scipy.linalg import get_blas_funcs
@@ -18,21 +20,35 @@ BLOCK = 256
 PIECE = 256, 2048  # rows and columns that are turned into float64 at once, and stay in the cache
 
 
-def factor(a: np.ndarray, diagonal: np.ndarray, *, progress: bool = False) -> None:
+def factor(
+    a: np.ndarray,
+    diagonal: np.ndarray,
+    *,
+    first: int = 0,
+    finish: Callable[[int], None] = lambda _: None,
+    progress: bool = False,
+) -> None:
     """Overwrite the lower triangle of a with the factor of its upper one and this diagonal.
+
+    A block of columns is made of the upper triangle and the blocks before it.
 
     Args:
         a: (n, n), symmetric, float32 or float64, its rows contiguous. Where it is not positive definite in
             its precision, numpy's LinAlgError leaves it half done; `restore` gives it back.
         diagonal: (n,), float64.
+        first: blocks that are there already.
+        finish: called with the number of every block that is made.
         progress: show a tqdm bar.
 
     n³/3 operations; memory of n × `BLOCK` numbers beside a.
     """
-    n, blocks = len(a), _blocks(len(a), BLOCK)
+    n = len(a)
     space = np.empty(n * min(BLOCK, n), a.dtype)
     with tqdm(total=n**3, desc="Cholesky", unit_scale=True, disable=not progress, unit="") as bar:
-        for block in blocks:
+        for number, block in enumerate(_blocks(n, BLOCK)):
+            bar.update(_done(n, block.stop) - _done(n, block.start))
+            if number < first:
+                continue
             width, below = block.stop - block.start, slice(block.stop, None)
             part = space[: (n - block.start) * width].reshape(n - block.start, width)
             np.matmul(a[block.start :, : block.start], a[block, : block.start].T, out=part)
@@ -41,11 +57,11 @@ def factor(a: np.ndarray, diagonal: np.ndarray, *, progress: bool = False) -> No
             square.flat[:: width + 1] = diagonal[block]
             low = np.linalg.cholesky(square - part[:width]).astype(a.dtype)
             a[block, block] = low + upper
-            rest = np.subtract(a[below, block], part[width:], out=part[width:])
+            rest = np.subtract(a[block, below].T, part[width:], out=part[width:])
             # To BLAS, which counts columns first, the rows of `rest` are columns: L X = restᵀ, in its place.
             triangular = get_blas_funcs("trsm", (rest,))
             a[below, block] = triangular(1.0, low, rest.T, lower=1, overwrite_b=1).T
-            bar.update(_done(n, block.stop) - _done(n, block.start))
+            finish(number)
             safe_point()
 
 
