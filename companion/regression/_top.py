@@ -14,7 +14,7 @@ from companion._core.types import Key
 from companion.regression._factor import product
 from companion.regression._spectrum import refuse_negative
 
-_LATER = 1.1  # the space has grown so much before it is looked at again, which costs the cube of its size
+_LATER = 1.2  # the space has grown so much before it is looked at again, which costs the cube of its size
 
 
 @dataclass(frozen=True)
