@@ -55,7 +55,7 @@ class Config:
 
 PROFILES = {
     "quick": Config(),
-    "full": Config(dataset="cifar10", n_train=20_000, n_test=10_000, n_attacked=1000),
+    "full": Config(dataset="cifar10", n_train=20_000, n_test=10_000, n_attacked=1000, auto=()),
     "paper": Config(dataset="cifar10", n_train=50_000, n_test=10_000, n_attacked=1000),
 }
 
