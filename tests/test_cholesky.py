@@ -12,7 +12,7 @@ from refusals import assert_refused
 
 from companion.architectures import fc
 from companion.kernels import gram
-from companion.regression import Cholesky, fit, plan
+from companion.regression import Cholesky, PrecisionWarning, fit, plan
 from companion.regression import _cholesky as ch
 from companion.regression import _factor as fa
 from companion.regression import _kept as kept
@@ -102,6 +102,14 @@ def test_a_singular_kernel_is_refused_with_a_ridge_that_does():
     assert 0 < ridge < 1e-4
     alpha = fit(kernel, targets=targets, ridge=ridge, solver=Cholesky("float32")).coefficients
     np.testing.assert_allclose(shifted(before, ridge) @ alpha, targets, atol=1e-8)
+
+
+def test_digits_that_are_lost_are_told_with_the_smallest_eigenvalue():
+    kernel, targets = twice(), np.ones((24, 1))
+    targets[-1] = -1
+    with pytest.warns(PrecisionWarning, match=r"smallest eigenvalue plus ridge, 1(\.0)?e-05, for these"):
+        fit(kernel, targets=targets, ridge=1e-5, solver=Cholesky("float32"))
+    fit(kernel, targets=targets, ridge=1e-5, solver=Cholesky("float32"), resolution=1e-8)
 
 
 def test_a_negative_eigenvalue_is_refused_in_both_precisions_and_nothing_is_lost():

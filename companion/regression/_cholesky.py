@@ -18,6 +18,7 @@ from companion.regression._kept import kept_factor
 from companion.storage import place
 
 _MOST_STEPS = 30  # of conjugate gradients; each costs n² (2 + 1/10) operations an output, in float64
+_INVERSE_STEPS = 4
 # Times ε ‖Θ‖: the ridge that is proposed. With it the condition number is at most 10⁶ in float32.
 _SAFE = 8
 
@@ -112,7 +113,7 @@ def solve(
         if alpha is not None:
             # Θα = Y − ρα: how far the kernel's rounding moves it is the rule of `rounding_error` at t = ∞.
             if _lost(alpha, targets, ridge, resolution):
-                warn_of_loss(smallest=_reciprocal(found, 1.0), resolution=resolution, stacklevel=3)
+                warn_of_loss(smallest=_smallest(found), resolution=resolution, stacklevel=3)
             return alpha
         enough = 16 * kernel.size <= psutil.virtual_memory().available
         if work is None or how.precision is not None or not enough:
@@ -214,7 +215,7 @@ def _lost(alpha: np.ndarray, targets: np.ndarray, ridge: float, resolution: floa
 
 
 def _norm(work: np.ndarray, diagonal: np.ndarray) -> float:
-    """An upper bound of ‖Θ + ρI‖₂ that only reads the strict upper triangle: twice its Frobenius part."""
+    """‖Θ + ρI‖ in the Frobenius norm, from the strict upper triangle and the diagonal."""
     total = float(np.sum(diagonal**2))
     for row in range(len(work) - 1):
         part = work[row, row + 1 :]
@@ -226,6 +227,14 @@ def _reciprocal(work: np.ndarray, norm: float) -> float:
     """An estimate of 1 / (‖A⁻¹‖₁ norm) from the factor in the lower triangle."""
     # LAPACK counts columns first: to it, the lower triangle is an upper one.
     return float(lapack.get_lapack_funcs("pocon", (work,))(work.T, norm, uplo="U")[0])
+
+
+def _smallest(work: np.ndarray) -> float:
+    """About the smallest eigenvalue, by inverse iteration; LAPACK may not count so many numbers."""
+    v = np.random.default_rng(0).normal(size=(len(work), 1))
+    for _ in range(_INVERSE_STEPS):
+        v = substitute(work, v / np.linalg.norm(v)).astype(np.float64)
+    return 1 / float(np.linalg.norm(v))
 
 
 def _refusal(why: str, ridge: float, norm: float, size: int, no_memory: bool) -> str:
