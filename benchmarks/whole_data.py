@@ -6,11 +6,14 @@ ridges: seconds, the rate of the factorization beside that of a matrix product, 
 the distance to the float64 solution. Then the leading eigenpairs: seconds and their residuals.
 
 Seconds of the processor stand beside those of the clock: where other work goes on, only they can be compared.
-The whole set, from images to attacks, is `python -m companion.experiments scale --profile paper`.
+The whole set, from images to attacks, is `python -m companion.experiments scale --profile paper`; from images
+to coefficients in a folder, where a run that was killed goes on to the same bytes,
+`python benchmarks/whole_data.py --n 50000 --out FOLDER`.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -109,6 +112,19 @@ def leading(kernel, targets, pairs):
     return rows
 
 
+def kept(images, folder):
+    """Kernel and factor in a folder: seconds of this process alone, and the residual."""
+    targets = data.targets(images.y_train, 10)
+    kernel, seconds = timed(lambda: gram(fc(1), images.x_train, out=folder / "gram", progress=True))
+    print(f"  kernel {seconds[0]:.1f} s, {seconds[1]:.1f} s of the processor", flush=True)
+    shift, how = RIDGES[0] * float(np.diag(kernel).mean()), regression.Cholesky(out=folder / "factor")
+    options = {"targets": targets, "ridge": shift, "solver": how, "progress": True}
+    f, seconds = timed(lambda: regression.fit(kernel, **options))
+    print(f"  solution {seconds[0]:.1f} s, {seconds[1]:.1f} s of the processor", flush=True)
+    np.save(folder / "coefficients.npy", f.coefficients)
+    print(f"  residual {residual(kernel, f.coefficients, shift, targets):.1e}")
+
+
 def main():
     """Measure, and record if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -116,11 +132,15 @@ def main():
     parser.add_argument(
         "--record", action="store_true", help="write book/results/whole_data_benchmark/<device>.json"
     )
+    parser.add_argument("--out", type=Path, help="folder for kernel, factor and coefficients; no table")
     parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     options = parser.parse_args()
     begin = time.perf_counter()
     images = images_of(60 if options.toy else options.n)
     print(regression.plan(fc(1), images.x_train, solver="cholesky", outputs=10))
+    if options.out:
+        kept(images, options.out)
+        return
     kernel, seconds = timed(lambda: gram(fc(1), images.x_train))
     targets = data.targets(images.y_train, 10)
     print(f"  {len(kernel)} images of {images.source}: kernel {seconds[0]:.1f} s", flush=True)
