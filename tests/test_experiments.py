@@ -75,11 +75,15 @@ def test_every_profile_has_three_seeds_or_more():
 
 
 def test_scale_times_every_stage_and_predicts():
-    measured = scale.run(scale.Config(n_train=300, n_test=200))
-    assert set(measured) == {"gram", "solve", "cross", "predict", "product", "accuracy"}
-    assert all(value > 0 for name, value in measured.items() if name != "accuracy")
+    measured = scale.run(scale.Config(n_train=300, n_test=200, n_attacked=8, eps=0.1, steps=2, auto=()))
+    stages = {"gram", "solve", "cross", "predict", "product", "cubes"}
+    assert set(measured) - stages == {"accuracy", "attack_seconds", "attacked", "peak", "residual"}
+    assert all(measured[name] > 0 for name in stages)
+    assert 0 < measured["residual"] < 1e-9
     value, low, high = measured["accuracy"]
     assert 0.75 < low < value < high < 1  # 300 digits of ten classes
+    clean, noisy, fast, slow = measured["attacked"][:, 0]
+    assert clean >= noisy >= fast >= slow
 
 
 def test_scale_predicts_what_regression_does():
@@ -95,7 +99,9 @@ def test_scale_predicts_what_regression_does():
 
 @pytest.mark.parametrize("profile", ["full", "paper"])
 def test_scale_runs_at_any_size(profile):
-    config = dataclasses.replace(scale.PROFILES[profile], dataset="mnist5k", n_train=50, n_test=20)
+    config = dataclasses.replace(
+        scale.PROFILES[profile], dataset="mnist5k", n_train=50, n_test=20, n_attacked=0
+    )
     assert scale.run(config)["accuracy"].shape == (3,)
 
 

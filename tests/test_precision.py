@@ -254,6 +254,12 @@ CASES = {
     "regression.fit cholesky": Case(
         lambda a: rg.fit(a(KERNEL), targets=a(ALPHA), solver="cholesky").coefficients, np.float64
     ),
+    "regression.fit cholesky in float32": Case(
+        lambda a: rg.fit(a(KERNEL), targets=a(ALPHA), solver=rg.Cholesky("float32")).coefficients, np.float64
+    ),
+    "regression.fit top": Case(
+        lambda a: rg.fit(a(KERNEL), targets=a(ALPHA), solver=rg.Top(2, key=KEY)).eigenvalues, np.float64
+    ),
     "statistics.accuracy": Case(lambda a: st.accuracy(a(ALPHA), Y).value, **NUMPY),
     "statistics.mean": Case(lambda a: st.mean(a(ALPHA[:, 0])).value, **NUMPY),
     "statistics.power_law": Case(lambda a: st.power_law(a(X[0]), a(X[1:3]))[0].value, **NUMPY),
@@ -299,7 +305,8 @@ OTHERWISE = {
         networks.from_apply networks.from_architecture
         networks.from_equinox networks.from_flax networks.from_torch
         normalization.BatchNorm normalization.Inputs normalization.Variance
-        normalization.layer regression.KernelPredictor regression.PrecisionWarning statistics.Estimate
+        normalization.layer regression.Cholesky regression.KernelPredictor regression.Plan regression.plan
+        regression.PrecisionWarning regression.Top statistics.Estimate
         training.Probe attacks.Replay training.Run training.Switch training.Trained
         architectures.Architecture""",
     "Python's numbers, read as float64": """catastrophic.alarm catastrophic.calibrate catastrophic.collapsed

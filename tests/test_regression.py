@@ -206,7 +206,7 @@ def test_the_checks_read_every_block(monkeypatch):
 
 @pytest.mark.parametrize("block", [1, 5, 11, 12])
 def test_blocks_do_not_change_the_solution(monkeypatch, block):
-    monkeypatch.setattr("companion.regression._cholesky._BLOCK", block)
+    monkeypatch.setattr("companion.regression._factor.BLOCK", block)
     np.testing.assert_allclose(
         kr.fit(K, targets=Y, ridge=0.1, solver="cholesky").coefficients,
         np.linalg.solve(K + 0.1 * np.eye(12), Y),

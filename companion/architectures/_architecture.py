@@ -52,6 +52,10 @@ class Architecture:
     apply: Callable[..., Float[Any, "n k"]]
     kernel: KernelFunction
 
+    def __reduce_ex__(self, protocol: int) -> str | tuple:
+        """Pickle how it was made: its functions have no names to be found by in another process."""
+        return getattr(self, "recipe", None) or super().__reduce_ex__(protocol)
+
 
 def build(
     name: str,

@@ -1,10 +1,12 @@
 """Fully connected, convolutional and Myrtle networks: their finite form and their kernel."""
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 from companion._core.checks import count, number
 from companion._core.types import Array
+from companion._core.words import Unchecked
 from companion.architectures import _conv, _dense
 from companion.architectures._architecture import Architecture, build
 from companion.architectures._finite import AVERAGE, ERF, FLATTEN, HALVE, RELU, conv3, dense, serial
@@ -131,8 +133,20 @@ def myrtle(
 _MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
 
 
-# Equal specifications give the same object, whose compiled kernel is kept.
-@functools.lru_cache(maxsize=256)
+def _family(make: Callable[..., Architecture]) -> Callable[..., Architecture]:
+    """Equal specifications give the same object, whose compiled kernel is kept, after pickling too."""
+
+    @functools.lru_cache(maxsize=256)
+    @functools.wraps(make)
+    def made(*args: Unchecked) -> Architecture:
+        found = make(*args)
+        object.__setattr__(found, "recipe", (globals()[make.__name__], args))
+        return found
+
+    return made
+
+
+@_family
 def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float) -> Architecture:
     layers = [part for _ in range(depth) for part in (dense(width, w_std, b_std), _ACTIVATIONS[activation])]
     network = serial([*layers, dense(n_outputs, w_std, b_std)])
@@ -141,7 +155,7 @@ def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b
     return build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0, **drawn)
 
 
-@functools.lru_cache(maxsize=256)
+@_family
 def _conv(
     depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float, pool: bool
 ) -> Architecture:
@@ -156,7 +170,7 @@ def _conv(
     return build(name, network, kernels, width, n_outputs, pixel_power=2 if pool else 1, **drawn)
 
 
-@functools.lru_cache(maxsize=256)
+@_family
 def _myrtle(
     depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float
 ) -> Architecture:

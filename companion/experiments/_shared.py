@@ -1,6 +1,8 @@
 """What several experiments do alike: kernels by name, SGD, the attack at the end, intervals."""
 
 import functools
+import re
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -77,3 +79,12 @@ def at_the_end(f: Predict, case: Attacked, seed: int, *, batch_size: int = 512) 
         key=jax.random.key(1000 + seed),
     )
     return np.stack([robust_accuracy(f, points, y).as_array() for points in (x, attacked)])
+
+
+def peak_memory() -> float:
+    """The most bytes that this process ever held; NaN where the system does not tell."""
+    try:
+        told = Path("/proc/self/status").read_text("utf8")
+    except FileNotFoundError:
+        return float("nan")
+    return 1024.0 * int(re.search(r"VmHWM:\s*(\d+)", told)[1])

@@ -1,7 +1,9 @@
-"""Kernel regression on a whole data set, timed stage by stage (chapter 1).
+"""Kernel regression on a whole data set, timed stage by stage (chapter 1), and then attacked (chapter 2).
 
-The kernel of all training images, its Cholesky factorization, the kernel to the test images, and the
-predictions; beside the kernel its floor on the same machine, the matrix product x xᵀ.
+The kernel of all training images, its Cholesky factorization in place, the kernel to the test images, and the
+predictions; beside the kernel and the factorization their floors on the same machine, x xᵀ and n³/3
+operations at the rate of a product of two matrices. Then claim A1 at this size: FGSM, PGD and AutoAttack on
+the first test images.
 """
 
 import contextlib
@@ -15,7 +17,10 @@ import numpy as np
 
 from companion import data, regression, statistics
 from companion.architectures import fc
+from companion.attacks import Threat, autoattack, fgsm, pgd, random_sign, robust_accuracy
+from companion.experiments._attacks_cases import STAGES
 from companion.experiments._experiment import Arrays, Experiment, Job
+from companion.experiments._shared import peak_memory
 from companion.kernels import gram, plan
 
 
@@ -29,19 +34,29 @@ class Config:
         n_test: test images.
         depth: hidden layers of the fully connected network.
         ridge: on the diagonal, in units of its mean.
+        n_attacked: test images that are attacked; 0 for none.
+        eps: size of the perturbation, L∞, pixels in [0, 1].
+        steps: of PGD.
+        auto: attacks of AutoAttack, in their order; none to leave it out.
+        queries: of its Square.
     """
 
     dataset: str = "mnist5k"
     n_train: int = 2000
     n_test: int = 1000
-    depth: int = 3
-    ridge: float = 1e-4
+    depth: int = 1
+    ridge: float = 1e-3
+    n_attacked: int = 0
+    eps: float = 8 / 255
+    steps: int = 10
+    auto: tuple[str, ...] = STAGES[1:]
+    queries: int = 1000
 
 
 PROFILES = {
     "quick": Config(),
-    "full": Config(dataset="cifar10", n_train=20_000, n_test=10_000),
-    "paper": Config(dataset="cifar10", n_train=50_000, n_test=10_000),
+    "full": Config(dataset="cifar10", n_train=20_000, n_test=10_000, n_attacked=1000, auto=()),
+    "paper": Config(dataset="cifar10", n_train=50_000, n_test=10_000, n_attacked=1000),
 }
 
 
@@ -64,9 +79,14 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 
     Returns:
         Numbers: seconds of `gram`, `solve`, `cross` (the kernel to the test images) and `predict`; of
-        `product`, the floor of `gram`: one n × n × d matrix product in float32 on the same device;
-        and `accuracy` (3,) on the test images: value, and ends of its 95 % interval. Compilations are
-        not counted. Takes 12 n² bytes of host memory.
+        `product`, the floor of `gram`: one n × n × d matrix product in float32 on the same device; of
+        `cubes`, the floor of `solve`: n³/3 operations at the rate of a product in NumPy. Compilations are not
+        counted. `peak`, the most bytes that the process held up to the coefficients, NaN where the system
+        does not tell; `residual`, ‖(Θ + ρI) α − Y‖ / ‖Y‖ on the first 100 rows;
+        `accuracy` (3,) on the test images: value, and ends of its 95 % interval. With attacks, on the
+        `n_attacked` first images, `attacked` (4, 3) of these intervals for clean, random signs, FGSM and PGD,
+        `auto` (5, 3), clean and after each attack of AutoAttack, and `attack_seconds` (3,) of FGSM, PGD and
+        AutoAttack. Takes 4 n² bytes of host memory.
     """
     return EXPERIMENT.run(config, progress=progress)
 
@@ -84,18 +104,46 @@ def compute(config: Config) -> Arrays:
         kernel = gram(architecture, x)
     ridge = config.ridge * float(np.diag(kernel).mean())
     targets = data.targets(images.y_train, len(images.classes))
+    some = slice(min(100, len(x)))
+    rows = kernel[some].astype(np.float64)
     with _timed(seconds, "solve"):
-        f = regression.fit(kernel, targets=targets, ridge=ridge, solver="cholesky")
+        how = regression.Cholesky(overwrite=True)
+        f = regression.fit(architecture, x, targets, k_train_train=kernel, ridge=ridge, solver=how)
+    peak = peak_memory()
     del kernel
+    residual = rows @ f.coefficients + ridge * f.coefficients[some] - targets[some]
     with _timed(seconds, "cross"):
         cross = gram(architecture, z, x)
     with _timed(seconds, "predict"):
         outputs = cross @ f.coefficients.astype(np.float32)
     seconds["product"] = _product_seconds(x.reshape(len(x), -1))
-    found = statistics.accuracy(outputs, images.y_test)
-    return {name: np.array(value) for name, value in seconds.items()} | {
-        "accuracy": np.array([found.value, found.low, found.high])
+    seconds["cubes"] = _cubes_seconds(len(x))
+    left = np.linalg.norm(residual) / np.linalg.norm(targets[some])
+    numbers = seconds | {"peak": peak, "residual": left}
+    return {
+        **{name: np.array(value) for name, value in numbers.items()},
+        "accuracy": statistics.accuracy(outputs, images.y_test).as_array(),
+        **(_attacked(f, images, config) if config.n_attacked else {}),
     }
+
+
+def _attacked(f: regression.KernelPredictor, images: data.Dataset, config: Config) -> Arrays:
+    """Accuracies of the first test images under attack, and what the attacks took."""
+    x, y = images.x_test[: config.n_attacked], images.y_test[: config.n_attacked]
+    threat, key, seconds = Threat("linf", config.eps), jax.random.key(0), {}
+    noisy = random_sign(x, threat, key=key)
+    with _timed(seconds, "fgsm"):
+        fast = fgsm(f, x, y, threat)
+    with _timed(seconds, "pgd"):
+        slow = pgd(f, x, y, threat, steps=config.steps, early_stop=True)
+    found = {"attacked": np.array([robust_accuracy(f, z, y).as_array() for z in (x, noisy, fast, slow)])}
+    if config.auto:
+        # Batches are filled up: of the few images that resist, small ones.
+        options = {"key": key, "version": config.auto, "queries": config.queries, "batch_size": 32}
+        with _timed(seconds, "auto"):
+            auto = autoattack(f, x, y, threat, **options)
+        found["auto"] = np.array([auto.accuracy[stage].as_array() for stage in ("clean", *config.auto)])
+    return found | {"attack_seconds": np.array(list(seconds.values()))}
 
 
 @contextlib.contextmanager
@@ -119,14 +167,25 @@ def _product_seconds(x: np.ndarray) -> float:
     return least * len(x) / rows
 
 
+def _cubes_seconds(n: int) -> float:
+    """n³/3 operations at the best rate of three products in NumPy's float32."""
+    side = min(n, 4096)
+    square, least = np.full((side, side), 0.5, np.float32), float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        square @ square
+        least = min(least, time.perf_counter() - start)
+    return least / (2 * side**3) * n**3 / 3
+
+
 EXPERIMENT = Experiment(
     "scale",
-    1,
+    2,
     PROFILES,
     jobs,
     compute,
     gather,
-    measured=("gram", "solve", "cross", "predict", "product"),
+    measured=("gram", "solve", "cross", "predict", "product", "cubes", "peak", "attack_seconds"),
     alone=True,
 )
 recorded = EXPERIMENT.recorded

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from companion._core.checks import Numbers, class_labels, count, predicted
 from companion._core.words import Unchecked
 from companion.kernels import gram
-from companion.regression import KernelPredictor, coefficient_matrix, decomposed
+from companion.regression import KernelPredictor, coefficient_matrix, whole
 from companion.statistics import Estimate, proportion
 
 # What is less than this of the sum of all sizes is rounding of float64: a tie.
@@ -218,7 +218,7 @@ def _rivals(problem: _Problem, some: slice) -> Iterator[tuple[np.ndarray, np.nda
 
 
 def _problem(f: Unchecked, x: Unchecked, labels: Unchecked, k_test_train: Unchecked) -> _Problem:
-    targets = decomposed(f).eigenvectors @ f.projections
+    targets = whole(f).eigenvectors @ f.projections
     classes, height = _classes(targets)
     if k_test_train is None:
         if x is None or f.kernel is None:

@@ -1,6 +1,8 @@
 """`gram` and `plan`: from arguments to tiles, in memory or in a folder."""
 
 import os
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from companion._core.interrupt import deferred
 from companion._core.types import Kernel
 from companion._core.words import Unchecked
 from companion.kernels import _plan, _tiles
+from companion.kernels._elsewhere import evaluator
 from companion.kernels._identity import identity_of
 from companion.storage import finished, locked, marking, opened, place, stored_tile
 
@@ -70,6 +73,7 @@ def gram(
     tile: int | None = None,
     memory: int | None = None,
     out: str | os.PathLike | None = None,
+    executor: Executor | None = None,
     progress: bool = False,
 ) -> Float[np.ndarray, "n1 n2"]:
     """Kernel matrix between all pairs: K_ij = Θ(x1_i, x2_j).
@@ -92,6 +96,11 @@ def gram(
             what is free (half of what is free on a GPU).
         out: a folder to keep the matrix in, with a mark for every finished tile. A run that was interrupted
             or killed goes on where it was, to the same bytes; a finished one is only opened.
+        executor: computes the tiles: a `concurrent.futures.Executor` of threads, processes or a cluster's
+            (Dask's `client.get_executor()`). A tile's inputs go to a worker and its values come back, of
+            which each is computed on one device; the bytes are those of one process with one device of the
+            same kind. Workers need this package and the same versions; architectures can be pickled, a
+            kernel of your own must be. Larger tiles send less: s (2 d + s) numbers for 2 s² d operations.
         progress: show a tqdm bar over the tiles.
 
     Returns:
@@ -104,7 +113,7 @@ def gram(
         ValueError: NaN or infinity in the inputs or the result, shapes that do not fit, an unknown kind,
             tile < 1, a kernel that is not symmetric although there is only x1, or whose entries depend on
             other inputs than their two; memory too small for the tile, or for any; a folder that holds
-            another matrix or that another process is writing.
+            another matrix or that another process is writing; workers with other versions or devices.
         OSError: the folder cannot be written; the message says what was wanted and what is free.
 
     Memory: the result, plus the plan's `tile_bytes`. Time: the kernel's on n1 n2 pairs, half without x2.
@@ -118,10 +127,10 @@ def gram(
     dtype = np.result_type(x1, x1 if x2 is None else x2)
     with double(np.empty(0, dtype)):
         if out is not None:
-            return _on_disk(place(out), kernel, kind, x1, x2, tile, memory, dtype, progress)
+            return _on_disk(place(out), kernel, kind, x1, x2, tile, memory, dtype, executor, progress)
         job = _plan.prepare(kernel, kind, x1, x2, tile, memory)
-        matrix = np.empty((job.layout.n1, job.layout.n2), dtype)
-        _tiles.fill(matrix, job, x1, x2, (), lambda _: None, kind if progress else None)
+        matrix, where = np.empty((job.layout.n1, job.layout.n2), dtype), _where(executor, kernel, kind)
+        _tiles.fill(matrix, job, x1, x2, (), lambda _: None, kind if progress else None, where)
         return matrix
 
 
@@ -205,6 +214,7 @@ def _on_disk(
     tile: int | None,
     memory: int | None,
     dtype: np.dtype,
+    executor: Executor | None,
     progress: bool,
 ) -> np.ndarray:
     """Fill the store in a folder, or go on with it; the tiles of a store stay as they are."""
@@ -231,9 +241,15 @@ def _on_disk(
         job = _plan.prepare(kernel, kind, x1, x2, layout() or tile, memory)
         cut = job.layout
         matrix, done = opened(folder, identity, (cut.rows, cut.columns), len(cut.corners()), shape, dtype)
+        there, title = np.flatnonzero(done).tolist(), kind if progress else None
         with marking(matrix, done) as mark:
-            _tiles.fill(matrix, job, x1, x2, np.flatnonzero(done).tolist(), mark, kind if progress else None)
+            _tiles.fill(matrix, job, x1, x2, there, mark, title, _where(executor, kernel, kind))
         return finished(folder)
+
+
+def _where(executor: Executor | None, kernel: Kernel, kind: Kind) -> Callable[..., None] | None:
+    """What computes the tiles where that is not this process."""
+    return None if executor is None else evaluator(executor, kernel, kind)
 
 
 def _size(count: int) -> str:

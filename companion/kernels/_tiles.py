@@ -32,8 +32,12 @@ def fill(
     done: Iterable[int],
     mark: Callable[[int], None],
     title: str | None,
+    evaluator: Callable[..., None] | None = None,
 ) -> None:
-    """Compute the tiles that are not done; `title` is None where no progress is wanted."""
+    """Compute the tiles that are not done; `title` is None where no progress is wanted.
+
+    `evaluator`: computes them in place of `evaluate`.
+    """
     done, lock = set(done), threading.Lock()
     tiles = [(index, i, j) for index, (i, j) in enumerate(job.layout.corners())]
     todo = [tile for tile in tiles if tile[0] not in done]
@@ -49,7 +53,7 @@ def fill(
                 mark(index)
                 bar.update()
 
-        evaluate(job, x1, x1 if x2 is None else x2, todo, finish)
+        (evaluator or evaluate)(job, x1, x1 if x2 is None else x2, todo, finish)
 
 
 def evaluate(
@@ -111,17 +115,22 @@ def _blocks(x: np.ndarray, length: int, place: jax.sharding.Sharding, job: Job) 
 
     @functools.lru_cache(maxsize=None if job.hold else job.at_once)
     def block(start: int) -> jax.Array:
-        part = x[_start(start, len(x), length) :][:length]
-        if len(part) < length:
-            # A real input, so that no kernel can divide by zero on it.
-            part = np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
-        return jax.device_put(part, place)
+        return jax.device_put(part_of(x, start, length), place)
 
     def once(start: int) -> jax.Array:
         with lock:
             return block(start)
 
     return once
+
+
+def part_of(x: np.ndarray, start: int, length: int) -> np.ndarray:
+    """The inputs of a tile, always so many."""
+    part = x[_start(start, len(x), length) :][:length]
+    if len(part) < length:
+        # A real input, so that no kernel can divide by zero on it.
+        part = np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
+    return part
 
 
 def _start(start: int, n: int, length: int) -> int:

@@ -6,6 +6,7 @@ what of the targets is learned when, what each eigenvector brings, and what the 
 """
 
 from companion.regression._checks import PrecisionWarning
+from companion.regression._cholesky import Cholesky
 from companion.regression._fit import fit, from_coefficients
 from companion.regression._modes import (
     coefficient_matrix,
@@ -16,16 +17,22 @@ from companion.regression._modes import (
     target_energy,
 )
 from companion.regression._modes import mode_indices as mode_indices
+from companion.regression._plan import Plan, plan
 from companion.regression._predictor import KernelPredictor
 from companion.regression._predictor import checked as checked
 from companion.regression._predictor import decomposed as decomposed
+from companion.regression._predictor import whole as whole
 from companion.regression._robust import fit_robust
 from companion.regression._spectrum import finite_gains as finite_gains
+from companion.regression._top import Top
 
 # What is imported and not listed here is for other packages of companion.
 __all__ = [
+    "Cholesky",
     "KernelPredictor",
+    "Plan",
     "PrecisionWarning",
+    "Top",
     "coefficient_matrix",
     "condition_number",
     "contributions",
@@ -33,6 +40,7 @@ __all__ = [
     "fit_robust",
     "from_coefficients",
     "learned_fraction",
+    "plan",
     "rounding_error",
     "target_energy",
 ]

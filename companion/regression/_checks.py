@@ -27,10 +27,13 @@ def warn_of_loss(*, smallest: float, resolution: float, stacklevel: int) -> None
     )
 
 
-def kernel_and_targets(k_train_train: Unchecked, targets: Unchecked) -> tuple[np.ndarray, np.ndarray]:
+def kernel_and_targets(
+    k_train_train: Unchecked, targets: Unchecked, *, symmetric: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The kernel in its own precision and the targets in float64; or an error.
 
-    Reads the kernel in blocks: no temporary array of n² entries.
+    Reads the kernel in blocks: no temporary array of n² entries. One that is known to be finite and
+    `symmetric`, as `gram` makes it, is not read.
     """
     kernel, targets = real("k_train_train", k_train_train), real("targets", targets)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
@@ -38,7 +41,8 @@ def kernel_and_targets(k_train_train: Unchecked, targets: Unchecked) -> tuple[np
     if targets.ndim != 2 or len(targets) != len(kernel):
         raise ValueError(f"targets must have shape ({len(kernel)}, k), got {targets.shape}")
     finite("targets", targets)
-    _symmetric(kernel)
+    if not symmetric:
+        _symmetric(kernel)
     return kernel, targets.astype(np.float64)
 
 

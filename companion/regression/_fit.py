@@ -13,10 +13,12 @@ from companion._core.types import Array, Kernel
 from companion._core.words import Unchecked
 from companion.kernels import gram
 from companion.regression._checks import kernel_and_targets, rounding
-from companion.regression._cholesky import solve
+from companion.regression._cholesky import Cholesky, solve
 from companion.regression._predictor import KernelPredictor
+from companion.regression._spectrum import refuse_negative
+from companion.regression._top import Top, leading
 
-Solver = Literal["eigh", "cholesky"]
+Solver = Literal["eigh", "cholesky"] | Cholesky | Top
 
 
 def fit(
@@ -47,7 +49,10 @@ def fit(
         targets: Y, (n, k): ±1 for two classes, centered one-hot for k classes (`data.targets`).
         ridge: ρ, added to the diagonal, ≥ 0, in the kernel's units. `with_ridge` changes it later.
         solver: "eigh" decomposes once, for every time and ridge, and for features; "cholesky" solves for
-            t = ∞ and this ridge alone, some six times faster, in a third of the memory.
+            t = ∞ and this ridge alone, some ten times faster, in one n² array of the kernel's precision.
+            `Cholesky(...)` says more: precision, tolerance, whether a matrix may be overwritten.
+            `Top(k, key=...)` finds the k leading eigenpairs alone: f is then the sum of their features, at
+            every time and ridge. `plan` says what each takes.
         kind: "ntk", or "nngp" for regression with the covariance at initialization.
         k_train_train: Θ(X, X) where it exists already, such as what `kernels.gram(kernel, x, out=...)` keeps.
         resolution: rounding error of the kernel, in its units, for the warnings. None: √ε times the largest
@@ -59,21 +64,22 @@ def fit(
         progress: show the kernel's tqdm bar.
 
     Returns:
-        The predictor: call it on inputs, differentiate it, attack it. Decomposed and solved in float64
-        whatever came in.
+        The predictor: call it on inputs, differentiate it, attack it. Decomposed in float64 whatever came in,
+        and solved to float64 residuals.
 
     Raises:
         TypeError: another precision; arguments that do not belong together.
         ValueError: NaN or infinity, a matrix that is not square or not symmetric, rows that do not match, a
             negative ridge or resolution, a kernel that is not positive semi-definite ("cholesky": not
-            positive definite in float64).
+            positive definite in float64, or in float32 where float64 has no room, with a ridge that does).
 
     Warns:
         PrecisionWarning: from "cholesky" when r ‖α‖ > 0.1 ‖Θ α‖ for the resolution r, or when Θ + ρI is
             singular to float64; from "eigh" the predictor warns where its coefficients are first needed.
 
-    Cost: Θ(X, X); then about 10 n³ operations and 3 n² float64 of memory beside the matrix with "eigh", n³/3
-    and one n² float64 with "cholesky" (20 GB at n = 50,000).
+    Cost: Θ(X, X); then about 10 n³ operations and 3 n² float64 of memory beside the matrix with "eigh"; n³/3
+    with "cholesky", in the matrix that `fit` computed, or in a copy of a given one (10 GB at n = 50,000);
+    with `Top` 6 n² k.
     Source: Jacot et al. (2018), arXiv 1806.07572, section 5; Lee et al. (2019), arXiv 1902.06720, eqs. 10-11.
 
     >>> from companion.architectures import fc
@@ -84,17 +90,28 @@ def fit(
     >>> fit(np.diag([4.0, 1.0]), targets=np.ones((2, 1)), solver="cholesky").coefficients.ravel()
     array([0.25, 1.  ])
     """
-    one_of("solver", solver, ("eigh", "cholesky"))
+    solver = checked_solver(solver)
     options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
-    matrix, targets, inputs = training_problem(kernel, x, targets, k_train_train, **options)
+    matrix, targets, inputs, ours = training_problem(kernel, x, targets, k_train_train, **options)
     ridge, resolution = number("ridge", ridge), rounding(matrix, resolution)
     inputs |= {"ridge": ridge, "resolution": resolution}
-    if solver == "cholesky":
-        return KernelPredictor(**inputs, given=solve(matrix, targets, ridge=ridge, resolution=resolution))
-    values, vectors = _decomposed(matrix, resolution)
+    if isinstance(solver, Cholesky):
+        options = {"ridge": ridge, "resolution": resolution, "ours": ours, "progress": progress}
+        return KernelPredictor(**inputs, given=solve(matrix, targets, how=solver, **options))
+    if isinstance(solver, Top):
+        values, vectors = leading(matrix, solver, resolution=resolution, progress=progress)
+    else:
+        values, vectors = _decomposed(matrix, resolution)
     return KernelPredictor(
         **inputs, eigenvalues=values, eigenvectors=vectors, projections=vectors.T @ targets
     )
+
+
+def checked_solver(solver: Unchecked) -> Cholesky | Top | Literal["eigh"]:
+    """How to solve, or "eigh"; or an error."""
+    if isinstance(solver, Cholesky | Top):
+        return solver
+    return Cholesky() if one_of("solver", solver, ("eigh", "cholesky")) == "cholesky" else "eigh"
 
 
 def from_coefficients(
@@ -153,8 +170,8 @@ def training_problem(
     batch_size: int | None,
     memory: int | None,
     progress: bool,
-) -> tuple[np.ndarray, np.ndarray, dict[str, Kernel | np.ndarray | Kind | int | None]]:
-    """Θ(X, X), computed where it was not given, Y in float64, and fields of the predictor; or an error."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, Kernel | np.ndarray | Kind | int | None], bool]:
+    """Θ(X, X), Y in float64, fields of the predictor, and whether Θ(X, X) was computed here; or an error."""
     if targets is None:
         raise TypeError("targets must be given: fit(kernel, x, targets), or fit(matrix, targets=targets)")
     if batch_size is not None:
@@ -175,10 +192,11 @@ def training_problem(
         if x is not None or k_train_train is not None:
             raise TypeError("kernel must be an Architecture or a function kernel(x1, x2, get) beside x")
         matrix = kernel
-    matrix, targets = kernel_and_targets(matrix, targets)
+    ours = matrix is not kernel and matrix is not k_train_train
+    matrix, targets = kernel_and_targets(matrix, targets, symmetric=ours)
     if x is not None and len(x) != len(matrix):
         raise ValueError(f"k_train_train must have shape ({len(x)}, {len(x)}), got {matrix.shape}")
-    return matrix, targets, inputs
+    return matrix, targets, inputs, ours
 
 
 def _decomposed(kernel: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
@@ -193,8 +211,5 @@ def _decomposed(kernel: np.ndarray, resolution: float) -> tuple[np.ndarray, np.n
         check_finite=False,
     )
     values, vectors = values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1])
-    if values[-1] < -max(10 * resolution, n * np.finfo(np.float64).eps * np.abs(values).max()):
-        raise ValueError(
-            f"k_train_train must be positive semi-definite, its smallest eigenvalue is {values[-1]:.3g}"
-        )
+    refuse_negative(values, n, resolution)
     return values, vectors

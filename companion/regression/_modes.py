@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from companion._core.checks import count
 from companion.regression._checks import cross_kernel
-from companion.regression._predictor import KernelPredictor, decomposed
+from companion.regression._predictor import KernelPredictor, decomposed, whole
 from companion.regression._spectrum import finite_gains, gains, learned, lost, warn_if_lost
 
 
@@ -46,7 +46,7 @@ def contributions(
     array([2., 3.])
     """
     index = mode_indices(modes, len(decomposed(f).eigenvalues))
-    kernel = cross_kernel(k_test_train, len(f.eigenvalues))
+    kernel = cross_kernel(k_test_train, len(f.eigenvectors))
     weights = finite_gains(f)[index, None] * f.projections[index]
     warn_if_lost(f, stacklevel=2)
     return (kernel @ f.eigenvectors[:, index])[:, :, None] * weights
@@ -64,13 +64,13 @@ def coefficient_matrix(f: KernelPredictor) -> Float[np.ndarray, "n n"]:
         C_t, (n, n), symmetric to rounding, float64. Cost O(n³), memory 2 n².
 
     Raises:
-        TypeError: coefficients without a spectrum.
+        TypeError: coefficients without a spectrum, or with the leading part of it alone.
 
     >>> from companion.regression import fit
     >>> coefficient_matrix(fit(np.diag([4.0, 1.0]), targets=np.ones((2, 1)))).diagonal()
     array([0.25, 1.  ])
     """
-    return (decomposed(f).eigenvectors * finite_gains(f)) @ f.eigenvectors.T
+    return (whole(f).eigenvectors * finite_gains(f)) @ f.eigenvectors.T
 
 
 def learned_fraction(f: KernelPredictor) -> Float[np.ndarray, " n"]:
@@ -96,6 +96,8 @@ def learned_fraction(f: KernelPredictor) -> Float[np.ndarray, " n"]:
 
 def target_energy(f: KernelPredictor) -> Float[np.ndarray, " n"]:
     """Share of the targets on each eigenvector: ‖v_iᵀ Y‖² / ‖Y‖², non-negative, summing to 1, (n,).
+
+    Of a fit with `Top` the whole, in place of ‖Y‖², is what lies in the span of its eigenvectors.
 
     Args:
         f: from `fit` with its spectrum, at any time and ridge.

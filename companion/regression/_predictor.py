@@ -45,10 +45,11 @@ class KernelPredictor:
         kind: "ntk", or "nngp" for regression with the covariance at initialization.
         ridge: ρ ≥ 0, in the kernel's units, added to every eigenvalue wherever the kernel is inverted.
         t: time of the gradient flow, ∞ where it has ended.
-        eigenvalues: λ_i of Θ(X, X), without the ridge, descending, (n,), float64; None, as the next two,
-            where coefficients were given or solved for.
-        eigenvectors: v_i in the columns, (n, n).
-        projections: v_iᵀ Y, (n, k).
+        eigenvalues: λ_i of Θ(X, X), without the ridge, descending, (q,), float64: all n, or the leading ones
+            that `Top` found, and then f is the sum of their features. None, as the next two, where
+            coefficients were given or solved for.
+        eigenvectors: v_i in the columns, (n, q).
+        projections: v_iᵀ Y, (q, k).
         resolution: rounding error of Θ(X, X) in the units of λ (`fit` says how it is estimated).
         batch_size: training points in a block; None for at most 1,024, and fewer where a kernel entry takes
             memory for every pixel or pair of pixels.
@@ -72,9 +73,9 @@ class KernelPredictor:
     kind: Kind = "ntk"
     ridge: float = 0.0
     t: float = math.inf
-    eigenvalues: Float[np.ndarray, " n"] | None = None
-    eigenvectors: Float[np.ndarray, "n n"] | None = None
-    projections: Float[np.ndarray, "n k"] | None = None
+    eigenvalues: Float[np.ndarray, " q"] | None = None
+    eigenvectors: Float[np.ndarray, "n q"] | None = None
+    projections: Float[np.ndarray, "q k"] | None = None
     resolution: float = 0.0
     batch_size: int | None = None
     given: Float[np.ndarray, "n k"] | None = None
@@ -92,7 +93,8 @@ class KernelPredictor:
         """Say what it is in a line; the arrays are its attributes."""
         if self.kernel is None and self.given is None and self.eigenvalues is None:
             return "KernelPredictor(inside JAX)"
-        n, k = (self.given if self.given is not None else self.projections).shape
+        k = (self.given if self.given is not None else self.projections).shape[1]
+        n = len(self.given if self.given is not None else self.eigenvectors)
         name = getattr(self.kernel, "name", None) or getattr(self.kernel, "__qualname__", "a matrix")
         return f"KernelPredictor({name}, {self.kind}, n={n}, outputs={k}, ridge={self.ridge:g}, t={self.t:g})"
 
@@ -263,4 +265,12 @@ def decomposed(f: Unchecked, name: str = "f") -> KernelPredictor:
         raise TypeError(
             f"{name} has coefficients and no spectrum: fit with solver='eigh', outside of jax.jit"
         )
+    return f
+
+
+def whole(f: Unchecked, name: str = "f") -> KernelPredictor:
+    """A predictor that has all of its spectrum, or an error that says how to have it."""
+    n, found = decomposed(f, name).eigenvectors.shape
+    if found < n:
+        raise TypeError(f"{name} has {found} of {n} eigenpairs: fit with solver='eigh'")
     return f

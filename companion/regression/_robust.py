@@ -84,7 +84,7 @@ def fit_robust(
     [[0.25, -1.0], [0.25, -0.607]]
     """
     options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
-    matrix, targets, inputs = training_problem(kernel, x, targets, k_train_train, **options)
+    matrix, targets, inputs, _ = training_problem(kernel, x, targets, k_train_train, **options)
     resolution = rounding(matrix, resolution)
     tolerance = number("tolerance", tolerance, open_end=True)
     max_steps = count("max_steps", max_steps)
@@ -133,7 +133,7 @@ def _weighted_ridge(kernel: np.ndarray, y: np.ndarray, ridges: np.ndarray) -> np
     try:
         with warnings.catch_warnings():  # of digits that are lost on the way; what comes out is looked at
             warnings.simplefilter("ignore", PrecisionWarning)
-            return solve(matrix, y[:, None], ridge=0.0, resolution=0.0)[:, 0]
+            return solve(matrix, y[:, None], ridge=0.0, resolution=0.0, ours=True)[:, 0]
     except ValueError:
         raise ValueError(
             "k_train_train must be positive definite in float64, up to its weighted ridges of at most "

@@ -19,6 +19,14 @@ class Spectrum(Protocol):
     t: float
 
 
+def refuse_negative(values: np.ndarray, n: int, resolution: float) -> None:
+    """Refuse eigenvalues, descending, the last of which is clearly negative."""
+    if values[-1] < -max(10 * resolution, n * np.finfo(np.float64).eps * np.abs(values).max()):
+        raise ValueError(
+            f"k_train_train must be positive semi-definite, its smallest eigenvalue is {values[-1]:.3g}"
+        )
+
+
 def shifted(f: Spectrum) -> np.ndarray:
     """λ_i + ρ, with zero for those that are float64 rounding of Θ."""
     found = f.eigenvalues + f.ridge
