@@ -4,7 +4,8 @@ Digits 4 and 9, training images moved by at most 0.1 in every pixel so that FC-1
 signs, by one step of `guarantees.poison` (what the authors' code takes), and by PGD. Accuracy on clean test
 images of the kernel that was attacked, of a deeper one, and of a finite network trained on the same images.
 Each draw has its own training and validation images, its own random signs and its own initialization, and the
-same test images; intervals are Student's over draws, and differences are taken draw by draw.
+same test images; draws overlap, as the embedded digits are few. Intervals are Student's over draws, and
+differences are taken draw by draw.
 """
 
 import argparse
