@@ -94,7 +94,8 @@ def test_measured_numbers_replace_those_before():
 def test_counted_runs_replace_those_before():
     status = "experiment  done  missing\nattacks  12  0  0.5  0.0\nall     1370     1798     3.8    10.8\n"
     new = measure.count(status, "2026-01-01")
-    assert "1,370 of the 3,168 runs that are planned (2026-01-01)" in new
+    assert "Of the 3,168 runs" in new
+    assert "for all chapters, 1,370 are recorded so far (2026-01-01)" in new
     begin, end = measure.COUNTED
     assert (
         measure.written(f"a\n{begin}\nold\n{end}\nb\n", new, measure.COUNTED)

@@ -105,8 +105,8 @@ def count(status: str, day: str) -> str:
     """Return README's sentence on the recorded runs."""
     done, missing = map(int, re.search(r"^all +(\d+) +(\d+)", status, re.M).groups())
     return (
-        f"Chapters 4 to 7 show what is recorded so far: {done:,} of the {done + missing:,} runs that are "
-        f"planned ({day})."
+        f"Of the {done + missing:,} runs of experiments that are planned for all chapters, {done:,} are "
+        f"recorded so far ({day})."
     )
 
 

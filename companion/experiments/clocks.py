@@ -4,7 +4,8 @@ Fu & Wang (2024, arXiv 2310.06112) let every training example of a kernel regres
 own, chosen on attacked validation images. With one time for all this is early stopping. Here both are chosen
 on the same images, as is a ridge, and evaluated on the same test images under the same attacks; and clocks
 are dealt out anew, to see whether it matters which image has which. "By the released code" re-enacts the
-optimizer and the attack of the authors' code; it is judged under the same attacks as the others.
+optimizer and the attack of the authors' code, not their inputs: pixels stay in [0, 1] and targets centered
+(theirs: pixels minus 0.5, plain one-hot). It is judged under the same attacks as the others.
 """
 
 from collections.abc import Mapping

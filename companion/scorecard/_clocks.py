@@ -107,7 +107,7 @@ _claim = functools.partial(
 CLAIMS = (
     _claim(
         "D1",
-        "In the kernel limit long training ends robust accuracy",
+        "In the kernel limit long training costs robust accuracy",
         "a long-term AT will result in a wide DNN degenerates to that obtained without AT and thus cause "
         "robust overfitting",
         reading="The first half is a theorem: in the limit adversarial training gives every image a faster "
