@@ -3,12 +3,11 @@
 Flax is imported where one of them is made, so that all else in `companion.networks` works without it.
 """
 
-from companion._core.checks import count, one_of
+from companion._core.checks import count
 from companion._core.compile import keep_compiled
-from companion._core.types import Layer
 from companion._core.words import Shape, Unchecked
 from companion.networks._models import Model
-from companion.networks._norm import BatchNorm, Norm
+from companion.networks._norm import Norm, known_norm
 
 
 def from_flax(module: Unchecked, *, name: str | None = None) -> Model:
@@ -68,7 +67,7 @@ def mlp(n_outputs: int, *, depth: int = 2, width: int = 512, norm: Norm = None) 
     (4, 10)
     """
     sizes = count("n_outputs", n_outputs), count("depth", depth), count("width", width)
-    return _ours("MLP", (*sizes, _known(norm)), _named(f"MLP-{depth}", norm))
+    return _ours("MLP", (*sizes, known_norm(norm)), _named(f"MLP-{depth}", norm))
 
 
 def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
@@ -88,7 +87,7 @@ def small_cnn(n_outputs: int, *, width: int = 16, norm: Norm = None) -> Model:
         TypeError, ValueError: sizes that are no positive integers, an unknown norm.
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
-    return _ours("SmallCNN", (*sizes, _known(norm)), _named("small CNN", norm))
+    return _ours("SmallCNN", (*sizes, known_norm(norm)), _named("small CNN", norm))
 
 
 def cnn(n_outputs: int, *, width: int = 32) -> Model:
@@ -126,7 +125,7 @@ def resnet18(n_outputs: int, *, width: int = 64, norm: Norm = "batch") -> Model:
     Source: He et al. (2016), arXiv 1512.03385, in the variant for CIFAR.
     """
     sizes = count("n_outputs", n_outputs), count("width", width)
-    return _ours("ResNet", (*sizes, _known(norm)), _named("ResNet-18", norm, usual="batch"))
+    return _ours("ResNet", (*sizes, known_norm(norm)), _named("ResNet-18", norm, usual="batch"))
 
 
 def resnet(
@@ -151,29 +150,7 @@ def resnet(
     sizes = count("n_outputs", n_outputs), count("width", width)
     stages = tuple(count("blocks", number) for number in blocks)
     name = f"ResNet-{2 * sum(stages) + 2}"
-    return _ours("ResNet", (*sizes, _known(norm), stages), _named(name, norm, usual="batch"))
-
-
-def layer(norm: Norm, training: bool) -> Layer:
-    """A normalization of a Flax network's layer, to be called inside its `__call__`.
-
-    Args:
-        norm: "batch" for `BatchNorm()`, or one with other choices; "group" for group normalization with at
-            most 8 groups; "layer" for one group, all channels and positions of an example; None for the
-            identity.
-        training: whether the network is in training mode.
-
-    Returns:
-        A function of activations (n, ..., c).
-
-    Raises:
-        ValueError: an unknown norm.
-
-    Source: Wu & He (2018), arXiv 1803.08494, for group normalization.
-    """
-    from companion.networks._normalizing import normalizing
-
-    return normalizing(_known(norm), training)
+    return _ours("ResNet", (*sizes, known_norm(norm), stages), _named(name, norm, usual="batch"))
 
 
 def _ours(kind: str, options: tuple[int | Norm | Shape, ...], name: str) -> Model:
@@ -182,12 +159,6 @@ def _ours(kind: str, options: tuple[int | Norm | Shape, ...], name: str) -> Mode
     model = from_flax(getattr(_modules, kind)(*options), name=name)
     keep_compiled(model.apply)
     return model
-
-
-def _known(norm: Norm) -> Norm:
-    if norm is not None and not isinstance(norm, BatchNorm):
-        one_of("norm", norm, ("batch", "layer", "group"))
-    return BatchNorm() if norm == "batch" else norm
 
 
 def _named(name: str, norm: Norm, *, usual: Norm = None) -> str:
