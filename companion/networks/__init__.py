@@ -11,13 +11,13 @@ parameterization, which have an infinite-width kernel, are in `companion.archite
 from companion.networks._adapters import from_apply, from_architecture
 from companion.networks._equinox import from_equinox
 from companion.networks._families import cnn, from_flax, mlp, resnet, resnet18, small_cnn
+from companion.networks._layer import layer as layer
 from companion.networks._linearized import linearize_at, linearized
 from companion.networks._models import Model, evaluation, predict_fn
 from companion.networks._norm import BatchNorm as BatchNorm
 from companion.networks._norm import Norm as Norm
 from companion.networks._norm import Variance as Variance
 from companion.networks._norm import batch_statistics as batch_statistics
-from companion.networks._norm import layer as layer
 from companion.networks._torch import from_torch
 
 # What is imported and not listed here is for other packages of companion.

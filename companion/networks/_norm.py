@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from companion._core.checks import count, number, one_of
-from companion._core.types import Array, Layer
+from companion._core.types import Array
 
 Variance = Literal["biased", "unbiased", "by_image"]
 
@@ -94,28 +94,6 @@ def batch_statistics(x: Array, variance: Variance = "biased") -> tuple[Array, Ar
     images = x.mean(axis=axes[1:]) if len(axes) > 1 else x
     spread = jnp.square(images - mean).sum(axis=0)
     return mean, biased + (spread / (len(x) * (len(x) - 1)) if len(x) > 1 else jnp.nan)
-
-
-def layer(norm: Norm, training: bool) -> Layer:
-    """A normalization of a Flax network's layer, to be called inside its `__call__`.
-
-    Args:
-        norm: "batch" for `BatchNorm()`, or one with other choices; "group" for group normalization with at
-            most 8 groups; "layer" for one group, all channels and positions of an example; None for the
-            identity.
-        training: whether the network is in training mode.
-
-    Returns:
-        A function of activations (n, ..., c).
-
-    Raises:
-        ValueError: an unknown norm.
-
-    Source: Wu & He (2018), arXiv 1803.08494, for group normalization.
-    """
-    from companion.networks._normalizing import normalizing
-
-    return normalizing(known_norm(norm), training)
 
 
 def known_norm(norm: Norm) -> Norm:
