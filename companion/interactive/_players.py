@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
 from companion._core.extras import missing
 from companion._core.words import Unchecked
 from companion.interactive._frames import Frame, draw_frame
@@ -14,6 +12,7 @@ from companion.interactive._parameters import Format, Value, grid, known, start_
 
 try:
     import ipywidgets as widgets
+    from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
     raise missing("ipywidgets", "plots") from error
 
