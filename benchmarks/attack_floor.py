@@ -14,6 +14,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _ratios import show, times_the_first  # beside this file
 
 from companion import regression, results
 from companion.architectures import fc
@@ -81,22 +82,6 @@ def ways(depth, activation, n, d):
     }
 
 
-def times_the_floor(works, turns):
-    """Processor time of each, as a multiple of the first one's of the same turn; after a turn to compile."""
-    seconds = {name: [] for name in works}
-    for turn in range(turns + 1):
-        for name, work in works.items():
-            start = time.process_time()
-            jax.block_until_ready(work())
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    floor = np.array(next(iter(seconds.values())))
-    return {
-        name: [float(f(np.array(one) / floor)) for f in (np.median, np.min, np.max)]
-        for name, one in seconds.items()
-    }
-
-
 def main():
     """All cases, a line for each way, and the record if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -108,9 +93,8 @@ def main():
     cases = {"FC-1 relu, toy": (1, "relu", 4, 8)} if options.toy else CASES
     for case, sizes in cases.items():
         print(case, flush=True)
-        table[case] = times_the_floor(ways(*sizes), 1 if options.toy else options.turns)
-        for name, (median, low, high) in table[case].items():
-            print(f"  {name:44} {median:6.2f} × [{low:.2f}, {high:.2f}]", flush=True)
+        table[case] = times_the_first(ways(*sizes), 1 if options.toy else options.turns)
+        show(table[case])
     if options.record and not options.toy:
         path = results.record(
             "attack_floor",

@@ -2,7 +2,8 @@
 
 One predictor and the gradient of ⟨G, α⟩ in n clocks, ten outputs, random positive definite matrices with a
 falling spectrum: in closed form, by Runge-Kutta steps, and by JAX through its matrix exponential as the
-authors' code has it. Times are multiples of one eigendecomposition of n; errors are against the closed form.
+authors' code has it. Processor times are multiples of one eigendecomposition of n, taken in the same turn:
+median, least and largest. Errors are against the closed form.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from _ratios import show, times_the_first  # beside this file
 
 from companion import results
 from companion._core.compile import double
@@ -41,37 +43,25 @@ def through_expm(theta, inverse, y, clocks, weights):
     return jax.grad(value)(clocks)
 
 
-def seconds_of(work, repeats):
-    """The least time of some calls after a first one, and what it gives."""
-    found, least = work(), np.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        found = work()
-        least = min(least, time.perf_counter() - start)
-    return least, np.asarray(found)
-
-
-def measured(n, repeats):
-    """A row for each method: name, seconds, error."""
+def measured(n, turns):
+    """Times the eigendecomposition, and errors, by method."""
     theta, y, clocks, weights = problem(n)
-    least, _ = seconds_of(lambda: scipy.linalg.eigh(theta, driver="evd")[0], repeats)
-    rows = [("eigendecomposition", least, 0.0)]
-    least, exact = seconds_of(lambda: flow(theta, y, clocks, "eigh")[1](weights), repeats)
-    rows.append(("closed form", least, 0.0))
+    ways = {
+        "closed form": lambda: flow(theta, y, clocks, "eigh")[1](weights),
+        "through expm": lambda: through_expm(theta, np.linalg.inv(theta), y, clocks, weights),
+        "by steps": lambda: flow(theta, y, clocks, "steps")[1](weights),
+    }
     with double(theta):
-        works = {
-            "through expm": lambda: through_expm(theta, np.linalg.inv(theta), y, clocks, weights),
-            "by steps": lambda: flow(theta, y, clocks, "steps")[1](weights),
+        exact = ways["closed form"]()
+        errors = {
+            name: float(np.abs(np.asarray(work()) - exact).max() / np.abs(exact).max())
+            for name, work in ways.items()
         }
-        for name, work in works.items():
-            least, found = seconds_of(lambda work=work: jax.block_until_ready(work()), repeats)
-            rows.append((name, least, float(np.abs(found - exact).max() / np.abs(exact).max())))
-    for name, least, error in rows:
-        print(
-            f"  n = {n:5,} {name:20} {least:8.3f} s {least / rows[0][1]:6.2f} ×  error {error:.0e}",
-            flush=True,
-        )
-    return [[n, *row] for row in rows]
+        eigen = {"eigendecomposition": lambda: scipy.linalg.eigh(theta, driver="evd")[0]}
+        ratios = times_the_first(eigen | ways, turns)
+    print(f"n = {n:,}; errors {', '.join(f'{name} {error:.0e}' for name, error in errors.items())}")
+    show(ratios)
+    return {"times": ratios, "errors": errors}
 
 
 def main():
@@ -82,14 +72,13 @@ def main():
     )
     parser.add_argument("--toy", action="store_true", help="the smallest sizes once, to see that it runs")
     options = parser.parse_args()
-    begin, rows = time.perf_counter(), []
-    for n in (16, 32) if options.toy else (250, 500, 1000):
-        rows += measured(n, 1 if options.toy else 3)
+    begin, sizes = time.perf_counter(), (16, 32) if options.toy else (250, 500, 1000)
+    values = {str(n): measured(n, 1 if options.toy else 3) for n in sizes}
     if options.record and not options.toy:
         path = results.record(
             "clock_benchmark",
             jax.default_backend(),
-            values={"rows": rows},
+            values=values,
             config={"outputs": OUTPUTS, "length": LENGTH},
             dataset="random matrices",
             seeds=[0],

@@ -15,6 +15,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _ratios import show, times_the_first  # beside this file
 
 from companion import data, guarantees, regression, results
 from companion.architectures import conv, fc
@@ -100,25 +101,6 @@ def fire(toy):
     return cases
 
 
-def times_the_first(works, turns):
-    """Processor time of each work as a multiple of the first one's of the same turn: median, least, largest.
-
-    Other work lengthens seconds on the wall, not these. A first turn compiles and does not count.
-    """
-    seconds = {name: [] for name in works}
-    for turn in range(turns + 1):
-        for name, work in works.items():
-            start = time.process_time()
-            jax.block_until_ready(work())
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    first = np.array(next(iter(seconds.values())))
-    return {
-        name: [float(f(np.array(values) / first)) for f in (np.median, np.min, np.max)]
-        for name, values in seconds.items()
-    }
-
-
 def cost(toy):
     """Multiples of the matrix product: one evaluation of f, and the whole certificate with its norm."""
     m = n = 64 if toy else 10_000
@@ -139,8 +121,7 @@ def cost(toy):
         "certificates, norm included": lambda: guarantees.radius(f, x),
     }
     ratios = times_the_first(works, 1 if toy else 3)
-    for name, (median, low, high) in ratios.items():
-        print(f"  {name:40} {median:6.2f} × [{low:.2f}, {high:.2f}]", flush=True)
+    show(ratios)
     return ratios
 
 

@@ -25,7 +25,7 @@ CONTRASTS = (("one step", "random signs"), ("PGD", "random signs"), ("PGD", "one
 def on_kernel(depth, images, targets, x, y):
     """Accuracy of the regression of a fully connected kernel."""
     f = regression.fit(fc(depth), images, targets, solver="cholesky")
-    return (predicted(np.asarray(f(x))) == y).mean()
+    return statistics.accuracy(f(x), y).value
 
 
 def on_network(images, targets, x, y, key):
@@ -35,12 +35,7 @@ def on_network(images, targets, x, y, key):
     done = train_to_residual(
         net.apply, net.init(key, images), images, targets, learning_rate=rate, momentum=0.98
     )
-    return (predicted(np.asarray(done[0].predict(x))) == y).mean()
-
-
-def predicted(outputs):
-    """Classes of one output."""
-    return (outputs[:, 0] > 0).astype(int)
+    return statistics.accuracy(done[0].predict(x), y).value
 
 
 def draw(seed, images, sizes, steps):

@@ -3,7 +3,9 @@
 import gc
 import os
 import re
+import sys
 import zlib
+from pathlib import Path
 
 import jaxtyping
 from jaxtyping import install_import_hook
@@ -43,6 +45,19 @@ def as_users_run():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for pages; where there is none, the tests say so."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+    import browse
+
+    executable = browse.find_browser()
+    if executable is None:
+        pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
+    with browse.open_browser(executable) as opened:
+        yield opened
 
 
 @pytest.hookimpl(wrapper=True)

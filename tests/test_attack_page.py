@@ -67,15 +67,6 @@ def cells():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    executable = browse.find_browser()
-    if executable is None:
-        pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
-    with browse.open_browser(executable) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def live(cells, browser, tmp_path_factory):
     """The page's own HTML with that data, in a browser; it must not complain."""
     body = re.search(r"```\{raw\} html\n(.*?)```", PAGE.read_text("utf8"), re.S)[1]

@@ -222,16 +222,6 @@ def test_an_eps_of_zero_changes_nothing(norm):
     np.testing.assert_array_equal(found.attacked, PLANE)
 
 
-def test_more_restarts_are_never_weaker():
-    f, threat = network(4), Threat("linf", 0.06)
-    labels = classes(f, PLANE)
-    left = [
-        robust_accuracy(f, apgd(f, PLANE, labels, threat, key=KEY, steps=8, restarts=n), labels).value
-        for n in (1, 4)
-    ]
-    assert left[1] <= left[0]
-
-
 def test_auto_pgd_climbs_to_the_grid_s_best_point():
     f, threat = network(1, seed=4), Threat("linf", 0.03)
     labels = classes(f, PLANE)
@@ -328,9 +318,13 @@ def test_a_stopped_run_goes_on_from_its_folder(tmp_path, monkeypatch):
     assert calls == [20, 20, 20]  # the first batch was not attacked again
     np.testing.assert_array_equal(found.attacked, whole.attacked)
     np.testing.assert_array_equal(found.fooled_by, whole.fooled_by)
-    # Another threat is another run.
+    # Another threat is another run, and so is another cut into parts.
     autoattack(f, PLANE, labels, Threat("linf", 0.06), folder=tmp_path, **options)
     assert len(calls) == 5
+    options["batch_size"] = 40
+    found = autoattack(f, PLANE, labels, threat, folder=tmp_path, **options)
+    assert calls[5:] == [40]
+    np.testing.assert_array_equal(found.attacked, autoattack(f, PLANE, labels, threat, **options).attacked)
 
 
 def test_nan_is_an_error():

@@ -29,15 +29,6 @@ HEAD = (
 
 
 @pytest.fixture(scope="module")
-def browser():
-    executable = browse.find_browser()
-    if executable is None:
-        pytest.skip("no Chromium or Chrome on the PATH, and CHROMIUM names none: no page was looked at")
-    with browse.open_browser(executable) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def axe():
     script = AXE.target / AXE.proof
     if not script.exists():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from companion import data, features, guarantees, regression
+from companion import clocks, data, features, guarantees, regression
 from companion.architectures import fc
 from companion.regression import Top, fit, plan
 from companion.regression import _top as top
@@ -102,6 +102,7 @@ def test_what_needs_all_of_the_spectrum_says_so():
         [
             (lambda: regression.coefficient_matrix(f), TypeError, "f has 8 of 60 eigenpairs"),
             (lambda: guarantees.flips(f, Z, labels), TypeError, "f has 8 of 60 eigenpairs"),
+            (lambda: clocks.clocked(f, 1.0), TypeError, "f has 8 of 60 eigenpairs"),
             (lambda: features.outputs(f, Z, modes=9), ValueError, "modes must be at most 8, got 9"),
             (lambda: Top(0, key=KEY), ValueError, "k must be at least 1, got 0"),
             (lambda: Top(1, key=KEY, block=0), ValueError, "block must be at least 1, got 0"),

@@ -121,7 +121,7 @@ def autoattack(
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
     with double(x, predict):
         predict, size = as_partial(predict), max(_PART, batch_size)
-        known = (names, queries, dataclasses.astuple(threat), jax.random.key_data(key), x, labels)
+        known = (names, queries, size, dataclasses.astuple(threat), jax.random.key_data(key), x, labels)
         keeper = _Keeper(folder, (*known, predict) if folder is not None else None)
         firsts = range(0, len(x), size)
         with tqdm(total=len(firsts) * len(names), desc="AutoAttack", disable=not progress) as bar:

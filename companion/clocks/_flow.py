@@ -16,7 +16,7 @@ from companion._core.checks import finite, number, one_of
 from companion._core.compile import double
 from companion._core.types import Array
 from companion._core.words import Unchecked
-from companion.regression import KernelPredictor, decomposed
+from companion.regression import KernelPredictor, whole
 
 Solver = Literal["eigh", "steps"]
 Pull = Callable[[np.ndarray], np.ndarray]  # ∂L/∂α (n, k) to ∂L/∂ϖ (n,)
@@ -51,7 +51,7 @@ def clocked(
         spectrum.
 
     Raises:
-        TypeError: a predictor without a spectrum; a solver that is no text.
+        TypeError: a predictor without a spectrum, or with a part of it; a solver that is no text.
         ValueError: clocks of another shape, negative, NaN or infinite.
 
     Cost: "eigh" about 12 n³ operations; "steps" 2 n² k for each of four stages of about λ_max(√ϖ Θ √ϖ) / 2
@@ -70,7 +70,7 @@ def clocked(
 
 def problem(f: Unchecked) -> tuple[np.ndarray, np.ndarray]:
     """Θ + ρI (n, n) and Y (n, k) of a predictor, from its spectrum."""
-    vectors = decomposed(f).eigenvectors
+    vectors = whole(f).eigenvectors
     matrix = (vectors * (f.eigenvalues + f.ridge)) @ vectors.T
     return (matrix + matrix.T) / 2, vectors @ f.projections
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from companion._core.amounts import duration, size
 from companion._core.checks import batch, count, same_inputs
 from companion._core.compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._core.interrupt import deferred
@@ -55,11 +56,11 @@ class Plan:
         n1, n2 = self.shape
         share = " of one triangle" if self.symmetric else ""
         number, name = self.devices
-        duration = "" if self.seconds is None else f", about {self.seconds:,.2g} s"
+        time = "" if self.seconds is None else f", about {duration(self.seconds)}"
         return (
-            f"{self.kind} {n1:,} × {n2:,} in {self.dtype}: {_size(self.output_bytes)}; {self.tiles:,} tiles"
-            f"{share}, {self.tile[0]} × {self.tile[1]}; {_size(self.tile_bytes)} to work on {number} × {name}"
-            f"{duration}"
+            f"{self.kind} {n1:,} × {n2:,} in {self.dtype}: {size(self.output_bytes)}; {self.tiles:,} tiles"
+            f"{share}, {self.tile[0]} × {self.tile[1]}; {size(self.tile_bytes)} to work on {number} × {name}"
+            f"{time}"
         )
 
 
@@ -250,11 +251,3 @@ def _on_disk(
 def _where(executor: Executor | None, kernel: Kernel, kind: Kind) -> Callable[..., None] | None:
     """What computes the tiles where that is not this process."""
     return None if executor is None else evaluator(executor, kernel, kind)
-
-
-def _size(count: int) -> str:
-    """A number of bytes as people say it."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} bytes"

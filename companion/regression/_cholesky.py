@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 from scipy.linalg import lapack
 
+from companion._core.amounts import size
 from companion._core.checks import number, one_of
 from companion._core.interrupt import safe_point
 from companion.regression._checks import LOST, warn_of_loss
@@ -237,9 +238,9 @@ def _smallest(work: np.ndarray) -> float:
     return 1 / float(np.linalg.norm(v))
 
 
-def _refusal(why: str, ridge: float, norm: float, size: int, no_memory: bool) -> str:
+def _refusal(why: str, ridge: float, norm: float, entries: int, no_memory: bool) -> str:
     proposed = ridge + _SAFE * float(np.finfo(np.float32).eps) * norm
-    wide = f"{8 * size / 1e9:.2g} GB of memory"
+    wide = f"{size(8 * entries)} of memory"
     return (
         f"k_train_train + {ridge:g} · I {why}: ridge={proposed:.2g} would do, or "
         f'solver=Cholesky(precision="float64"), which takes {wide}'

@@ -10,6 +10,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from companion import kernels
+from companion._core.amounts import duration, size
 from companion._core.checks import count
 from companion._core.compile import Kind
 from companion._core.words import Unchecked
@@ -43,9 +44,9 @@ class Plan:
 
     def __str__(self) -> str:
         """Both steps, a line each."""
-        size = f"{self.bytes / 1e9:,.3g} GB at most" if self.bytes >= 1e7 else f"{self.bytes:,} bytes at most"
-        duration = "" if self.seconds is None else f", about {_duration(self.seconds[1])}"
-        return f"{self.gram}\n{self.solver}: {self.operations:.2g} operations{duration}; {size} in all"
+        time = "" if self.seconds is None else f", about {duration(self.seconds[1])}"
+        most = f"{size(self.bytes)} at most in all"
+        return f"{self.gram}\n{self.solver}: {self.operations:.2g} operations{time}; {most}"
 
 
 def plan(
@@ -129,7 +130,3 @@ def _least(work: Callable[[], Unchecked]) -> float:
         work()
         found.append(clock.perf_counter() - start)
     return min(found)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:,.2g} s" if seconds < 90 else f"{seconds / 60:,.2g} min"
