@@ -272,6 +272,17 @@ def test_what_cannot_test_a_sentence_does_not_count():
     assert judged("C1b", decayed).judgment.verdict == "not tested"
 
 
+def test_a_data_set_without_a_run_is_left_out():
+    one = dynamics_record()
+    arrays = {name: np.concatenate([value, np.full_like(value, np.nan)]) for name, value in one.arrays.items()}
+    config = one.provenance["config"]
+    two = record(config | {"cases": [*config["cases"], PLAN | {"dataset": "fashion_mnist", "epochs": 3}]}, **arrays)
+    for name in ("A5", "A6"):
+        there, here = judged(name, one), judged(name, two)
+        assert [item.dataset for item in here.comparisons] == [item.dataset for item in there.comparisons]
+        assert here.judgment.verdict == there.judgment.verdict
+
+
 def test_a_short_run_cannot_test_an_earlier_rest():
     short, long = judged("A5", dynamics_record()), judged("A5", dynamics_record(epochs=1000))
     # Angles left, by trapezoids: ½ for the steady one, 1/6 for the one that is there after a third.

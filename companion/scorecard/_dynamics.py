@@ -61,8 +61,11 @@ class Case:
 
 
 def _each(record: Result) -> Iterator[tuple[str, Case]]:
+    """Every data set of which there is a run."""
     for index, plan in enumerate(record.provenance["config"]["cases"]):
-        yield plan["dataset"], Case(record, index)
+        case = Case(record, index)
+        if len(case.times):
+            yield plan["dataset"], case
 
 
 def earlier(record: Result) -> Iterator[Comparison]:
