@@ -216,6 +216,21 @@ def test_minutes_end_a_campaign_before_what_would_take_longer(tmp_path):
     assert status(EXPERIMENT, jobs(Config()), tmp_path).done == 6
 
 
+def test_seconds_of_another_platform_say_nothing_here(tmp_path):
+    make(tmp_path, jobs(Config(seeds=2)))
+    path = tmp_path / "toy" / FILES[1]
+    lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
+    for key, origin in lines:
+        fast = ", seed 0," in key
+        origin["seconds"], origin["device"]["platform"] = (1.0, "tpu") if fast else (100.0, "cpu")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
+    assert status(EXPERIMENT, jobs(Config()), tmp_path).left == 6 * 100
+    for _, origin in lines:
+        origin["device"]["platform"] = "tpu"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
+    assert status(EXPERIMENT, jobs(Config()), tmp_path).left == 6 * 50.5  # rather than nothing
+
+
 def test_other_pixels_are_refused(whole, tmp_path, monkeypatch):
     make(tmp_path, jobs(Config(seeds=1)))
     there = {"source": "other digits", "pixels": "0"}

@@ -274,9 +274,10 @@ def test_what_cannot_test_a_sentence_does_not_count():
 
 def test_a_data_set_without_a_run_is_left_out():
     one = dynamics_record()
-    arrays = {name: np.concatenate([value, np.full_like(value, np.nan)]) for name, value in one.arrays.items()}
+    arrays = {name: np.concatenate([a, np.full_like(a, np.nan)]) for name, a in one.arrays.items()}
     config = one.provenance["config"]
-    two = record(config | {"cases": [*config["cases"], PLAN | {"dataset": "fashion_mnist", "epochs": 3}]}, **arrays)
+    missing = PLAN | {"dataset": "fashion_mnist", "epochs": 3}
+    two = record(config | {"cases": [*config["cases"], missing]}, **arrays)
     for name in ("A5", "A6"):
         there, here = judged(name, one), judged(name, two)
         assert [item.dataset for item in here.comparisons] == [item.dataset for item in there.comparisons]

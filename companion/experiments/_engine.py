@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -230,11 +231,15 @@ def _work(
 
 
 def _durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str, RecordedRun]) -> Guess:
-    """How to guess a run's seconds: by others of its label, else by all of the experiment, else None."""
+    """How to guess a run's seconds: by others of its label, else by all of the experiment, else None.
+
+    By those alone that were made on a platform like this one ("cpu", "gpu"), where there are any.
+    """
+    made = [(job.label, records[key].origin) for job in jobs if (key := experiment.key(job)) in records]
+    here = [(label, one) for label, one in made if one["device"]["platform"] == jax.default_backend()]
     known: dict[str, list[float]] = {}
-    for job in jobs:
-        if (key := experiment.key(job)) in records:
-            known.setdefault(job.label, []).append(records[key].origin["seconds"])
+    for label, one in here or made:
+        known.setdefault(label, []).append(one["seconds"])
     every = [second for some in known.values() for second in some]
 
     def guess(job: Job) -> float | None:
