@@ -42,7 +42,10 @@ def role(name: str, text: str, book: Book) -> str:
         return f"`{text.rsplit('.', 1)[-1] if text.startswith('~') else text}`"
     if name in ("ref", "numref", "eq", "doc", "prf:ref"):
         return reference(name, text, book)
-    if name in ("abbr", "term", "sub", "sup"):
+    if name == "term":
+        named = NAMED_TEXT.match(text)
+        return named["shown"] if named else text
+    if name in ("abbr", "sub", "sup"):
         return {"sub": f"<sub>{text}</sub>", "sup": f"<sup>{text}</sup>"}.get(name, text.split(" (")[0])
     raise ValueError(f"no plain Markdown is known for the role {{{name}}}`{text}`")
 
