@@ -1,10 +1,12 @@
 """A Gram matrix in a Zarr store: whoever computes its tiles, and whoever dies, the bytes are the same."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from companion.storage import Chunks
 
 reason = "pip install 'ntk-robustness[cluster]'"
 distributed = pytest.importorskip("distributed", reason=reason)
+da = pytest.importorskip("dask.array", reason=reason)
 zarr = pytest.importorskip("zarr", minversion="3", reason=reason)
 
 X = np.random.default_rng(0).random((30, 6), np.float32)
@@ -305,6 +308,19 @@ def dies_in_its_third_tile():
         real(matrix, layout, i, j, values)
 
     _elsewhere.place = place
+
+
+def test_the_pages_solution_on_a_cluster_is_the_one_of_one_process(client, tmp_path):
+    text = (Path(__file__).parent.parent / "book" / "beyond_one_machine.md").read_text("utf8")
+    cells = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```$", text, re.M | re.S)
+    (recipe,) = (cell for cell in cells if "da.linalg" in cell)
+    targets = np.random.default_rng(2).normal(size=(30, 2))
+    kernel = gram(fc(1), X, tile=13, out=tmp_path / "k.zarr")
+    names = {"da": da, "kernel": kernel, "targets": targets}
+    exec(recipe, names)
+    system = kernel[:].astype(float) + names["ridge"] * np.eye(30)
+    assert names["ridge"] == pytest.approx(1e-3 * np.diag(kernel[:]).mean())
+    np.testing.assert_allclose(names["coefficients"], np.linalg.solve(system, targets), rtol=1e-8)
 
 
 # The last one: the worker that the cluster starts in place of the dead one is not waited for.

@@ -22,7 +22,7 @@ from companion.storage import Chunks, ZarrStore
 _AT_ONCE = 2  # tiles for each worker: one at work, one waiting
 _WORKERS = 8  # where an executor does not tell
 _ORDERS = 1000  # at once of tiles that workers read and write by themselves: a few hundred bytes each
-_BLOCKS = 4  # of inputs that a worker keeps: the rows of one tile are those of the next
+_BLOCKS = 8  # of inputs that a worker keeps: the rows of one tile are those of the next
 
 
 @dataclass(frozen=True)
