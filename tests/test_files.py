@@ -110,13 +110,17 @@ with full():
     path.save(1, np.ones((100, 100)))
 with full():
     gram(fc(1), x, tile=100, out=folder / "gram")
+with full():
+    gram(fc(1), x, tile=150, out=folder / "gram.zarr")
 left = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-whole = bool((gram(fc(1), x, tile=100, out=folder / "gram") == gram(fc(1), x, tile=100)).all())
+stores = gram(fc(1), x, tile=100, out=folder / "gram"), gram(fc(1), x, out=folder / "gram.zarr")[:]
+whole = [bool((store == gram(fc(1), x, tile=t)).all()) for store, t in zip(stores, (100, 150), strict=True)]
 print(json.dumps([said, left, (folder / "old").read_text(), path[0].sum(), whole]))
 """
 
 
 def test_a_full_disk_harms_nothing_and_a_store_goes_on_after_it(tmp_path):
+    pytest.importorskip("zarr", reason="pip install 'ntk-robustness[cluster]'")
     (tmp_path / "disk").mkdir()
     script, real = [sys.executable, "-c", FULL, str(tmp_path / "disk")], True
     mount = 'mount -t tmpfs -o size=1100k none "$4" && exec "$@"'
@@ -130,12 +134,16 @@ def test_a_full_disk_harms_nothing_and_a_store_goes_on_after_it(tmp_path):
                 break
     assert run.returncode == 0, run.stderr
     said, left, old, kernel, whole = json.loads(run.stdout)
-    assert [name for _, _, name in said] == ["old", "1.0.npy", "kernel.npy"]
-    for (code, message, _), wanted in zip(said, ("200,000", "80,000", "360,000"), strict=True):
+    assert [name for _, _, name in said] == ["old", "1.0.npy", "kernel.npy", "gram.zarr"]
+    for (code, message, _), wanted in zip(said, ("200,000", "80,000", "360,000", "90,000"), strict=True):
         assert code == ("ENOSPC" if real else "EFBIG")
         assert f": {wanted} bytes wanted, " in message
-    assert left == ["gram/gram.json", "gram/lock", "kernels/0.0.npy", "kernels/lock", "old"]
-    assert (old, kernel, whole) == ("old", 100, True)
+    zarr = [
+        f"gram.zarr/{name}"
+        for name in ("kernel/zarr.json", "x1/c/0/0", "x1/c/1/0", "x1/zarr.json", "zarr.json")
+    ]
+    assert left == [*zarr, "gram/gram.json", "gram/lock", "kernels/0.0.npy", "kernels/lock", "old"]
+    assert (old, kernel, whole) == ("old", 100, [True, True])
 
 
 WRITER = """

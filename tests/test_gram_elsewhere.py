@@ -30,17 +30,6 @@ def test_threads_make_the_same_bytes():
         np.testing.assert_array_equal(found[name], matrix)
 
 
-def test_a_cluster_makes_the_same_bytes():
-    distributed = pytest.importorskip("distributed", reason="pip install 'ntk-robustness[cluster]'")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        found = both(client.get_executor())
-    for name, matrix in ALONE.items():
-        np.testing.assert_array_equal(found[name], matrix)
-
-
 class Failing(ThreadPoolExecutor):
     """Loses every tile after the first few."""
 

@@ -111,7 +111,7 @@ def test_death_between_the_files_of_a_new_store_harms_nothing(tmp_path, monkeypa
 def test_a_finished_store_is_only_opened(tmp_path, computed, monkeypatch):
     gram(fc(2), X, tile=4, out=tmp_path)
     computed.clear()
-    monkeypatch.setattr("companion.kernels._gram.locked", None)
+    monkeypatch.setattr("companion.kernels._kept.locked", None)
     monkeypatch.setattr("companion.kernels._plan.prepare", None)
     assert gram(fc(2), X, out=str(tmp_path)).shape == (23, 23)
     assert gram(fc(2), X, tile=4, out=tmp_path).shape == (23, 23)

@@ -10,6 +10,7 @@ from companion.experiments._experiment import LISTS
 EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 FROM = (20, 100)  # "later" features are those from these indices on
 TOPS = (1, 2, 5, 10, 20, 50, 100)
+RIDGE = 1e-3  # of whole kernels of whole data sets, in units of the mean diagonal
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Case:
         eps: size of the perturbation, L∞, pixels in [0, 1].
         modes: how many features are attacked one by one, spaced evenly in log index; None for all.
         n_attacked: images on which they are.
+        leading: how many features, by `regression.Top`, where there are too many to find all; None for all.
     """
 
     dataset: str
@@ -35,6 +37,7 @@ class Case:
     eps: float
     modes: int | None
     n_attacked: int
+    leading: int | None = field(default=None, metadata={"absent": None})
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,17 @@ PROFILES = {
         times=20,
     ),
 }
+
+# Whole data sets: a kernel of 60,000 images takes 14 GB.
+PROFILES["whole"] = Config(
+    cases=(
+        Case("cifar10", None, 50_000, 1000, ("FC-1", "FC-5"), 8 / 255, 60, 300, leading=1000),
+        Case("cifar10", _AIR, 10_000, 2000, ("FC-1", "FC-5"), 8 / 255, 60, 1000, leading=1000),
+        Case("fashion_mnist", None, 60_000, 1000, ("FC-1",), 0.1, 60, 300, leading=1000),
+        Case("mnist", None, 60_000, 1000, ("FC-1",), 0.1, 60, 300, leading=1000),
+    ),
+    overlap=PROFILES["full"].overlap,
+)
 
 
 def held_out(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:

@@ -18,7 +18,7 @@ import scipy.spatial.distance
 import scipy.stats
 
 from companion import data, features, regression
-from companion.attacks import Threat, pgd, robust_accuracy
+from companion.attacks import Threat
 from companion.empirical import empirical_ntk
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._features_cases import (
@@ -30,13 +30,11 @@ from companion.experiments._features_cases import (
     Config,
     Overlap,
     held_out,
-    spaced,
 )
 from companion.experiments._features_controls import controlled, relabeled
+from companion.experiments._features_measures import attacked, clean_and_attacked, leading, one_by_one
 from companion.experiments._shared import architecture, attack_batch
 from companion.kernels import gram
-from companion.regression import KernelPredictor
-from companion.statistics import proportion
 
 __all__ = [
     "EDGES",
@@ -95,6 +93,10 @@ def jobs(config: Config) -> list[Job]:
     made = []
     for case, name in rows(config):
         label = f"{case.dataset}, {case.n_train:,} images, {name}, ε = {case.eps:.3g}"
+        if case.leading is not None:
+            how = ("leading", case, name, config.steps, config.pgd_modes)
+            made.append(Job(how, f"{label}, leading {case.leading:,}", 0, case.dataset))
+            continue
         for part, how in parts.items():
             if part == "relabeled" and case.n_train > config.relabel_up_to:
                 continue
@@ -108,6 +110,7 @@ def jobs(config: Config) -> list[Job]:
 def compute(part: str, *sizes: Part) -> Arrays:
     """The features of one kernel, their controls, or what kernels share with one seed."""
     parts = {"kernel": _measured, "controls": controlled, "relabeled": relabeled, "overlap": _compared}
+    parts["leading"] = leading
     return parts[part](*sizes)
 
 
@@ -140,18 +143,14 @@ def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> 
     kernel, n, threat = architecture(name), len(x_train), Threat("linf", case.eps)
     found = regression.fit(kernel, x_train, data.targets(y_train, k))
     outputs, right = features.outputs(found, x), features.correct(found, x, y)
-    useful, together = features.usefulness(right, y), features.correlation(outputs, data.targets(y, k))
-    modes, some = spaced(n, case.modes), slice(case.n_attacked)
-    attack = functools.partial(features.correct_under_attack, found, x[some], y[some], threat)
-    first = np.arange(min(pgd_modes, n))
-    both = functools.partial(_both, x=x, y=y, threat=threat, steps=steps, batch_size=attack_batch(kernel))
+    some, batch = slice(case.n_attacked), attack_batch(kernel)
+    both = functools.partial(clean_and_attacked, x=x, y=y, threat=threat, steps=steps, batch_size=batch)
 
     edges = [edge for edge in EDGES if edge < n] + [n]
     blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
     means = [right[:, block].mean(axis=0) for block in blocks]
-    whole = features.classifier(found)
-    attacked = _pgd(whole, x[some], y[some], threat, steps, attack_batch(kernel))
-    shares = features.attack_shares(found, x[some], attacked, y[some]).mean(axis=0)
+    moved = attacked(features.classifier(found), x[some], y[some], threat, steps, batch)
+    shares = features.attack_shares(found, x[some], moved, y[some]).mean(axis=0)
     sums = {
         "block": [both(features.classifier(found, block)) for block in blocks],
         "top": [both(features.classifier(found, edge)) for edge in edges[1:]],
@@ -159,16 +158,7 @@ def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> 
         "stopped": [both(features.classifier(found.at(t / found.eigenvalues[0]))) for t in _times(times)],
     }
     return {
-        "eigenvalues": found.eigenvalues,
-        "accuracy": useful.accuracy.as_array(),
-        "p_accuracy": useful.p_value,
-        "correlation": together.r.as_array(),
-        "p_correlation": together.p_value,
-        "majority": np.array(useful.majority),
-        "modes": modes.astype(float),
-        "before": proportion(right[some][:, modes]).as_array(),
-        "fgsm": proportion(attack(modes=modes)).as_array(),
-        "pgd": proportion(attack(modes=first, steps=steps)).as_array(),
+        **one_by_one(found, outputs, right, case, x, y, steps=steps, pgd_modes=pgd_modes),
         "block_mean": np.array([[mean.mean(), mean.std() / np.sqrt(len(mean))] for mean in means]),
         "block_correlation": np.concatenate(
             [
@@ -181,29 +171,6 @@ def _measured(case: Case, name: str, steps: int, pgd_modes: int, times: int) -> 
         "block_share": np.array([shares[block].sum() for block in blocks]) / shares.sum(),
         **{key: np.array(value) for key, value in sums.items()},
     }
-
-
-def _pgd(
-    f: KernelPredictor, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int
-) -> np.ndarray:
-    """PGD of falling steps, which begins with FGSM."""
-    return pgd(
-        f,
-        x,
-        y,
-        threat,
-        steps=steps,
-        step_size=np.linspace(threat.eps, threat.eps / steps, steps),
-        early_stop=True,
-        batch_size=batch_size,
-    )
-
-
-def _both(
-    f: KernelPredictor, *, x: np.ndarray, y: np.ndarray, threat: Threat, steps: int, batch_size: int
-) -> list[np.ndarray]:
-    attacked = _pgd(f, x, y, threat, steps, batch_size)
-    return [robust_accuracy(f, points, y, batch_size=batch_size).as_array() for points in (x, attacked)]
 
 
 def _compared(config: Overlap, seed: int) -> Arrays:

@@ -1,10 +1,8 @@
 """`gram` and `plan`: from arguments to tiles, in memory or in a folder."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,9 @@ from companion._core.checks import batch, count, same_inputs
 from companion._core.compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._core.interrupt import deferred
 from companion._core.types import Kernel
-from companion._core.words import Unchecked
+from companion._core.words import OnDisk, Unchecked
 from companion.kernels import _plan, _tiles
-from companion.kernels._elsewhere import evaluator
-from companion.kernels._identity import identity_of
-from companion.storage import finished, locked, marking, opened, place, stored_tile
+from companion.kernels._kept import Request, kept
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def gram(
     out: str | os.PathLike | None = None,
     executor: Executor | None = None,
     progress: bool = False,
-) -> Float[np.ndarray, "n1 n2"]:
+) -> Float[np.ndarray, "n1 n2"] | OnDisk:
     """Kernel matrix between all pairs: K_ij = Θ(x1_i, x2_j).
 
     Tiles are computed in "highest" matmul precision (no silent TF32 on GPUs), their rows shared by all local
@@ -95,26 +91,36 @@ def gram(
             `plan` says.
         memory: bytes that the work on tiles may take on each device, beside the result. None: a quarter of
             what is free (half of what is free on a GPU).
-        out: a folder to keep the matrix in, with a mark for every finished tile. A run that was interrupted
-            or killed goes on where it was, to the same bytes; a finished one is only opened.
+        out: where to keep the matrix. A run that was interrupted or killed goes on where it was, to the same
+            bytes; a finished one is only opened. A folder: one file that this process writes, with a mark for
+            every finished tile. A name that ends in .zarr, or a URL that fsspec knows ("s3://...", with
+            fsspec's own settings): a Zarr store with the inputs in it and a chunk for every tile, which any
+            number of processes fill at the same time (needs `pip install 'ntk-robustness[cluster]'`).
         executor: computes the tiles: a `concurrent.futures.Executor` of threads, processes or a cluster's
-            (Dask's `client.get_executor()`). A tile's inputs go to a worker and its values come back, of
-            which each is computed on one device; the bytes are those of one process with one device of the
-            same kind. Workers need this package and the same versions; architectures can be pickled, a
-            kernel of your own must be. Larger tiles send less: s (2 d + s) numbers for 2 s² d operations.
+            (Dask's `client.get_executor()`, `mpi4py.futures`), each tile on one device; the bytes are those
+            of one process with one device of the same kind. With a Zarr store workers read and write there,
+            and only places travel. Otherwise a tile's inputs go to a worker and its values come back:
+            s (2 d + s) numbers for 2 s² d operations. What a dead worker had is computed again by Dask; of
+            other executors the error says which tiles are missing in a Zarr store, and the same call makes
+            them. Workers need this package and the same versions; architectures can be pickled, a kernel of
+            your own must be.
         progress: show a tqdm bar over the tiles.
 
     Returns:
         The kernel matrix (n1, n2), in the precision of the inputs: float64 inputs are computed in float64
         even where JAX's own default is float32. (In float32 the diagonal of neural-tangents' own ReLU kernels
-        is off by up to 5e-4: arccos near 1.) With `out`, a read-only memory map of `kernel.npy` there.
+        is off by up to 5e-4: arccos near 1.) With a folder `out`, a read-only memory map of `kernel.npy`
+        there; with a Zarr store its array "kernel", read-only: slices of it are arrays, `np.asarray` reads it
+        whole, `dask.array.from_zarr` as needed. What nobody has computed yet is NaN there.
 
     Raises:
         TypeError: inputs that are not float32 or float64; a kernel that is no function.
         ValueError: NaN or infinity in the inputs or the result, shapes that do not fit, an unknown kind,
             tile < 1, a kernel that is not symmetric although there is only x1, or whose entries depend on
             other inputs than their two; memory too small for the tile, or for any; a folder that holds
-            another matrix or that another process is writing; workers with other versions or devices.
+            another matrix or that another process is writing; workers without companion, with other versions
+            or devices, or that write to another place.
+        ImportError: a Zarr store where zarr is not installed.
         OSError: the folder cannot be written; the message says what was wanted and what is free.
 
     Memory: the result, plus the plan's `tile_bytes`. Time: the kernel's on n1 n2 pairs, half without x2.
@@ -127,11 +133,11 @@ def gram(
     refuse_mixed_entries(kernel, kind, x1, x1 if x2 is None else x2)
     dtype = np.result_type(x1, x1 if x2 is None else x2)
     with double(np.empty(0, dtype)):
+        request = Request(kernel, kind, x1, x2, tile, memory, executor, progress)
         if out is not None:
-            return _on_disk(place(out), kernel, kind, x1, x2, tile, memory, dtype, executor, progress)
-        job = _plan.prepare(kernel, kind, x1, x2, tile, memory)
-        matrix, where = np.empty((job.layout.n1, job.layout.n2), dtype), _where(executor, kernel, kind)
-        _tiles.fill(matrix, job, x1, x2, (), lambda _: None, kind if progress else None, where)
+            return kept(request, out)
+        matrix = np.empty(request.shape, dtype)
+        _tiles.fill(matrix, request.job(None), x1, x2, (), lambda _: None, request.title, request.where())
         return matrix
 
 
@@ -204,50 +210,3 @@ def _checked(
         same_inputs("x1", x1, "x2", x2)
     tile = None if tile is None else count("tile", tile)
     return x1, x2, tile, None if memory is None else count("memory", memory)
-
-
-def _on_disk(
-    folder: Path,
-    kernel: Kernel,
-    kind: Kind,
-    x1: np.ndarray,
-    x2: np.ndarray | None,
-    tile: int | None,
-    memory: int | None,
-    dtype: np.dtype,
-    executor: Executor | None,
-    progress: bool,
-) -> np.ndarray:
-    """Fill the store in a folder, or go on with it; the tiles of a store stay as they are."""
-    shape = (len(x1), len(x1 if x2 is None else x2))
-    identity = identity_of(kernel, kind, x1, x2, dtype)
-
-    def layout() -> _plan.Layout | None:
-        stored = stored_tile(folder, identity)
-        if stored is None:
-            return None
-        if tile is not None:
-            devices = len(_plan.local_devices())
-            asked = _plan.make_layout(*shape, tile, symmetric=x2 is None, devices=devices)
-            if (asked.rows, asked.columns) != stored:
-                raise ValueError(
-                    f"out={str(folder)!r} has tiles of {stored[0]} × {stored[1]}, and tile={tile} wants "
-                    f"{asked.rows} × {asked.columns}: leave tile out, or give another folder"
-                )
-        return _plan.Layout(*shape, *stored, symmetric=x2 is None)
-
-    if layout() and (matrix := finished(folder)) is not None:
-        return matrix
-    with locked(folder):
-        job = _plan.prepare(kernel, kind, x1, x2, layout() or tile, memory)
-        cut = job.layout
-        matrix, done = opened(folder, identity, (cut.rows, cut.columns), len(cut.corners()), shape, dtype)
-        there, title = np.flatnonzero(done).tolist(), kind if progress else None
-        with marking(matrix, done) as mark:
-            _tiles.fill(matrix, job, x1, x2, there, mark, title, _where(executor, kernel, kind))
-        return finished(folder)
-
-
-def _where(executor: Executor | None, kernel: Kernel, kind: Kind) -> Callable[..., None] | None:
-    """What computes the tiles where that is not this process."""
-    return None if executor is None else evaluator(executor, kernel, kind)

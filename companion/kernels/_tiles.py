@@ -14,7 +14,9 @@ from tqdm.auto import tqdm
 from companion._core.checks import finite
 from companion._core.compile import double
 from companion._core.interrupt import safe_point, waits
+from companion._core.words import OnDisk
 from companion.kernels._plan import Job, Layout, shardings
+from companion.storage import Chunks
 
 _PIECE = 128  # side of what is transposed at once
 # A thread that waits without a limit is not always woken by Ctrl-C: not on Windows, and nowhere if the
@@ -25,7 +27,7 @@ Tile = tuple[int, int, int]  # its number, first row and first column
 
 
 def fill(
-    matrix: np.ndarray,
+    matrix: np.ndarray | Chunks,
     job: Job,
     x1: np.ndarray,
     x2: np.ndarray | None,
@@ -36,7 +38,7 @@ def fill(
 ) -> None:
     """Compute the tiles that are not done; `title` is None where no progress is wanted.
 
-    `evaluator`: computes them in place of `evaluate`.
+    `evaluator`: computes them in place of `evaluate`, and gives no values where a worker has written them.
     """
     done, lock = set(done), threading.Lock()
     tiles = [(index, i, j) for index, (i, j) in enumerate(job.layout.corners())]
@@ -46,9 +48,10 @@ def fill(
         total=len(tiles), initial=len(done), desc=f"{title} tiles{there}", disable=title is None
     ) as bar:
 
-        def finish(tile: Tile, values: np.ndarray) -> None:
+        def finish(tile: Tile, values: np.ndarray | None) -> None:
             index, i, j = tile
-            place(matrix, job.layout, i, j, values)
+            if values is not None:
+                place(matrix, job.layout, i, j, values)
             with lock:
                 mark(index)
                 bar.update()
@@ -124,9 +127,10 @@ def _blocks(x: np.ndarray, length: int, place: jax.sharding.Sharding, job: Job) 
     return once
 
 
-def part_of(x: np.ndarray, start: int, length: int) -> np.ndarray:
+def part_of(x: np.ndarray | OnDisk, start: int, length: int) -> np.ndarray:
     """The inputs of a tile, always so many."""
-    part = x[_start(start, len(x), length) :][:length]
+    first = _start(start, x.shape[0], length)
+    part = x[first : first + length]
     if len(part) < length:
         # A real input, so that no kernel can divide by zero on it.
         part = np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)])
@@ -138,8 +142,8 @@ def _start(start: int, n: int, length: int) -> int:
     return max(0, min(start, n - length))
 
 
-def place(matrix: np.ndarray, layout: Layout, i: int, j: int, values: np.ndarray) -> None:
-    """Check a tile, and write it and its mirror image into the matrix."""
+def place(matrix: np.ndarray | Chunks, layout: Layout, i: int, j: int, values: np.ndarray) -> None:
+    """Check a tile, and write it and its mirror image into the matrix, or each as a chunk."""
     rows, columns = slice(i, min(i + layout.rows, layout.n1)), slice(j, min(j + layout.columns, layout.n2))
     top, left = i - _start(i, layout.n1, layout.rows), j - _start(j, layout.n2, layout.columns)
     inside = slice(top, top + rows.stop - i), slice(left, left + columns.stop - j)
@@ -148,9 +152,19 @@ def place(matrix: np.ndarray, layout: Layout, i: int, j: int, values: np.ndarray
     if suspicious:
         finite(f"the kernel matrix[{i}:{rows.stop}, {j}:{columns.stop}]", values[inside])
     values = values[inside]
-    matrix[rows, columns] = values
-    if layout.symmetric:
-        _mirror(matrix[columns, rows], values, diagonal=i == j)
+    if not isinstance(matrix, Chunks):
+        matrix[rows, columns] = values
+        if layout.symmetric:
+            _mirror(matrix[columns, rows], values, diagonal=i == j)
+        return
+    if layout.symmetric and i == j:
+        whole = values.copy()
+        _mirror(whole, values, diagonal=True)
+        values = whole
+    elif layout.symmetric:
+        matrix.write(columns, rows, np.ascontiguousarray(values.T))
+    # Last: where a chunk of the upper triangle is, its mirror image is too.
+    matrix.write(rows, columns, values)
 
 
 def _mirror(target: np.ndarray, values: np.ndarray, *, diagonal: bool) -> None:

@@ -20,12 +20,15 @@ from companion.storage._kernel_path import (
     norm_of,
 )
 from companion.storage._store import finished, marking, opened, stored_tile
+from companion.storage._zarr import Chunks, ZarrStore, zarr_store
 
 __all__ = [
     "ALGORITHM",
     "Checkpoints",
+    "Chunks",
     "KernelPath",
     "KernelSequence",
+    "ZarrStore",
     "damaged",
     "fingerprint",
     "finished",
@@ -42,4 +45,5 @@ __all__ = [
     "stored_tile",
     "write_atomically",
     "writing",
+    "zarr_store",
 ]

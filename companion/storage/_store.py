@@ -45,17 +45,22 @@ def stored_tile(folder: Path, identity: Settings) -> tuple[int, int] | None:
     try:
         stored = json.loads(path.read_bytes())
         tile = tuple(stored.pop("tile"))
-        stored.pop("versions", None)  # for people: the kernel's values tell what a version has changed
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"gram.json cannot be read ({error})") from error
-    for field in [*identity, *(stored.keys() - identity.keys())]:
+    same_matrix(folder, stored, identity)
+    return tile
+
+
+def same_matrix(out: Path | str, stored: Settings, identity: Settings) -> None:
+    """Refuse a store that is of another matrix; the message says what differs."""
+    # Versions are there for people: the kernel's values tell what a version has changed.
+    for field in [*identity, *(stored.keys() - identity.keys() - {"versions"})]:
         was, now = stored.get(field), identity.get(field)
         if was != now:
             raise ValueError(
-                f"out={str(folder)!r} holds another matrix: {field} was {was}, now it is {now}. "
+                f"out={str(out)!r} holds another matrix: {field} was {was}, now it is {now}. "
                 "Give another folder, or delete this one"
             )
-    return tile
 
 
 def finished(folder: Path) -> np.ndarray | None:
