@@ -18,7 +18,7 @@ NET = fc(1, width=256, w_std=W, b_std=B_STD, bias=BIAS)
 
 
 def oracle(x1, x2, bias):
-    """(K, Θ) of two inputs from their definitions: an orthant's probability, and an integral over one unit."""
+    """(K, Θ) of two inputs from their definitions: an orthant's probability, and an integral over a unit."""
     d = len(x1)
     p1, p2, q = (W**2 / d * a @ b for a, b in ((x1, x1), (x2, x2), (x1, x2)))
     both = multivariate_normal([0, 0], [[p1, q], [q, p2]]).cdf([-bias, -bias])
