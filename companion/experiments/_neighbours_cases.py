@@ -29,11 +29,11 @@ class Case:
     dataset: str
     classes: tuple[str | int, str | int]
     eps: float
-    n_train: int = 1000
-    n_conv: int = 300
-    n_trained: int = 500
-    n_test: int = 500
-    n_attacked: int = 128
+    n_train: int = 600
+    n_conv: int = 200
+    n_trained: int = 400
+    n_test: int = 200
+    n_attacked: int = 100
     n_conv_attacked: int = 32
 
 
@@ -57,15 +57,15 @@ class Config:
 
     cases: tuple[Case, ...] = field(metadata=LISTS)
     kernels: tuple[str, ...] = field(default=("FC-1", "FC-5", "Conv-3"), metadata=LISTS)
-    biases: tuple[float, ...] = field(default=(0.0, 0.5, 1.0, 1.5, 2.0), metadata=LISTS)
-    seeds: int = field(default=5, metadata=LISTS)
+    biases: tuple[float, ...] = field(default=(0.0, 1.0, 2.0), metadata=LISTS)
+    seeds: int = field(default=3, metadata=LISTS)
     ridge: float = 0.01
     radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0)
-    queries: int = 200
+    queries: int = 100
     steps: int = 20
     features: int = 20
     width: int = 512
-    epochs: int = 40
+    epochs: int = 30
 
 
 _PAIRS = (
@@ -88,6 +88,7 @@ PROFILES = {
     "full": Config(tuple(Case(*one) for one in _PAIRS)),
     "paper": Config(
         tuple(Case(*one, 8000, 2000, 2000, 1000, 1000, 1000) for one in _PAIRS if one[0] != "mnist5k"),
+        biases=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5),
         seeds=10,
         queries=5000,
     ),

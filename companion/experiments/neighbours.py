@@ -87,8 +87,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 
 
 def jobs(config: Config) -> list[Job]:
-    """Of every seed what is cheap of all cases, and then convolutions."""
-    first, last = [], []
+    """The first kernel and the biases of all seeds, then trained networks, and then deeper kernels."""
+    found = []
     for seed in range(config.seeds):
         for case in config.cases:
             name = f"{case.dataset} {'/'.join(map(str, case.classes))}"
@@ -96,14 +96,14 @@ def jobs(config: Config) -> list[Job]:
                 how = (config.ridge, config.radii, config.queries, config.steps, config.features)
                 sizes = *how, config.width, config.epochs
                 job = Job(("kernels", case, seed, kernel, *sizes), f"{name}, {kernel}", seed, case.dataset)
-                (last if kernel.startswith("Conv") else first).append(job)
+                found.append((2 * config.kernels.index(kernel), job))
             sizes = config.ridge, config.steps, config.width, config.epochs
-            first.append(Job(("trained", case, seed, *sizes), f"{name}, trained", seed, case.dataset))
+            found.append((1, Job(("trained", case, seed, *sizes), f"{name}, trained", seed, case.dataset)))
             for bias in config.biases:
                 sizes = config.ridge, config.steps, config.width
                 job = ("biased", case, seed, bias, *sizes)
-                first.append(Job(job, f"{name}, bias {bias:g}", seed, case.dataset))
-    return [*first, *last]
+                found.append((0, Job(job, f"{name}, bias {bias:g}", seed, case.dataset)))
+    return [job for _, job in sorted(found, key=lambda pair: pair[0])]
 
 
 def compute(part: str, *sizes: Part) -> Arrays:
