@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from companion.attacks import STANDARD
 from companion.experiments._experiment import LISTS
 
 KINDS = ("ntk", "nngp")
@@ -33,7 +34,7 @@ class Case:
     n_conv: int = 200
     n_trained: int = 400
     n_test: int = 200
-    n_attacked: int = 100
+    n_attacked: int = 64
     n_conv_attacked: int = 32
 
 
@@ -48,7 +49,8 @@ class Config:
         seeds: splits into training and test images, and networks.
         ridge: of all kernel regressions, in units of the mean diagonal.
         radii: L2 sizes at which certified accuracy is recorded.
-        queries: of AutoAttack's Square.
+        attacks: of AutoAttack, in their order.
+        queries: of its Square.
         steps: of PGD, where it is not AutoAttack.
         features: the first so many, one by one.
         width: of networks.
@@ -61,7 +63,8 @@ class Config:
     seeds: int = field(default=3, metadata=LISTS)
     ridge: float = 0.01
     radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0)
-    queries: int = 100
+    attacks: tuple[str, ...] = ("apgd-ce", "apgd-t")
+    queries: int = 5000
     steps: int = 20
     features: int = 20
     width: int = 512
@@ -80,7 +83,6 @@ PROFILES = {
         kernels=("FC-1",),
         biases=(0.0, 1.0),
         seeds=2,
-        queries=20,
         steps=5,
         width=64,
         epochs=5,
@@ -90,6 +92,6 @@ PROFILES = {
         tuple(Case(*one, 8000, 2000, 2000, 1000, 1000, 1000) for one in _PAIRS if one[0] != "mnist5k"),
         biases=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5),
         seeds=10,
-        queries=5000,
+        attacks=STANDARD,
     ),
 }

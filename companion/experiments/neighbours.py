@@ -87,13 +87,20 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 
 
 def jobs(config: Config) -> list[Job]:
-    """The first kernel and the biases of all seeds, then trained networks, and then deeper kernels."""
+    """The first kernel and the biases, case by case; then trained networks, and then deeper kernels."""
     found = []
     for seed in range(config.seeds):
         for case in config.cases:
             name = f"{case.dataset} {'/'.join(map(str, case.classes))}"
             for kernel in config.kernels:
-                how = (config.ridge, config.radii, config.queries, config.steps, config.features)
+                how = (
+                    config.ridge,
+                    config.radii,
+                    config.attacks,
+                    config.queries,
+                    config.steps,
+                    config.features,
+                )
                 sizes = *how, config.width, config.epochs
                 job = Job(("kernels", case, seed, kernel, *sizes), f"{name}, {kernel}", seed, case.dataset)
                 found.append((2 * config.kernels.index(kernel), job))
@@ -103,7 +110,7 @@ def jobs(config: Config) -> list[Job]:
                 sizes = config.ridge, config.steps, config.width
                 job = ("biased", case, seed, bias, *sizes)
                 found.append((0, Job(job, f"{name}, bias {bias:g}", seed, case.dataset)))
-    return [job for _, job in sorted(found, key=lambda pair: pair[0])]
+    return [job for _, job in sorted(found, key=lambda one: (one[0], config.cases.index(one[1].config[1])))]
 
 
 def compute(part: str, *sizes: Part) -> Arrays:
@@ -135,6 +142,7 @@ def _kernels(
     name: str,
     ridge: float,
     radii: tuple[float, ...],
+    attacks: tuple[str, ...],
     queries: int,
     steps: int,
     top: int,
@@ -155,14 +163,15 @@ def _kernels(
         f = regression.fit(kernel, images.x_train, targets, kind=kind, k_train_train=matrix)
         f = f.with_ridge(ridge * float(f.eigenvalues.mean()))
         moved[kind] = pgd(f, x, y, threat, steps=steps, loss="margin", batch_size=m)
-        left = autoattack(f, x, y, threat, key=key, queries=queries, batch_size=min(64, m)).accuracy
+        options = {"version": attacks, "queries": queries, "batch_size": min(64, m)}
+        left = autoattack(f, x, y, threat, key=key, **options).accuracy
         rights = right(f, images.x_test, images.y_test)
         certain = guarantees.certified_accuracy(guarantees.radius(f, images.x_test), rights, np.array(radii))
         some = {"modes": min(top, len(targets)), "steps": 1}
         found.append(
             {
                 "clean": rights.mean(),
-                "auto": np.array([left["clean"].value, left["square"].value]),
+                "auto": np.array([left["clean"].value, left[attacks[-1]].value]),
                 "certified": certain.value,
                 "useful": features.correct(f, x, y, modes=some["modes"]).mean(axis=0),
                 "robust": features.correct_under_attack(f, x, y, threat, **some).mean(axis=0),
