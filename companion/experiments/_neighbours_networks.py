@@ -123,37 +123,44 @@ def unit_inputs(x: Array) -> Array:
 
 @functools.lru_cache
 def on_sphere(bias: float) -> KernelFunction:
-    """The kernel of one hidden layer with biases from −B, on images that are scaled to one length."""
+    """The kernel of a trained hidden layer with biases from −B, on images that are scaled to one length.
+
+    It is the tangent kernel without the last layer's part, 2 H of Yang et al. (2024).
+    """
     network = fc(1, b_std=1.0, bias=bias)
 
     @keep_compiled
-    def kernel(x1: Array, x2: Array, get: str = "ntk") -> Array:
-        return network.kernel(unit_inputs(x1), unit_inputs(x2), get)
+    def kernel(x1: Array, x2: Array, get: str = "ntk") -> Array:  # noqa: ARG001
+        conjugate, tangent = network.kernel(unit_inputs(x1), unit_inputs(x2), ("nngp", "ntk"))
+        return tangent - conjugate
 
     return kernel
 
 
 def one_bias(case: Case, seed: int, bias: float, ridge: float, steps: int, width: int) -> Arrays:
+    """A network whose hidden layer alone is trained, and its kernel."""
     images, targets = images_of(case, seed, case.n_train)
     f = regression.fit(on_sphere(bias), images.x_train, targets)
     unit, top = float(f.eigenvalues.mean()), float(f.eigenvalues[0])
     x, y = images.x_test[: case.n_attacked], images.y_test[: case.n_attacked]
     network, inputs = fc(1, width=width, b_std=1.0, bias=bias), np.asarray(unit_inputs(images.x_train))
     start = network.init(jax.random.key(seed), inputs)
-    (trained,) = train_to_residual(
-        network.apply, start, inputs, targets, learning_rate=1 / top, momentum=0.9, residuals=(0.1,)
-    )
+
+    def apply(hidden: Params, x: Array) -> Array:
+        return network.apply([hidden, *start[1:]], x)
+
+    options = {"learning_rate": 1 / top, "momentum": 0.9, "residuals": (0.1,)}
+    (trained,) = train_to_residual(apply, start[0], inputs, targets, **options)
+    shares = [active_share(hidden, inputs) for hidden in (start[0], trained.params)]
     return {
-        "active": np.array(
-            [norm.sf(bias), *(active_share(params, inputs) for params in (start, trained.params))]
-        ),
+        "active": np.array([norm.sf(bias), *shares]),
         "gradient_steps": np.array(trained.steps),
         "smallest": f.eigenvalues[-1] / unit,
         "biased": attacked(f.with_ridge(ridge * unit), x, y, case, steps),
     }
 
 
-def active_share(params: Params, x: np.ndarray) -> float:
+def active_share(hidden: Params, x: np.ndarray) -> float:
     """The share of pairs of an input and a hidden unit of `fc(1, b_std=1)` with a positive preactivation."""
-    weights, biases = params[0]
+    weights, biases = hidden
     return float((x @ np.asarray(weights) * (2 / x.shape[1]) ** 0.5 + np.asarray(biases) > 0).mean())

@@ -108,31 +108,31 @@ def jobs(config: Config) -> list[Job]:
             found.append((1, Job(("trained", case, seed, *sizes), f"{name}, trained", seed, case.dataset)))
             for bias in config.biases:
                 sizes = config.ridge, config.steps, config.width
-                job = ("biased", case, seed, bias, *sizes)
+                job = ("hidden", case, seed, bias, *sizes)
                 found.append((0, Job(job, f"{name}, bias {bias:g}", seed, case.dataset)))
     return [job for _, job in sorted(found, key=lambda one: (one[0], config.cases.index(one[1].config[1])))]
 
 
 def compute(part: str, *sizes: Part) -> Arrays:
     """One kernel with its conjugate, the kernels of trained networks, or one bias."""
-    return {"kernels": _kernels, "trained": trained_kernels, "biased": one_bias}[part](*sizes)
+    return {"kernels": _kernels, "trained": trained_kernels, "hidden": one_bias}[part](*sizes)
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
     parts: dict[str, dict[tuple[int, ...], Mapping[str, np.ndarray]]] = {
-        name: {} for name in ("kernels", "trained", "biased")
+        name: {} for name in ("kernels", "trained", "hidden")
     }
     for job, arrays in made.items():
         part, case, seed, which = job.config[:4]
-        place = {"kernels": config.kernels, "trained": (), "biased": config.biases}[part]
+        place = {"kernels": config.kernels, "trained": (), "hidden": config.biases}[part]
         end = (place.index(which),) if place else ()
         parts[part][config.cases.index(case), seed, *end] = arrays
     shape = len(config.cases), config.seeds
     return (
         filled((*shape, len(config.kernels)), parts["kernels"])
         | filled(shape, parts["trained"])
-        | filled((*shape, len(config.biases)), parts["biased"])
+        | filled((*shape, len(config.biases)), parts["hidden"])
     )
 
 

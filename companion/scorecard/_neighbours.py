@@ -80,7 +80,9 @@ def _biases(record: Result, name: str) -> Iterator[tuple[str, float, np.ndarray]
 
 def _scale(config: Settings, *, biases: bool) -> Scale:
     cases = config["cases"]
-    kernels = f"one hidden layer, B = {span(config['biases'], '{:g}')}" if biases else span(config["kernels"], "{}")
+    kernels = (
+        f"one hidden layer, B = {span(config['biases'], '{:g}')}" if biases else span(config["kernels"], "{}")
+    )
     n = each(cases, "n_train") if biases else f"{each(cases, 'n_train')} ({each(cases, 'n_conv')} for Conv)"
     attack = f"PGD-{config['steps']}" if biases else span(config["attacks"], "{}")
     return Scale(
