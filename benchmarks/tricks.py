@@ -98,7 +98,7 @@ TRICKS = {
         "exactness",
     ),
     "forward mode, input gradient": Trick(
-        "architectures._dense._entries",
+        "architectures._dense.entries",
         slope(dense, 500, 2000, 784, instead={"dense._entries": lambda f, *args: f(*args)}),
     ),
     "sums by products, input gradient": Trick(

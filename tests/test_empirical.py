@@ -266,6 +266,21 @@ def test_a_wide_network_has_the_analytic_kernel():
     assert errors[0] / errors[1] > 4  # expected √64 = 8
 
 
+@pytest.mark.parametrize("implementation", ["jacobian", "structured"])
+@pytest.mark.usefixtures("x64")
+def test_the_last_layer_alone_gives_the_conjugate_kernel(implementation):
+    net = fc(1, width=32, n_outputs=2, w_std=1.3, b_std=0.2)
+    params, x = net.init(jax.random.key(0), X1), X1.reshape(5, -1)
+    (weights, biases), _, _ = params
+    units = np.maximum(1.3 / 6 * x @ np.asarray(weights, float) + 0.2 * np.asarray(biases, float), 0)
+    found = empirical_ntk(net.apply, params, X1, only=(-1, -2), implementation=implementation)
+    np.testing.assert_allclose(found, 1.3**2 / 32 * units @ units.T + 0.2**2, rtol=1e-6)
+    # What is left out is the rest of the kernel.
+    first = empirical_ntk(net.apply, params, X1, only=(0, 1), implementation=implementation)
+    whole = empirical_ntk(net.apply, params, X1, implementation=implementation)
+    np.testing.assert_allclose(found + first, whole, rtol=1e-10)
+
+
 def test_a_function_that_reads_a_changing_variable_is_not_stale_but_its_compiled_form_is():
     scale = [1.0]
 
@@ -351,6 +366,14 @@ def test_wrong_arguments_are_named():
                 lambda f, p: empirical_ntk(f, p, X1, progress=None),
                 ValueError,
                 "progress must be False or True",
+            ),
+            (lambda f, p: empirical_ntk(f, p, X1, only=()), ValueError, "only must be one or more numbers"),
+            (lambda f, p: empirical_ntk(f, p, X1, only=-1), ValueError, "only must be one or more numbers"),
+            (lambda f, p: empirical_ntk(f, p, X1, only=(0.5,)), TypeError, "only must be an integer"),
+            (
+                lambda f, p: empirical_ntk(f, p, X1, only=(4,)),
+                ValueError,
+                r"only must name leaves of params, of which there are 4, got \(4,\)",
             ),
             (lambda f, p: empirical_ntk(f, p, X1, memory=0), ValueError, "memory must be at least 1"),
             (lambda f, p: empirical_ntk(f, p, X1, memory=1e9), TypeError, "memory must be an integer"),

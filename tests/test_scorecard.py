@@ -423,11 +423,48 @@ def test_one_split_of_clocks_counts_images():
     assert judged("D1", clocks_record(seeds=1, best_time=51)).judgment.verdict == "undecided"
 
 
+def neighbours_record(worse=0.0, more=0.0, slower=0.0, robust=0.0):
+    """Three seeds of one case: what the conjugate kernel loses, and what large biases do."""
+    seeds = np.arange(3) / 1000
+    accuracy = np.stack([0.8 + seeds, 0.8 + 1.2 * seeds - worse], axis=-1)[None, :, None]
+    active = np.stack([[0.16, 0.16, 0.16 + more + one] for one in seeds])[None, :, None]
+    active = np.concatenate([active + 0.34, active], axis=2)
+    trained = 100 * np.stack([1 + 0 * seeds, 1 + slower + seeds], axis=-1)[None]
+    biased = np.stack([[[0.9, 0.5], [0.9, 0.5 + robust + one]] for one in seeds])[None]
+    case = {"dataset": "mnist5k", "eps": 0.05, "n_train": 100, "n_conv": 50, "n_test": 100, "n_attacked": 40}
+    config = {"cases": [case], "kernels": ["FC-1"], "biases": [0.0, 1.0], "steps": 20, "width": 64}
+    config["attacks"] = ["apgd-ce"]
+    arrays = {"clean": accuracy, "auto": np.stack([accuracy, accuracy], axis=-1), "active": active}
+    return record(config, **arrays, gradient_steps=trained, biased=biased)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "verdict", "effect"),
+    [
+        ("E1a", {}, "reproduced", 0.0),
+        ("E1a", {"worse": 0.05}, "not reproduced", -0.05),
+        ("E1b", {"worse": 0.05}, "not reproduced", -0.05),
+        ("E2a", {"more": 0.005}, "reproduced", 0.005),
+        ("E2a", {"more": 0.1}, "not reproduced", 0.1),
+        ("E2b", {"slower": 0.1}, "reproduced", 0.1),
+        ("E2b", {"slower": 0.5}, "not reproduced", 0.5),
+        ("E2c", {"robust": 0.1}, "reproduced", 0.1),
+        ("E2c", {}, "not reproduced", 0.0),
+    ],
+)
+def test_neighbours_beside_the_tangent_kernel(name, change, verdict, effect):
+    found = judged(name, neighbours_record(**change))
+    assert found.judgment.verdict == verdict
+    (counted,) = [one for one in found.comparisons if one.counts]
+    assert counted.effect.value == pytest.approx(effect, abs=0.002)
+    assert counted.effect.n == 3
+
+
 # All claims.
 
 
 def test_every_claim_is_there_in_parts_or_whole():
-    wanted = {*(f"A{i}" for i in range(1, 7)), "B1", "B2", "B3", "C1", "C2", "D1", "D2"}
+    wanted = {*(f"A{i}" for i in range(1, 7)), "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2"}
     assert {name[:2] for name in CLAIMS} == wanted
     assert len(CLAIMS) == len(scorecard.CLAIMS)
 

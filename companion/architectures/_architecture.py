@@ -38,6 +38,7 @@ class Architecture:
         apply: `apply(params, x) -> (n, n_outputs)`, for images or flat inputs.
         kernel: `kernel(x1, x2=None, get="ntk") -> (n1, n2)`, the infinite-width kernel; `get` may be
             "ntk", "nngp", or a tuple of both. Differentiable in x1 and x2.
+        bias: B where the hidden biases start at −B, None where they are random.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Architecture:
     init: Callable[[Key, Sequence[int]], PyTree]
     apply: Callable[..., Float[Any, "n k"]]
     kernel: KernelFunction
+    bias: float | None = None
 
     def __reduce_ex__(self, protocol: int) -> str | tuple:
         """Pickle how it was made: its functions have no names to be found by in another process."""
@@ -66,7 +68,7 @@ def build(
     *,
     pixel_power: Literal[0, 1, 2],
     halvings: int = 0,
-    **drawn: str | float | int,
+    **drawn: str | float | int | None,
 ) -> Architecture:
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
     kernels = jax.jit(kernels)

@@ -29,7 +29,7 @@ def _squares(x: Array) -> Array:
     return (x * x).sum(-1)
 
 
-def _moments(x1: Array, x2: Array) -> Moments:
+def moments(x1: Array, x2: Array) -> Moments:
     """x1 x2ᵀ, |x1|² and |x2|²: for most pairs of inputs (n, d), all that their kernel depends on."""
     return jnp.matmul(x1, x2.T, precision="highest"), _squares(x1), _squares(x2)
 
@@ -46,14 +46,14 @@ def relu_kernel(x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float)
     In the code `less` is 1 − c or 1 − κ₁, and both kernels are divided by √(p p') up to the end.
     """
     layers = partial(_relu_layers, depth=depth, w_std=w_std, b_std=b_std)
-    return _entries(layers, _moments(x1, x2), x1, x2)
+    return entries(layers, moments(x1, x2), x1, x2)
 
 
 def _relu_layers(
     known: Moments, x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float
 ) -> tuple[Array, Array]:
-    p1, p2 = (_variance(square, x1.shape[-1], w_std, b_std) for square in known[1:])
-    gap, positive = _gap(known, x1, x2, w_std, b_std)
+    p1, p2 = (variance(square, x1.shape[-1], w_std, b_std) for square in known[1:])
+    gap, positive = gap_of(known, x1, x2, w_std, b_std)
     ntk, less = jnp.where(positive, 1 - gap, gap - 1), gap
     for layer in range(depth):
         angle, rest = angle_and_rest(less)
@@ -79,13 +79,13 @@ def erf_kernel(x1: Array, x2: Array, *, depth: int, w_std: float, b_std: float) 
     c = 2q/√((1 + 2p)(1 + 2p')).
     """
     layers = partial(_erf_layers, depth=depth, w_std=w_std, b_std=b_std)
-    return _entries(layers, _moments(x1, x2), x1, x2)
+    return entries(layers, moments(x1, x2), x1, x2)
 
 
 def _erf_layers(
     known: Moments, x1: Array, _: Array, *, depth: int, w_std: float, b_std: float
 ) -> tuple[Array, Array]:
-    p1, p2 = (_variance(square, x1.shape[-1], w_std, b_std) for square in known[1:])
+    p1, p2 = (variance(square, x1.shape[-1], w_std, b_std) for square in known[1:])
     q = ntk = w_std**2 / x1.shape[-1] * known[0] + b_std**2
     for _ in range(depth):
         scale = jax.lax.rsqrt(1 + 2 * p1)[:, None] * jax.lax.rsqrt(1 + 2 * p2)
@@ -98,7 +98,7 @@ def _erf_layers(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _entries(layers: Layers, known: Moments, x1: Array, x2: Array) -> tuple[Array, Array]:
+def entries(layers: Layers, known: Moments, x1: Array, x2: Array) -> tuple[Array, Array]:
     """layers(known, x1, x2), whose entries depend on one entry of x1 x2ᵀ, |x1|² and |x2|² each.
 
     So a gradient needs only their partial derivatives, and forward mode writes each of these as one fused
@@ -128,10 +128,10 @@ def _entries_jvp(layers: Layers, primals: tuple, tangents: tuple) -> tuple:
     return values, tuple(changes)
 
 
-_entries.defjvp(_entries_jvp, symbolic_zeros=True)
+entries.defjvp(_entries_jvp, symbolic_zeros=True)
 
 
-def _variance(square: Array, d: int, w_std: float, b_std: float) -> Array:
+def variance(square: Array, d: int, w_std: float, b_std: float) -> Array:
     return w_std**2 / d * square + b_std**2
 
 
@@ -145,12 +145,12 @@ def _parts(p: Array, w_std: float, b_std: float) -> tuple[Array | None, Array | 
 
 
 def _correlation(known: Moments, d: int, w_std: float, b_std: float) -> Array:
-    r1, r2 = (inverse_sqrt(_variance(square, d, w_std, b_std)) for square in known[1:])
+    r1, r2 = (inverse_sqrt(variance(square, d, w_std, b_std)) for square in known[1:])
     return (w_std**2 / d * known[0] + b_std**2) * (r1[:, None] * r2)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _gap(known: Moments, x1: Array, x2: Array, w_std: float, b_std: float) -> tuple[Array, Array]:
+def gap_of(known: Moments, x1: Array, x2: Array, w_std: float, b_std: float) -> tuple[Array, Array]:
     """1 − |c| and whether c ≥ 0, for all pairs; its derivative is that of c with respect to `known`.
 
     Where |c| is near 1 the gap is computed again as ½‖u1 ∓ u2‖², for the unit vectors u of (w x/√d, b): that
@@ -159,7 +159,7 @@ def _gap(known: Moments, x1: Array, x2: Array, w_std: float, b_std: float) -> tu
     d = x1.shape[-1]
     cosine = _correlation(known, d, w_std, b_std)
     gap, positive = jnp.maximum(1 - jnp.abs(cosine), 0), cosine >= 0
-    p1, p2 = (_variance(square, d, w_std, b_std) for square in known[1:])
+    p1, p2 = (variance(square, d, w_std, b_std) for square in known[1:])
     rows = jnp.arange(len(x1))
 
     def refine(state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -176,10 +176,10 @@ def _gap(known: Moments, x1: Array, x2: Array, w_std: float, b_std: float) -> tu
     return jax.lax.while_loop(lambda state: jnp.any(state[1]), refine, (gap, gap < _NEAR))[0], positive
 
 
-@_gap.defjvp
+@gap_of.defjvp
 def _gap_jvp(w_std: float, b_std: float, primals: tuple, tangents: tuple) -> tuple:
     known, x1, x2 = primals
-    gap, positive = _gap(known, x1, x2, w_std, b_std)
+    gap, positive = gap_of(known, x1, x2, w_std, b_std)
     slope = partial(_correlation, d=x1.shape[-1], w_std=w_std, b_std=b_std)
     change = jax.jvp(slope, (known,), tangents[:1])[1]
     return (gap, positive), (

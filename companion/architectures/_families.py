@@ -7,7 +7,7 @@ from typing import Literal
 from companion._core.checks import count, number
 from companion._core.types import Array
 from companion._core.words import Unchecked
-from companion.architectures import _conv, _dense
+from companion.architectures import _biased, _conv, _dense
 from companion.architectures._architecture import Architecture, build
 from companion.architectures._finite import AVERAGE, ERF, FLATTEN, HALVE, RELU, conv3, dense, serial
 
@@ -25,6 +25,7 @@ def fc(
     activation: Activation = "relu",
     w_std: float = 2**0.5,
     b_std: float = 0.1,
+    bias: float | int | None = None,
 ) -> Architecture:
     """Fully connected network with `depth` hidden layers.
 
@@ -38,18 +39,24 @@ def fc(
         w_std: standard deviation of the weights before the 1/√fan_in factor, > 0. √2 keeps the
             size of a ReLU layer's signal (Tsilivis & Kempe 2022 use √2 and 0.1).
         b_std: standard deviation of the biases, ≥ 0.
+        bias: B ≥ 0: every bias of the hidden layer starts at −B and is trained from there, with `b_std` as
+            the scale of its gradient, > 0; None for random ones. A unit is then active for an input x with
+            probability 1 − Φ(B √d / (w_std ‖x‖)): few are for a large B. Of one hidden ReLU layer only.
 
     Returns:
-        The family; its kernel costs O(n1 n2 (d + depth)).
+        The family; its kernel costs O(n1 n2 (d + depth)), some twenty times the second part with `bias`.
 
     Raises:
         TypeError, ValueError: for an argument of the wrong kind or outside its range; the message names it.
+
+    Source: Yang et al. (2024), arXiv 2301.00327, for `bias`.
 
     >>> import jax.numpy as jnp
     >>> fc(2).kernel(jnp.eye(3), jnp.eye(3)).shape
     (3, 3)
     """
-    return _fc(*_checked(depth, width, n_outputs, activation, w_std, b_std))
+    known = _checked(depth, width, n_outputs, activation, w_std, b_std)
+    return _fc(*known, None if bias is None else _threshold(bias, depth, activation, b_std))
 
 
 def conv(
@@ -147,12 +154,26 @@ def _family(make: Callable[..., Architecture]) -> Callable[..., Architecture]:
 
 
 @_family
-def _fc(depth: int, width: int, n_outputs: int, activation: str, w_std: float, b_std: float) -> Architecture:
-    layers = [part for _ in range(depth) for part in (dense(width, w_std, b_std), _ACTIVATIONS[activation])]
+def _fc(
+    depth: int,
+    width: int,
+    n_outputs: int,
+    activation: str,
+    w_std: float,
+    b_std: float,
+    bias: float | None,
+) -> Architecture:
+    hidden = dense(width, w_std, b_std, start=None if bias is None else -bias / b_std)
+    layers = [part for _ in range(depth) for part in (hidden, _ACTIVATIONS[activation])]
     network = serial([*layers, dense(n_outputs, w_std, b_std)])
-    kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
-    drawn = {"activation": activation, "hidden": depth, "w_std": w_std, "b_std": b_std}
-    return build(f"FC-{depth} {activation}", network, kernels, width, n_outputs, pixel_power=0, **drawn)
+    drawn = {"activation": activation, "hidden": depth, "w_std": w_std, "b_std": b_std, "bias": bias}
+    name = f"FC-{depth} {activation}"
+    if bias is None:
+        kernels = functools.partial(_DENSE[activation], depth=depth, w_std=w_std, b_std=b_std)
+    else:
+        kernels = functools.partial(_biased.relu_kernel, bias=bias, w_std=w_std, b_std=b_std)
+        name += f" bias {bias:g}"
+    return build(name, network, kernels, width, n_outputs, pixel_power=0, **drawn)
 
 
 @_family
@@ -181,7 +202,13 @@ def _myrtle(
     groups = tuple((group, True) for group in _MYRTLE[depth])
     kernels = functools.partial(_library, groups, activation, w_std, b_std)
     name = f"Myrtle-{depth} {activation}"
-    drawn = {"activation": activation, "hidden": sum(_MYRTLE[depth]), "w_std": w_std, "b_std": b_std}
+    drawn = {
+        "activation": activation,
+        "hidden": sum(_MYRTLE[depth]),
+        "w_std": w_std,
+        "b_std": b_std,
+        "bias": None,
+    }
     return build(
         name, network, kernels, width, n_outputs, pixel_power=2, halvings=len(_MYRTLE[depth]), **drawn
     )
@@ -202,6 +229,15 @@ def _library(
         if halved:
             layers.append(stax.AvgPool((2, 2), strides=(2, 2)))
     return stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(1, **scales))[2](x1, x2, ("nngp", "ntk"))
+
+
+def _threshold(bias: float | int, depth: int, activation: str, b_std: float | int) -> float:
+    bias = number("bias", bias)
+    if depth != 1 or activation != "relu":
+        raise ValueError(f"bias wants one hidden ReLU layer, got depth {depth} and activation {activation!r}")
+    if b_std == 0:
+        raise ValueError("bias wants b_std > 0, the scale of the biases' gradient, got 0")
+    return bias
 
 
 def _checked(

@@ -22,12 +22,14 @@ class Layer(NamedTuple):
     apply: Apply
 
 
-def dense(width: int, w_std: float, b_std: float) -> Layer:
-    """W a · w_std/√d + b · b_std along the last axis."""
+def dense(width: int, w_std: float, b_std: float, *, start: float | None = None) -> Layer:
+    """W a · w_std/√d + b · b_std along the last axis; b starts at `start`, None for N(0, 1)."""
 
     def init(key: Key, shape: tuple[int, ...]) -> tuple[tuple[int, ...], PyTree]:
         first, second = jax.random.split(key)
         weights = jax.random.normal(first, (shape[-1], width))
+        if start is not None:
+            return (*shape[:-1], width), (weights, jnp.full((1, width), start, weights.dtype))
         return (*shape[:-1], width), (weights, jax.random.normal(second, (1, width)))
 
     def apply(params: PyTree, x: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 from companion._core.checks import batch as examples
@@ -21,7 +22,8 @@ def input_gradients(architecture: Unchecked, x: Float[Any, "n ..."]) -> Float[np
 
     It is Σ_p ∂²K(x, x′)/∂x_p ∂x′_p at x′ = x for the conjugate kernel K. A dense ReLU network with D hidden
     layers and v = w_std² has v (v/2)^D at every input: half of the units of a layer are active, whatever x
-    is. For erf the derivatives are taken by JAX.
+    is; with `bias` it has v² (1 − Φ(h) + h φ(h) / d), h = B √d / (w_std ‖x‖). For erf the derivatives are
+    taken by JAX.
 
     Args:
         architecture: `architectures.fc`.
@@ -48,6 +50,13 @@ def input_gradients(architecture: Unchecked, x: Float[Any, "n ..."]) -> Float[np
     x = examples("x", x).reshape(len(x), -1).astype(np.float64)
     if architecture.activation == "relu":
         v = architecture.w_std**2
+        if architecture.bias is not None:
+            lengths = np.sqrt((x**2).sum(axis=1) / x.shape[1])
+            # Of an input of zeros no unit is active.
+            h = architecture.bias / np.maximum(architecture.w_std * lengths, 1e-300)
+            active, density = scipy.stats.norm.sf(h), scipy.stats.norm.pdf(h)
+            # Weights of an active unit are longer along x.
+            return v * v * (active + h * density / x.shape[1])
         return np.full(len(x), v * (v / 2) ** architecture.hidden)
     with double(x):
         return np.asarray(_traces(architecture.kernel, jnp.asarray(x)))

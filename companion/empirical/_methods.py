@@ -25,7 +25,7 @@ Network = Callable[[Leaves, Leaves, Array], Array]  # apply(chosen, rest, x)
 
 
 def choose(
-    implementation: str, params: Params, k: int, *, batch_statistics: bool
+    implementation: str, params: Params, k: int, only: tuple[int, ...] | None, *, batch_statistics: bool
 ) -> list[tuple[str, tuple[int, ...], int | None]]:
     """Jobs that add up to the kernel: an implementation, numbers of parameter leaves, examples in a block.
 
@@ -34,18 +34,24 @@ def choose(
     axes = [jnp.ndim(leaf) for leaf in jax.tree.leaves(params)]
     if not axes:
         raise ValueError("params must hold at least one array, got none")
-    every = tuple(range(len(axes)))
+    every = tuple(range(len(axes))) if only is None else _leaves(only, len(axes))
     if implementation == "auto" and (batch_statistics or not find_spec("neural_tangents")):
         named = {"jacobian": every}
     elif implementation == "auto":
-        rows = every if max(axes) > 2 else ()
-        rows = tuple(i for i in rows if axes[i] != 2)
+        rows = tuple(i for i in every if axes[i] != 2) if max(axes[i] for i in every) > 2 else ()
         named = {"jacobian": rows, "structured": tuple(i for i in every if i not in rows)}
     else:
         named = {implementation: every}
     # Rows of a Jacobian: enough for an efficient product of matrices. Structured: all that memory holds.
     most = {"jacobian": max(32, -(-256 // k)), "vector_products": max(1, 64 // k), "structured": None}
     return [(name, leaves, most[name]) for name, leaves in named.items() if leaves]
+
+
+def _leaves(only: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """Numbers of leaves, counted from the end where they are negative, in their order; or an error."""
+    if not all(-n <= i < n for i in only):
+        raise ValueError(f"only must name leaves of params, of which there are {n}, got {only}")
+    return tuple(sorted({i % n for i in only}))
 
 
 def method(name: str, apply: Network, reduce: str) -> Method:

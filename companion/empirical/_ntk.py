@@ -1,7 +1,7 @@
 """The empirical kernel of one pair of parameters and inputs: arguments, memory, the choice of a method."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -29,6 +29,7 @@ def empirical_ntk(
     x2: Float[Any, "n2 ..."] | None = None,
     *,
     reduce: Reduce = "trace",
+    only: Sequence[int] | None = None,
     implementation: Implementation = "auto",
     batch_statistics: bool = False,
     memory: int | None = None,
@@ -47,6 +48,10 @@ def empirical_ntk(
         reduce: "trace" for the mean over outputs, (1/k) Σ_a Θ̂_aa, which tends to the analytic kernel
             as the width grows; "class" for Θ̂_aa of every output; "full" for all pairs of outputs, one
             matrix with row i·k + a for output a of input i (`dynamics.per_output` takes it apart).
+        only: numbers of the parameter arrays whose derivatives count, in the order of
+            `jax.tree.leaves(params)`, negative from the end; None for all. With those of the last layer,
+            (−2, −1) where they come last, it is the *conjugate kernel*: the product of what the last layer
+            sees, and its bias.
         implementation: in the terms of Novak et al. (2022), "jacobian" contraction, NTK-"vector_products" or
             "structured" derivatives (those of neural-tangents); "auto" by the rule of `empirical_ntk_fn`.
         batch_statistics: whether an example's outputs depend on the rest of the batch, as under batch
@@ -68,13 +73,15 @@ def empirical_ntk(
     >>> np.allclose(empirical_ntk(lambda w, x: x @ w, np.ones((3, 1), np.float32), x), x @ x.T)
     True
     """
-    return _kept(apply_fn, reduce, implementation, batch_statistics, memory, progress)(params, x1, x2)
+    only = _numbers(only)
+    return _kept(apply_fn, reduce, only, implementation, batch_statistics, memory, progress)(params, x1, x2)
 
 
 def empirical_ntk_fn(
     apply_fn: Apply,
     *,
     reduce: Reduce = "trace",
+    only: Sequence[int] | None = None,
     implementation: Implementation = "auto",
     batch_statistics: bool = False,
     memory: int | None = None,
@@ -102,6 +109,7 @@ def empirical_ntk_fn(
     Args:
         apply_fn: as for `empirical_ntk`, and so are the others.
         reduce: "trace", "class" or "full".
+        only: numbers of the parameter arrays whose derivatives count.
         implementation: "auto", "jacobian", "vector_products" or "structured".
         batch_statistics: whether an example's outputs depend on the rest of the batch.
         memory: bytes for intermediates; None: half of what is free at the first call.
@@ -125,7 +133,7 @@ def empirical_ntk_fn(
         raise ValueError("implementation 'structured' takes each example alone: not with batch_statistics")
     if memory is not None:
         memory = count("memory", memory)
-    plan = _planner(apply_fn, reduce, implementation, batch_statistics, memory)
+    plan = _planner(apply_fn, reduce, _numbers(only), implementation, batch_statistics, memory)
 
     @deferred()
     def kernel_fn(
@@ -152,6 +160,7 @@ def empirical_ntk_fn(
 def _planner(
     apply_fn: Apply,
     reduce: Reduce,
+    only: tuple[int, ...] | None,
     implementation: Implementation,
     batch_statistics: bool,
     memory: int | None,
@@ -172,7 +181,7 @@ def _planner(
             if not batch_statistics:
                 _refuse_mixing(first_outputs, params, x1)
             limit = free_memory(jax.devices()[0]) // 2 if memory is None else memory
-            jobs = choose(implementation, params, k, batch_statistics=batch_statistics)
+            jobs = choose(implementation, params, k, only, batch_statistics=batch_statistics)
             counts = len(x1), len(x2)
             plans[key] = k, [_plan(apply_fn, params, job, reduce, side, counts, alike, limit) for job in jobs]
         return plans[key]
@@ -191,7 +200,17 @@ def _zeros(params: PyTree, x1: np.ndarray, x2: np.ndarray, k: int, reduce: Reduc
 _kept = made_once(
     lambda apply_fn, *options: empirical_ntk_fn(apply_fn, **dict(zip(_OPTIONS, options, strict=True)))
 )
-_OPTIONS = ("reduce", "implementation", "batch_statistics", "memory", "progress")
+_OPTIONS = ("reduce", "only", "implementation", "batch_statistics", "memory", "progress")
+
+
+def _numbers(only: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Numbers that can be hashed; or an error."""
+    if only is None:
+        return None
+    numbers = tuple(count("only", i, least=-(2**31)) for i in only) if np.ndim(only) == 1 else ()
+    if not numbers:
+        raise ValueError(f"only must be one or more numbers of parameter arrays, got {only!r}")
+    return numbers
 
 
 def _signature(params: PyTree, *arrays: Array) -> tuple:

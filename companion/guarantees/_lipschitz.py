@@ -57,6 +57,8 @@ def lipschitz(
     *Weights* multiply the squared distance of activations by v. *ReLU*: for Gaussian u and u′ of any
     covariance, relu u = (u + abs u)/2, the cross term E(u − u′)(abs u − abs u′) is odd and vanishes, and
     abs is 1-Lipschitz: E(relu u − relu u′)² ≤ ½ E(u − u′)². Moving u by du ⟂ u shows that ½ is reached.
+    With `bias` (B ≥ 0) the slope along du = c u + r, r independent of u, is P(u > B) E r² + c² E u² 1[u > B],
+    each at most ½ of what it is at all; the segment's path, as for erf, makes it a distance.
     *erf*: H's distance of two inputs is at most the length of the path that the segment between them draws,
     so slopes are enough. Split du = (c/p) u + r with r independent of u, p = E u²; E erf′(u)² = 4/π s for
     s = (1 + 4p)^{−1/2}, and E erf′(u)² u² = 4/π s³ p is less than p times that, so
@@ -89,7 +91,7 @@ def lipschitz(
 
     Raises:
         TypeError: no architecture.
-        ValueError: an empty shape, an unknown kind.
+        ValueError: an empty shape, an unknown kind; the NTK of a network with `bias`.
 
     Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, for ReLU; the rest is ours.
 
@@ -254,4 +256,8 @@ def _spec(architecture: Unchecked, kind: Unchecked) -> Architecture:
     if not isinstance(architecture, Architecture):
         raise TypeError(f"architecture must come from architectures.fc, conv or myrtle, got {architecture!r}")
     kernel_function(architecture, kind)
+    if architecture.bias is not None and kind == "ntk":
+        raise ValueError(
+            f"no bound is known for the NTK of {architecture.name}; there is one for kind='nngp'"
+        )
     return architecture

@@ -6,7 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from companion.results import Result
-from companion.scorecard import _clocks, _collapse, _dynamics, _kernels, _normalization, _schedules
+from companion.scorecard import (
+    _clocks,
+    _collapse,
+    _dynamics,
+    _kernels,
+    _neighbours,
+    _normalization,
+    _schedules,
+)
 from companion.scorecard._claim import Card, Claim, card
 
 CLAIMS: tuple[Claim, ...] = (
@@ -17,6 +25,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_collapse.CLAIMS,
     *(one for one in _dynamics.CLAIMS if one.name[0] == "C"),
     *_clocks.CLAIMS,
+    *_neighbours.CLAIMS,
 )
 
 

@@ -17,6 +17,8 @@ AUTHORS = {
     "li2023": "Li et al. (2023)",
     "loo2022": "Loo et al. (2022)",
     "fu2024": "Fu & Wang (2024)",
+    "qadeer2023": "Qadeer et al. (2023)",
+    "yang2024": "Yang et al. (2024)",
 }
 
 
