@@ -61,11 +61,8 @@ class Case:
 
 
 def _each(record: Result) -> Iterator[tuple[str, Case]]:
-    """Every data set of which there is a run."""
-    for index, plan in enumerate(record.provenance["config"]["cases"]):
-        case = Case(record, index)
-        if len(case.times):
-            yield plan["dataset"], case
+    every = (Case(record, index) for index in range(len(record.provenance["config"]["cases"])))
+    return ((one.plan["dataset"], one) for one in every if len(one.times))  # of which there is a run
 
 
 def earlier(record: Result) -> Iterator[Comparison]:
