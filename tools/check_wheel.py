@@ -48,6 +48,12 @@ try:
     __import__("companion.data").data.load("mnist5k")
 except ImportError as error:
     assert "pip install 'ntk-robustness[data]'" in str(error), error
+try:
+    gram(fc(1), x, out="kernel.zarr")
+except ImportError as error:
+    assert "pip install 'ntk-robustness[cluster]'" in str(error), error
+else:
+    raise AssertionError("a Zarr store needs no extra here")
 print(companion.__version__, companion.__file__)
 """
 
