@@ -49,7 +49,7 @@ kernelspec: {name: python3, display_name: Python 3, language: python}
 
 % not for readers
 Text of {cite:t}`one`, then {cite:p}`one,two`, {ref}`other`, {doc}`notes`, [there](notes.md) and [](other).
-A mark.[^why] See [the sum](#eq-sum) and {eq}`eq-sum`; `{ref}` stays code.
+A mark.[^why] A {term}`word of ours <word>`. See [the sum](#eq-sum) and {eq}`eq-sum`; `{ref}` stays code.
 
 [^why]: Because.
 
@@ -194,7 +194,7 @@ def text_of(root):
         "([Müller et al., 2018](https://arxiv.org/abs/1806.07572); [Roe and Wu, 2020](https://doi.org/10.1/x))",
         "[Notes](https://github.com/me/it/blob/main/book/notes.md)",
         "[there](https://github.com/me/it/blob/main/book/notes.md)",
-        "A mark.<sup>1</sup> See the sum and (2.1); `{ref}` stays code.",
+        "A mark.<sup>1</sup> A word of ours. See the sum and (2.1); `{ref}` stays code.",
         "<sup>1</sup> Because.",
         "$$\na = b \\tag{2.1}\n$$",
         "\\begin{aligned}\na &= b \\\\\nc &= d\n\\end{aligned} \\tag{2.2}",
