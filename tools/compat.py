@@ -13,7 +13,6 @@ needs nbclient in the row's environment.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -37,7 +36,7 @@ LEFT_OUT = {
 }
 QUICK = ("tests/test_neural_tangents.py",)
 # Most of a cold run is compilation, and a third of that is optimization, which shows nothing about an API.
-UNOPTIMIZED = "--xla_backend_optimization_level=0"
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,9 @@ def versions_in(executable: Path) -> list[str]:
     return run([executable, "-I", "-c", code]).stdout.split()
 
 
-def run_tests(executable: Path, row: Row, tests: list[str], more: list[str], flags: str) -> tuple[dict, bool]:
+def run_tests(
+    executable: Path, row: Row, tests: list[str], more: list[str], **variables: str
+) -> tuple[dict, bool]:
     """Run pytest; return the counts, and whether it was green and ran something. A red run is printed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -100,7 +101,7 @@ def run_tests(executable: Path, row: Row, tests: list[str], more: list[str], fla
             "-p",
             "no:cacheprovider",
         ]
-        done = run([*command, f"--junitxml={report}", *row.relaxed, *more, *tests], XLA_FLAGS=flags)
+        done = run([*command, f"--junitxml={report}", *row.relaxed, *more, *tests], **variables)
         suite = ElementTree.parse(report).getroot().find("testsuite").attrib if report.exists() else {}
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
@@ -182,8 +183,9 @@ def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[
     else:
         more = ["-m", "not slow and not matrix"] if options.quick else []  # replaces pyproject.toml's own -m
         more += ["--one-each"] if options.brief else []
-        flags = " ".join([os.environ.get("XLA_FLAGS", ""), *[UNOPTIMIZED] * options.brief]).strip()
-        counts, green = run_tests(executable, row, options.tests, more, flags)
+        counts, green = run_tests(
+            executable, row, options.tests, more, **(UNOPTIMIZED if options.brief else {})
+        )
     notes = "; ".join((*row.relaxed, *["one case of each test, unoptimized"] * options.brief))
     cells = [*versions_in(executable), *map(str, counts.values()), f"{time.time() - started:.0f}", notes]
     return cells, "passed" if green else "failed"
