@@ -39,6 +39,16 @@ def x64():
     jax.config.update("jax_enable_x64", before)
 
 
+@pytest.fixture(scope="module")
+def unoptimized():
+    """Compile one file without optimization, a third less time: where definitions are tested, not speed."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()  # the next file compiles its own
+
+
 @pytest.fixture
 def as_users_run():
     """Switch the annotations' checker off for one test, to meet companion's own errors as a user does."""

@@ -13,6 +13,7 @@ import pytest
 from refusals import assert_refused
 
 from companion.architectures import conv, fc, myrtle
+from companion.architectures._finite import normal
 
 
 def relu_fc_ntk(x1, x2, depth, w_std, b_std):
@@ -253,6 +254,17 @@ def test_finite_networks_are_those_of_neural_tangents(name):
     for mine, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_allclose(FINITE[name].apply(params, x), apply(expected, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("alike", [True, False], ids=["alike at every length", "not alike"])
+def test_parameters_are_what_jax_draws_of_their_shapes(kind, alike):
+    # 1,025 is one more than a power of two.
+    key, shape = jax.random.key(1, impl=kind), (5, 205)
+    with jax.threefry_partitionable(alike):
+        expected = jax.random.normal(key, shape)
+        np.testing.assert_array_equal(normal(key, shape), expected)
+        np.testing.assert_array_equal(jax.vmap(lambda key: normal(key, shape))(key[None])[0], expected)
 
 
 WITHOUT = """

@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 from refusals import assert_refused
 
 from companion import attacks
+from companion._core import geometry
 from companion.architectures import fc
 from companion.attacks import Threat, _pgd, fgsm, one_step, pgd, random_sign, random_uniform, square
 from companion.kernels import keep_compiled
@@ -940,3 +941,19 @@ def test_the_square_attack_names_nan():
         square(
             lambda x: x.mean((1, 2)) * jnp.nan, x, np.ones(2, int), Threat("linf", 0.1), key=jax.random.key(0)
         )
+
+
+def test_random_points_are_what_jax_draws_of_their_shapes():
+    # Drawn in one row. Recorded runs start from these.
+    keys, shape = jax.random.split(jax.random.key(0), 2), (4, 3, 2)
+    x, one = jnp.zeros((2, *shape)), np.ones((2, *shape))
+    by_key = {
+        "uniform": jax.vmap(lambda key: 2 * jax.random.uniform(key, shape) - 1)(keys),
+        "normal": jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape))(keys),
+    }
+    found = geometry.start("linf", 0.5, keys, x, -one, one)
+    np.testing.assert_array_equal(found, 0.5 * by_key["uniform"])
+    found, drawn = np.asarray(geometry.start("l2", 0.5, keys, x, -one, one)), np.asarray(by_key["normal"])
+    length = np.linalg.norm(found.reshape(2, -1), axis=1), np.linalg.norm(drawn.reshape(2, -1), axis=1)
+    np.testing.assert_allclose(found, drawn * (length[0] / length[1])[:, None, None, None], rtol=1e-5)
+    np.testing.assert_array_equal(geometry.signs(keys[0], shape), jax.random.bernoulli(keys[0], 0.5, shape))

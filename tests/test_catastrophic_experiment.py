@@ -12,7 +12,7 @@ from companion.attacks import Threat, pgd, robust_accuracy
 from companion.experiments import catastrophic as experiment
 
 # `make book` runs the experiment whole, in chapter 7; these hold its arrays against slow definitions.
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
     experiment.Case(),

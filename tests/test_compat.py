@@ -45,6 +45,22 @@ def test_notebooks_that_fail_are_counted(tmp_path, monkeypatch, capsys):
     assert "a cell failed" in printed
 
 
+def test_brief_is_one_case_of_each_test_without_optimization_on_every_row(tmp_path, monkeypatch, capsys):
+    # Stands in for the row's Python: says how it was called.
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "unoptimized: $JAX_DISABLE_MOST_OPTIMIZATIONS" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(compat, "environment", lambda *_: python)
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)
+    for row in (compat.ROWS[0], compat.ROWS[-1]):
+        for options in ([], ["--brief"]):
+            cells, state = compat.one_row(row, {row.pythons[0]: "python3"}, compat.parse(options))
+            printed = capsys.readouterr().out
+            assert state == "failed"  # nothing was run
+            assert ("unoptimized: 1 -m" in printed) == bool(options)
+            assert ("--one-each" in printed) == bool(options) == ("one case of each test" in cells[-1])
+
+
 def test_one_case_of_each_test_is_kept_and_not_always_the_first():
     items = [SimpleNamespace(nodeid=f"a.py::test_{n}[{case}]") for n in range(8) for case in ("l2", "linf")]
     items.append(SimpleNamespace(nodeid="a.py::test_plain"))

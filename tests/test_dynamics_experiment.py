@@ -13,7 +13,7 @@ from companion.experiments import dynamics as experiment
 from companion.training import linear_solution, train
 
 # `make book` runs the experiment whole, in chapter 4; these hold its arrays against slow definitions.
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
     experiment.Case(),

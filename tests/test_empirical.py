@@ -75,7 +75,7 @@ def networks():
         net = build(2, width=6, n_outputs=3)
         yield net.name, net.apply, lambda net=net: net.init(jax.random.key(1), X1)
     flax_net = FlaxNet()
-    yield "Flax", flax_net.apply, lambda: flax_net.init(jax.random.key(1), jnp.asarray(X1))
+    yield "Flax", flax_net.apply, lambda: jax.jit(flax_net.init)(jax.random.key(1), jnp.asarray(X1))
     weights = rng.normal(size=(36, 3))
     yield "plain", lambda w, x: jnp.sin(x.reshape(len(x), -1) @ w), lambda: jnp.asarray(weights)
 
@@ -211,7 +211,7 @@ def test_custom_derivatives_and_loops_survive():
 def test_batch_normalization_in_both_modes(train):
     rng = np.random.default_rng(1)
     net = NormNet()
-    variables = net.init(jax.random.key(0), X1, train=False)
+    variables = jax.jit(functools.partial(net.init, train=False))(jax.random.key(0), X1)
     state = jax.tree.map(lambda s: s + rng.uniform(size=s.shape), variables["batch_stats"])
 
     def apply_fn(p, x):

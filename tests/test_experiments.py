@@ -158,6 +158,7 @@ def tiny_attacks(config):
 
 
 @pytest.mark.matrix
+@pytest.mark.usefixtures("unoptimized")
 @pytest.mark.parametrize("profile", ["paper"])  # chapter 2 runs "quick" whole
 def test_the_attacks_run_at_any_size(profile):
     config = tiny_attacks(attacks.PROFILES[profile])

@@ -18,7 +18,7 @@ from companion.kernels import gram
 from companion.regression import from_coefficients
 
 # `make book` runs the experiment whole, in chapter 3; these hold its arrays against slow definitions.
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 CASE = features.Case("mnist5k", (4, 9), 40, 30, ("FC-1",), 0.1, 6, 12)
 OVERLAP = features.Overlap("mnist5k", (4, 9), 30, ("FC-1", "FC-1 at width 16", "random"), seeds=2)

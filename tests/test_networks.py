@@ -43,6 +43,12 @@ def test_the_cnn_has_the_layers_of_the_paper():
     assert parameters(networks.cnn(10)) == sum(9 * a * b + b for a, b in convolutions) + 8 * 8 * 128 * 10 + 10
 
 
+def test_convolutions_start_as_flax_s():
+    x, key = jnp.ones((1, 6, 6, 2)), jax.random.key(3)
+    theirs = nn.Conv(4, (3, 3), kernel_init=nn.initializers.he_normal()).init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, _layers.Conv(4).init(key, x), theirs)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("size", [7, 8])

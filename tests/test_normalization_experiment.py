@@ -15,7 +15,7 @@ from companion.experiments import normalization as experiment
 from companion.normalization import BatchNorm
 
 # `make book` runs the experiment whole, in chapter 5; these hold its arrays against slow definitions.
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
     experiment.Case(),

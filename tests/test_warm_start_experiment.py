@@ -15,7 +15,7 @@ from companion.experiments import warm_start as experiment
 from companion.training import Switch, train
 
 # `make book` runs the experiment whole, in chapter 6; these hold its arrays against slow definitions.
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
     experiment.Case(),

@@ -6,8 +6,10 @@ Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--brie
 
 Each row of the table below gets .cache/compat/<jax>-py<python>, made by pip with the versions of
 requirements.lock except where the row says otherwise, and reused while these stay. companion is imported
-from this folder. Prints one line for each row, also for one that could not run, and exits with 1 when a
-test failed or fewer rows ran than asked. Stdlib only; --notebooks needs nbclient in the row's environment.
+from this folder. --brief runs one case of each test and has XLA optimize nothing: every test meets this JAX,
+and every number that it asserts, in a fraction of the time. Prints one line for each row, also for one that
+could not run, and exits with 1 when a test failed or fewer rows ran than asked. Stdlib only; --notebooks
+needs nbclient in the row's environment.
 """
 
 import argparse
@@ -33,6 +35,8 @@ LEFT_OUT = {
     "test_tools.py": "the tools of the book, which need its packages",
 }
 QUICK = ("tests/test_neural_tangents.py",)
+# Most of a cold run is compilation, and a third of that is optimization, which shows nothing about an API.
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,25 @@ def versions_in(executable: Path) -> list[str]:
     return run([executable, "-I", "-c", code]).stdout.split()
 
 
-def run_tests(executable: Path, row: Row, tests: list[str], *more: str) -> tuple[dict[str, int], bool]:
+def run_tests(
+    executable: Path, row: Row, tests: list[str], more: list[str], **variables: str
+) -> tuple[dict, bool]:
     """Run pytest; return the counts, and whether it was green and ran something. A red run is printed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        flags = ["-q", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        done = run([executable, "-m", "pytest", *flags, *row.relaxed, *more, *tests])
+        command = [
+            executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "--dist",
+            "worksteal",
+            "-p",
+            "no:cacheprovider",
+        ]
+        done = run([*command, f"--junitxml={report}", *row.relaxed, *more, *tests], **variables)
         suite = ElementTree.parse(report).getroot().find("testsuite").attrib if report.exists() else {}
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
@@ -147,8 +164,8 @@ def chosen_rows(versions: list[str] | None, newest: bool, pythons: dict) -> list
     return [rows[name] for name in dict.fromkeys(versions or rows)]
 
 
-def one_row(row: Row, pythons: dict, options: argparse.Namespace, brief: bool) -> tuple[list[str], str]:
-    """Run one row, or one case of each of its tests; return its cells and "passed", "failed" or "not run"."""
+def one_row(row: Row, pythons: dict, options: argparse.Namespace) -> tuple[list[str], str]:
+    """Run one row; return its cells and "passed", "failed" or "not run"."""
     version = next((p for p in row.pythons if p in pythons), None)
     if version is None:
         return [row.jax, f"not run: needs Python >= {dotted(min(row.pythons))}, none found"], "not run"
@@ -165,9 +182,11 @@ def one_row(row: Row, pythons: dict, options: argparse.Namespace, brief: bool) -
         counts, green = run_notebooks(executable)
     else:
         more = ["-m", "not slow and not matrix"] if options.quick else []  # replaces pyproject.toml's own -m
-        more += ["--one-each"] if brief else []
-        counts, green = run_tests(executable, row, options.tests, *more)
-    notes = "; ".join((*row.relaxed, *["one case of each test"] * brief))
+        more += ["--one-each"] if options.brief else []
+        counts, green = run_tests(
+            executable, row, options.tests, more, **(UNOPTIMIZED if options.brief else {})
+        )
+    notes = "; ".join((*row.relaxed, *["one case of each test, unoptimized"] * options.brief))
     cells = [*versions_in(executable), *map(str, counts.values()), f"{time.time() - started:.0f}", notes]
     return cells, "passed" if green else "failed"
 
@@ -177,7 +196,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--versions", nargs="+", metavar="JAX", help="only these rows (default: all)")
     parser.add_argument("--newest", action="store_true", help="Colab's and the newest possible")
-    parser.add_argument("--brief", action="store_true", help="one case of each test but on Colab's")
+    parser.add_argument("--brief", action="store_true", help="one case of each test, unoptimized")
     parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="default: all but LEFT_OUT")
     parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
@@ -205,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines = [["jax", "numpy", "python", "ipywidgets", "passed", "failed", "skipped", "seconds", "notes"]]
     states = []
     for row in rows:
-        cells, state = one_row(row, pythons, options, options.brief and row.jax != ROWS[0].jax)
+        cells, state = one_row(row, pythons, options)
         lines.append(cells)
         states.append(state)
     print()

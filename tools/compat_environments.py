@@ -81,7 +81,7 @@ def find_pythons() -> dict[tuple[int, int], str]:
     return found
 
 
-def run(command: list, **kwargs) -> subprocess.CompletedProcess:
+def run(command: list, **variables: str) -> subprocess.CompletedProcess:
     """Run a command in the repository, its output kept; companion and its tests come from here."""
     # REQUIRE_ALL too: a test may skip on an old version for a good reason, and the table counts it.
     drop = {"PYTHONHOME", "PYTHONSTARTUP", "PYTHONWARNINGS", "MPLBACKEND", "VIRTUAL_ENV", "REQUIRE_ALL"}
@@ -89,7 +89,12 @@ def run(command: list, **kwargs) -> subprocess.CompletedProcess:
     env = {key: value for key, value in os.environ.items() if key not in drop}
     env |= {"PYTHONPATH": str(ROOT), "CHECK_ANNOTATIONS": "0"}  # tests/conftest.py says why
     return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=env, text=True, stdout=-1, stderr=subprocess.STDOUT, **kwargs
+        list(map(str, command)),
+        cwd=ROOT,
+        env=env | variables,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

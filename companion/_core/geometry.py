@@ -1,5 +1,6 @@
 """The ball around an input within the pixels' bounds: its box, random points, steps, rounding."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -46,12 +47,14 @@ def pixel_range(
 
 def signs(key: Key, shape: tuple[int, ...]) -> jax.Array:
     """Random signs as booleans, as often up as down."""
-    return jax.random.bernoulli(key, _HALF, shape)
+    # In one row, here and below: the same draws, which XLA compiles in half the time.
+    return jax.random.bernoulli(key, _HALF, (math.prod(shape),)).reshape(shape)
 
 
 def uniform(key: Key, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Random numbers, uniform in [−1, 1), the same in every precision."""
-    return (2 * jax.random.uniform(key, shape, np.float32) - 1).astype(dtype)
+    row = jax.random.uniform(key, (math.prod(shape),), np.float32).reshape(shape)
+    return (2 * row - 1).astype(dtype)
 
 
 def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
@@ -71,7 +74,8 @@ def start(norm: str, eps: Scalar, keys: Key, x: Array, low: Array, high: Array) 
         return jnp.clip(x + eps * share, low, high)
 
     def point(key: Key) -> jax.Array:
-        direction = jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:], np.float32).astype(x.dtype)
+        row = jax.random.normal(jax.random.fold_in(key, 0), (x[0].size,), np.float32)
+        direction = row.reshape(x.shape[1:]).astype(x.dtype)
         radius = jax.random.uniform(jax.random.fold_in(key, 1), (), np.float32) ** (1 / direction.size)
         return eps * radius * direction / jnp.linalg.norm(direction)
 

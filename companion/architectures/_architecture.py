@@ -73,10 +73,6 @@ def build(
     # Compiled also where a user calls the kernel by itself: its loops would be compiled anew at every call.
     kernels = jax.jit(kernels)
 
-    @functools.partial(jax.jit, static_argnums=1)  # op by op every random draw would be compiled alone
-    def draw(key: Key, shape: tuple[int, ...]) -> PyTree:
-        return network.init(key, shape)[1]
-
     flat = functools.partial(_flat, name, pixel_power, halvings)
 
     def prepare(argument: str, x: Unchecked) -> Float[Any, "n ..."]:
@@ -88,7 +84,7 @@ def build(
         if not hasattr(x, "shape"):
             raise TypeError(f"x must be a batch of inputs, got {x!r}")
         # One example decides the shape of the parameters; the batch size does not.
-        return draw(random_key("key", key), (1, *flat("x", x.shape)[1:]))
+        return network.init(random_key("key", key), (1, *flat("x", x.shape)[1:]))[1]
 
     @keep_compiled
     def apply(params: PyTree, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:

@@ -4,6 +4,7 @@ Random numbers and the layout of the parameters, a list with a pair (W, b) for e
 for each other, are those of neural-tangents' `stax`, whose networks these are.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -22,15 +23,32 @@ class Layer(NamedTuple):
     apply: Apply
 
 
+def normal(key: Key, shape: tuple[int, ...]) -> Array:
+    """`jax.random.normal`, to the bit, of which one compilation serves every shape up to a power of two.
+
+    What threefry draws at place i depends on the key and on i alone, however many are drawn; and XLA takes up
+    to a second to compile the draw of one shape.
+    """
+    if not jax.config.jax_threefry_partitionable or str(jax.random.key_impl(key)) != "threefry2x32":
+        return jax.random.normal(key, shape)
+    length = max(1024, 1 << (math.prod(shape) - 1).bit_length())
+    return _first(jax.random.normal(key, (length,)), shape)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _first(draws: Array, shape: tuple[int, ...]) -> Array:
+    return draws[: math.prod(shape)].reshape(shape)
+
+
 def dense(width: int, w_std: float, b_std: float, *, start: float | None = None) -> Layer:
     """W a · w_std/√d + b · b_std along the last axis; b starts at `start`, None for N(0, 1)."""
 
     def init(key: Key, shape: tuple[int, ...]) -> tuple[tuple[int, ...], PyTree]:
         first, second = jax.random.split(key)
-        weights = jax.random.normal(first, (shape[-1], width))
+        weights = normal(first, (shape[-1], width))
         if start is not None:
             return (*shape[:-1], width), (weights, jnp.full((1, width), start, weights.dtype))
-        return (*shape[:-1], width), (weights, jax.random.normal(second, (1, width)))
+        return (*shape[:-1], width), (weights, normal(second, (1, width)))
 
     def apply(params: PyTree, x: Array) -> Array:
         weights, bias = params
@@ -44,8 +62,8 @@ def conv3(width: int, w_std: float, b_std: float) -> Layer:
 
     def init(key: Key, shape: tuple[int, ...]) -> tuple[tuple[int, ...], PyTree]:
         first, second = jax.random.split(key)
-        weights = jax.random.normal(first, (3, 3, shape[-1], width))
-        return (*shape[:-1], width), (weights, jax.random.normal(second, (1, 1, 1, width)))
+        weights = normal(first, (3, 3, shape[-1], width))
+        return (*shape[:-1], width), (weights, normal(second, (1, 1, 1, width)))
 
     def apply(params: PyTree, x: Array) -> Array:
         weights, bias = params
