@@ -2,7 +2,7 @@
 
 Usage: python tools/page_sizes.py [CHAPTER…]        a line for each chapter, then its faults
 
-A cell is visible unless a tag hides its code. Blank lines and comments' own lines do not count. A long cell
+A cell is visible unless a tag hides its code or it is in a folded solution. Blank lines and comments' own lines do not count. A long cell
 that must be read, because the text is about its lines, has the tag "toy".
 """
 
@@ -29,6 +29,7 @@ class Cell:
     caption: str
     name: str
     alt: str
+    folded: bool = False
 
     @property
     def lines(self) -> int:
@@ -39,7 +40,7 @@ class Cell:
     @property
     def visible(self) -> bool:
         """Whether its code is open."""
-        return not self.tags & HIDDEN
+        return not (self.folded or self.tags & HIDDEN)
 
     def calls(self) -> set[str]:
         """The names that are called, or whose attributes are: `figures` of `figures.spectrum(…)`."""
@@ -67,21 +68,22 @@ class Cell:
 
 def cells(text: str) -> list[Cell]:
     """Return the code cells of a page, in order."""
-    return [
-        cell(part)
-        for part in myst.split(myst.front_matter(text)[1])
-        if isinstance(part, myst.Block) and part.name == "code-cell"
-    ]
+    found, folded = [], False
+    for part in myst.split(myst.front_matter(text)[1]):
+        name = part.name if isinstance(part, myst.Block) else ""
+        folded = {"solution-start": True, "solution-end": False}.get(name, folded)
+        found += [cell(part, folded)] if name == "code-cell" else []
+    return found
 
 
-def cell(part: myst.Block) -> Cell:
+def cell(part: myst.Block, folded: bool) -> Cell:
     """Read one cell's options."""
     tags = part.options.get("tags", [])
     tags = tags.strip("[] ").replace(" ", "").split(",") if isinstance(tags, str) else tags
     shown = part.options.get("mystnb") or {}
     figure, image = shown.get("figure") or {}, shown.get("image") or {}
     said = (figure.get("caption", "").strip(), figure.get("name", ""), image.get("alt", ""))
-    return Cell(part.body, frozenset(tags), *said)
+    return Cell(part.body, frozenset(tags), *said, folded)
 
 
 def faults(text: str) -> list[str]:
@@ -97,11 +99,15 @@ def faults(text: str) -> list[str]:
             wrong += (
                 ["glue in the cell of a figure, which puts a caption to it"] if "glue" in one.calls() else []
             )
-            wrong += ["a figure drawn on the page, not in companion.figures"] if "plt" in one.calls() else []
         if one.prints_rows():
             wrong.append("a table that is printed")
         found += [f"{fault}: {one.code.strip().splitlines()[0]}" for fault in wrong]
     return found
+
+
+def drawn_here(text: str) -> list[str]:
+    """Return the first lines of cells that draw with pyplot, and not by companion.figures."""
+    return [one.code.strip().splitlines()[0] for one in cells(text) if "plt" in one.calls()]
 
 
 def sizes(text: str) -> dict[str, int]:
@@ -116,6 +122,7 @@ def sizes(text: str) -> dict[str, int]:
         "figures": sum(one.draws() for one in all_cells),
         "captions": sum(bool(one.caption) for one in all_cells),
         "tables": sum("table" in one.calls() for one in all_cells),
+        "drawn": len(drawn_here(text)),
         "prints": sum("print" in one.calls() for one in all_cells),
     }
 
