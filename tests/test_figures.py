@@ -209,3 +209,88 @@ def test_recorded_attacks_have_a_panel_for_each_part():
     np.testing.assert_allclose(middles(first)["random signs"], (TIMES, curves["random"][:, 0]))
     np.testing.assert_allclose(middles(second)["FC-2"], (TIMES, curves["fgsm"][:, 0]))
     assert last.get_title() == "residual 0.5"
+
+
+INDEX, MARKS = np.arange(4), {"majority": 0.5, "count": 100}
+
+
+def test_a_linear_split_has_a_dot_a_direction_and_lines_where_it_is_used_up():
+    useful, price = np.array([0.5, -0.1, 0.2]), np.array([1.0, 2.0, 3.0])
+    sums = {"a": (0.6, 1.0), "b": (0.3, 9.0)}
+    figure = figures.features.linear_split(useful, price, sums, eps=0.1, used_up=(0.01, 0.1))
+    ax, below, _ = figure.axes
+    np.testing.assert_allclose(named(ax)["usefulness"], ([1, 2, 3], [0.5, np.nan, 0.2]))
+    np.testing.assert_allclose(below.collections[0].get_offsets(), np.stack([np.abs(useful), price], axis=1))
+    assert named(below)["sum of b"] == (0.3, 9.0)
+    np.testing.assert_allclose(named(below)["used up at ε = 0.01"][1], np.array([1e-3, 1]) * 10)
+
+
+def test_profiles_and_dots_are_those_given(made):
+    rho, gamma, noisy = RNG.uniform(size=(3, 4))
+    ax, below, _ = figures.features.one_by_one(INDEX, rho, gamma, noisy, **MARKS).axes
+    np.testing.assert_allclose(named(ax)["under random signs"], (1 + INDEX, noisy))
+    np.testing.assert_allclose(below.collections[0].get_offsets(), np.stack([rho, gamma], axis=1))
+    figures.features.one_feature([1, 3], (INDEX, rho, gamma), IMAGES[:2], -IMAGES[:2], eps=0.1, **MARKS)
+    ax, excited, attack = made["draw"](i=3).axes
+    np.testing.assert_allclose(drawn(ax)[-1][1:], ([4, 4], [rho[3], gamma[3]]))
+    np.testing.assert_allclose(attack.images[0].get_array(), -IMAGES[1, ..., 0])
+    np.testing.assert_allclose(excited.images[0].get_array(), IMAGES[1, ..., 0])
+
+
+def test_a_plane_has_a_square_a_point_and_the_frame_of_the_second_window():
+    points, crossed = np.array([[0.0, 0.0], [0.5, 0.5]]), np.array([[True], [False]])
+    windows = [(np.zeros(2), 1.0), (np.zeros(2), 0.2)]
+    regions = np.zeros((2, 3, 3, 1), bool)
+    kind = {"titles": ["feature 7"], "radius": 0.05}
+    first, second = figures.features.boundaries(points, regions, crossed, windows, **kind).axes
+    assert (len(first.patches), len(second.patches)) == (2 + 1, 1)
+    assert second.patches[0].get_edgecolor()[:3] == mpl.colors.to_rgb(COLORS["adversarial"])
+    assert first.get_title() == "feature 7"
+
+
+def test_distances_have_fitted_slopes_and_quantiles():
+    lengths = np.geomspace(1e-3, 1, 4)
+    moved = {"ntk": np.sqrt(lengths)[:, None] * np.ones(3), "nngp": lengths[:, None] * np.ones(3)}
+    needed = RNG.uniform(0.1, 1, (5, 4))
+    ax, below = figures.features.distances(lengths, moved, needed, traveled=0.3, fitted=3).axes
+    assert {"NTK, slope 0.50", "NNGP, slope 1.00"} <= set(named(ax))
+    np.testing.assert_allclose(named(below)["needed to flip"][1], np.median(needed, axis=0))
+
+
+def test_pairs_stand_three_in_a_row_with_their_signed_images_below():
+    figure = figures.features.gallery([1, 5, 7, 9], RNG.uniform(size=(4, 2)), IMAGES, -IMAGES, limit=2.0)
+    assert titles(figure)[0].startswith("feature 1\nρ 0.")
+    assert titles(figure)[6].startswith("feature 9")
+    np.testing.assert_allclose(figure.axes[9].images[0].get_array(), -IMAGES[3, ..., 0])
+    labels = figures.kept_features.relabeled(IMAGES, -IMAGES, list("abcd"), eps=0.1)
+    assert titles(labels)[:3] == ["a", "b", "c"]
+
+
+def test_kept_features_draw_tops_trades_lessons_and_agreement(made):
+    tops, top = np.array([1, 2]), np.sort(RNG.uniform(size=(2, 2, 3)))[..., [1, 0, 2]]
+    curves = {name: RNG.uniform(size=(2, 2)) for name in ("top", "stopped", "without")}
+    ax, below = figures.kept_features.first_features(tops, top, curves).axes
+    np.testing.assert_allclose(middles(ax)["PGD"], (tops, top[:, 1, 0]))
+    np.testing.assert_allclose(named(below)["early stopping"], curves["stopped"].T)
+    figures.kept_features.one_k([1, 2], tops, top, IMAGES[:2], IMAGES[:2], np.ones((2, 2)), eps=1.0, start=2)
+    assert made["draw"](k=2).axes[2].get_title() == "f: +1.00 to +1.00"
+    taught = {name: top[:, 0] for name in ("attacked images", "random signs", "clean images")}
+    (ax,) = figures.kept_features.lessons(["one", "two"], taught).axes
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["one", "two"]
+    np.testing.assert_allclose(middles(ax)["random signs"], (top[:, 0, 0], [0, 1]))
+    agree = {"spaces": {"FC-5": RNG.uniform(size=(3, 2)), "RBF": RNG.uniform(size=(3, 2))}}
+    (ax,) = figures.kept_features.agreement([1, 10], agree).axes
+    np.testing.assert_allclose(named(ax)["RBF"], ([1, 10], agree["spaces"]["RBF"].mean(axis=0)))
+
+
+def test_recorded_features_have_three_panels_and_a_player_two(made):
+    scores = {"index": INDEX, **dict(zip(("rho", "gamma", "noisy"), RNG.uniform(size=(3, 4)), strict=True))}
+    tops, top = np.array([1, 2]), np.sort(RNG.uniform(size=(2, 2, 3)))[..., [1, 0, 2]]
+    curves = {name: RNG.uniform(size=(2, 2)) for name in ("top", "stopped", "without")}
+    ax, middle, below = figures.kept_features.recorded(scores, tops, top, curves, **MARKS).axes
+    np.testing.assert_allclose(named(ax)["robustness γᵢ"], (1 + INDEX, scores["gamma"]))
+    assert set(middles(middle)) == {"clean", "PGD"}
+    assert len(below.lines) == 3
+    figures.kept_features.each_kernel(["a"], [scores], [tops], [top], [(0.5, 100)])
+    assert len(made["draw"](row=0).axes) == 2
+    assert made["fmt"](0) == "a"

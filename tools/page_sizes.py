@@ -93,7 +93,7 @@ def faults(text: str) -> list[str]:
         wrong = []
         if one.visible and one.lines > LINES and "toy" not in one.tags:
             wrong.append(f"{one.lines} visible lines")
-        if one.draws():
+        if one.draws() or one.alt:
             wrong += [] if one.caption and one.name else ["a figure without caption and name"]
             wrong += [] if one.alt or not one.caption or "player" in one.tags else ["a picture without text"]
             wrong += (

@@ -1,5 +1,9 @@
 """The sheet that the figures of the chapters are drawn on: one width, panels one below the other."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from companion._core.extras import missing
 from companion._core.words import Unchecked
 
@@ -10,6 +14,7 @@ except ModuleNotFoundError as error:
     raise missing("matplotlib", "plots") from error
 
 WIDTH = 5.0  # inches: letters of ten points have ten pixels on a phone of 390, and thirteen on a page
+Places = Sequence[float | int] | np.ndarray
 TIME = r"time $t$, in $1/\bar{\lambda}$"
 
 

@@ -1,13 +1,13 @@
 """Figures of the chapter on attacks: losses, accuracy against ε, depth, transfer to networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Real
 
 from companion.figures._attack_curves import DEPTHS, over_eps
-from companion.figures._layout import Figure, blank, sheet
+from companion.figures._layout import Figure, Places, blank, sheet
 from companion.interactive import Player, explore
 from companion.plots import COLORS, images, signed_image
 
@@ -67,7 +67,7 @@ def losses(
     return figure
 
 
-def against_eps(eps: Sequence[float], panels: Mapping[str, Mapping[str, Real[Any, "e 3"]]]) -> Figure:
+def against_eps(eps: Places, panels: Mapping[str, Mapping[str, Real[Any, "e 3"]]]) -> Figure:
     """Draw accuracy against the size of the perturbation, a panel for each task.
 
     Args:
@@ -164,12 +164,12 @@ def along_time(
 
 
 def one_perturbation(
-    sizes: list[float],
-    outputs: Mapping[str, Sequence[float]],
+    sizes: Places,
+    outputs: Mapping[str, Places],
     image: Real[Any, "h w c"],
     attacked: Real[Any, "m h w c"],
     *,
-    start: float,
+    start: float | int,
 ) -> Player:
     """Let ε run: outputs of a kernel and of a network for one image, its perturbation, and the image.
 
@@ -183,9 +183,10 @@ def one_perturbation(
     Returns:
         The player.
     """
+    shown = [float(size) for size in sizes]
 
     def draw(size: float) -> Figure:
-        i = sizes.index(size)
+        i = shown.index(size)
         figure = blank(5.0)
         parts = figure.add_gridspec(2, 2, height_ratios=(1.3, 1))
         ax = figure.add_subplot(parts[0, :])
@@ -200,9 +201,9 @@ def one_perturbation(
         return figure
 
     def says(size: float) -> str:
-        kernel, network = (values[sizes.index(size)] for values in outputs.values())
+        kernel, network = (values[shown.index(size)] for values in outputs.values())
         return (
             f"At ε = {size} the kernel gives {kernel:+.2f} and the network {network:+.2f} to the digit shown."
         )
 
-    return explore(draw, {"size": sizes}, labels={"size": "ε"}, start={"size": start}, alt=says)
+    return explore(draw, {"size": shown}, labels={"size": "ε"}, start={"size": start}, alt=says)

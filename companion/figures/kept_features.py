@@ -8,7 +8,7 @@ from jaxtyping import Int, Real
 
 from companion.figures._attack_curves import seeds
 from companion.figures._feature_curves import by_top, pairs, profile, trade
-from companion.figures._layout import Figure, blank, sheet
+from companion.figures._layout import Figure, Places, blank, sheet
 from companion.interactive import Player, explore
 from companion.plots import COLORS, images, signed_image
 
@@ -69,9 +69,7 @@ def lessons(names: Sequence[str], taught: Mapping[str, Real[Any, "r 3"]]) -> Fig
     return figure
 
 
-def first_features(
-    tops: Int[Any, " k"], top: Real[Any, "k 2 3"], curves: Mapping[str, Real[Any, "m 2"]]
-) -> Figure:
+def first_features(tops: Places, top: Real[Any, "k 2 3"], curves: Mapping[str, Real[Any, "m 2"]]) -> Figure:
     """Draw accuracy of the first k features, and what truncation and early stopping trade.
 
     Args:
@@ -92,7 +90,7 @@ def first_features(
 
 def one_k(
     kept: list[int],
-    tops: Int[Any, " k"],
+    tops: Places,
     top: Real[Any, "k 2 3"],
     changes: Real[Any, "s h w c"],
     attacked: Real[Any, "s h w c"],
@@ -138,7 +136,7 @@ def one_k(
     return explore(draw, {"k": kept}, labels=labels, start={"k": start}, alt=says, colors=24)
 
 
-def agreement(tops: Sequence[int], panels: Mapping[str, Mapping[str, Real[Any, "seeds k"]]]) -> Figure:
+def agreement(tops: Places, panels: Mapping[str, Mapping[str, Real[Any, "seeds k"]]]) -> Figure:
     """Draw how well the first k eigenvectors of kernels agree with those of FC-1.
 
     Args:
@@ -162,7 +160,7 @@ def agreement(tops: Sequence[int], panels: Mapping[str, Mapping[str, Real[Any, "
 
 def recorded(
     scores: Mapping[str, Real[Any, " n"]],
-    tops: Int[Any, " k"],
+    tops: Places,
     top: Real[Any, "k 2 3"],
     curves: Mapping[str, Real[Any, "m 2"]],
     *,

@@ -1,19 +1,19 @@
 """Figures of the chapter on attacks, continued: how a kernel's perturbations transfer to networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Real
 
 from companion.figures._attack_curves import DEPTHS, over_eps, seeds, success_over, ticks
-from companion.figures._layout import Figure, sheet
+from companion.figures._layout import Figure, Places, sheet
 from companion.interactive import Player, explore
 from companion.plots import interval
 
 
 def over_width(
-    widths: Sequence[int], success: Real[Any, "seeds w 3"], cosine: Real[Any, "seeds w"], *, title: str
+    widths: Places, success: Real[Any, "seeds w 3"], cosine: Real[Any, "seeds w"], *, title: str
 ) -> Figure:
     """Draw success of three attacks on networks, and the cosine of gradients, against the width.
 
@@ -36,9 +36,7 @@ def over_width(
     return figure
 
 
-def while_training(
-    levels: Sequence[float], widths: Sequence[int], success: Real[Any, "seeds w l 3"]
-) -> Player:
+def while_training(levels: Places, widths: Places, success: Real[Any, "seeds w l 3"]) -> Player:
     """Let the width run, and show success of three attacks on networks while they train.
 
     Args:
@@ -71,7 +69,7 @@ def while_training(
 
 
 def laziness(
-    scales: Sequence[float],
+    scales: Places,
     success: Real[Any, "seeds k 3"],
     motion: Real[Any, "seeds k"],
     cosine: Real[Any, "seeds k"],
@@ -102,10 +100,10 @@ def laziness(
 
 
 def recorded(
-    eps: Float[np.ndarray, " e"],
+    eps: Places,
     attacks: Mapping[str, Real[Any, "e 3"]],
     depths: Mapping[str, Real[Any, "e 3"]],
-    widths: Sequence[int],
+    widths: Places,
     success: Mapping[str, Real[Any, "seeds w 3"]],
 ) -> Figure:
     """Draw the recorded run: accuracy against ε by attack and by depth, and success on networks.
