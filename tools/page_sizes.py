@@ -2,8 +2,8 @@
 
 Usage: python tools/page_sizes.py [CHAPTER…]        a line for each chapter, then its faults
 
-A cell is visible unless a tag hides its code or it is in a folded solution. Blank lines and comments' own lines do not count. A long cell
-that must be read, because the text is about its lines, has the tag "toy".
+A cell is visible unless a tag hides its code or it is in a folded solution. Blank lines and comments' own
+lines do not count. A long cell that must be read, because the text is about its lines, has the tag "toy".
 """
 
 import ast
