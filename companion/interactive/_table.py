@@ -46,4 +46,4 @@ def _text(value: Unchecked) -> str:
 
 def _whole(value: Unchecked) -> str:
     """Keep a number and its interval on one line."""
-    return re.sub(r" (?=\[)|(?<=,) (?=[−\d])", "\u00a0", _text(value))
+    return re.sub(r" (?=\[)|(?<=,) (?=[+−\d])", "\u00a0", _text(value))
