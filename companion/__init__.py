@@ -32,9 +32,10 @@ own package.
      8  catastrophic     catastrophic overfitting: one-step training (N-FGSM, GradAlign), signals, detectors
      8  guarantees       certified radii, labels that hold up a prediction, poisons, robust kernels
      8  clocks           a clock for every training example, learned against attacks (Adv-NTK)
-     9  plots            figures of the book
+     9  plots            what figures are made of: colors, bands, intervals, images
      9  interactive      its sliders
     10  experiments      makes the records: lists of runs, and the engine (_engine)
+    10  figures          of the chapters: arrays in, a figure out
     11  scorecard        claims of papers, and the rules that judge them by the records
 """
 

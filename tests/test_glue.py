@@ -46,7 +46,7 @@ def test_a_table_has_a_caption_heads_and_escaped_typeset_entries(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     table(["", "a < b"], [["one", -0.5], ["two", "1e-3"]], caption="Of two.")
     page = shown[0].data
-    assert "<caption>Of two.</caption>" in page
+    assert "<caption><span>Of two.</span></caption>" in page
     assert '<th scope="col">a &lt; b</th>' in page
     assert '<tr><th scope="row">one</th><td>−0.5</td></tr>' in page
     assert "<td>1×10⁻³</td>" in page

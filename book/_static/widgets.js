@@ -36,13 +36,13 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     if (window.MathJax && !window.MathJax.Hub) window.MathJax.Hub = { Queue() {} };
   });
 
-  /* 7. An equation wider than its column scrolls in its own box; say so, for as long as there is more to see. */
+  /* 5. An equation or a table wider than its column scrolls in its own box; say so, for as long as there is more to see. */
   const cue = (box) => {
     const frame = box.parentElement, more = box.scrollWidth - box.clientWidth - box.scrollLeft;
     frame.classList.toggle("more", more > 4);
     frame.classList.toggle("more-before", box.scrollLeft > 4);
   };
-  const markEquations = () => {
+  const markWide = () => {
     const all = [...document.querySelectorAll("mjx-container")];
     const inline = all.filter((box) => !box.hasAttribute("display"));
     for (const box of inline) box.parentElement.classList.remove("wide");
@@ -50,12 +50,16 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     const wide = inline.filter((box) => box.getBoundingClientRect().width > column(box));
     for (const box of wide) box.parentElement.classList.add("wide");
     for (const box of all) if (box.hasAttribute("display") || wide.includes(box)) cue(box);
+    document.querySelectorAll(".table-box").forEach(cue);
   };
   let waiting = 0;
-  const markLater = () => (waiting ||= requestAnimationFrame(() => ((waiting = 0), markEquations())));
-  window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markEquations));
+  const markLater = () => (waiting ||= requestAnimationFrame(() => ((waiting = 0), markWide())));
+  window.addEventListener("load", () => {
+    document.querySelectorAll(".table-box").forEach(cue);
+    window.MathJax?.startup?.promise?.then(markWide);
+  });
   window.addEventListener("resize", markLater);
-  document.addEventListener("scroll", (event) => event.target.tagName === "MJX-CONTAINER" && cue(event.target),
+  document.addEventListener("scroll", (event) => event.target.matches?.("mjx-container, .table-box") && cue(event.target),
     { capture: true, passive: true });
 
   document.addEventListener("DOMContentLoaded", () => {
@@ -68,10 +72,6 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
       box.setAttribute("role", "region");
       box.setAttribute("aria-label", "Table");
     }
-
-    /* 5. A player's still picture is for pages without JavaScript: close the room kept for it. */
-    for (const still of document.querySelectorAll(".cell_output .text_html > noscript"))
-      still.parentElement.style.display = "none";
 
     new MutationObserver(nameControls).observe(document.body, {
       childList: true,

@@ -1,6 +1,7 @@
 """Frames drawn beforehand, as a player for the page and as one for a running notebook."""
 
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,21 +42,22 @@ class Player:
         return sum(len(frame.html().encode()) for frame in self.frames)
 
     def _repr_mimebundle_(self, **_: Unchecked) -> dict[str, str | bytes | dict]:
-        """Return the widget's view, with the poster as the picture for those who cannot show it."""
+        """Return the widget's view, and for those who cannot show it the poster.
+
+        A page is given both in one piece of HTML, so that one caption can stand under them.
+        """
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         bundle = {_VIEW: view, "text/plain": self.poster.alt}
-        # Colab takes the richest picture it knows: give it no choice but the widget.
-        return bundle if "google.colab" in sys.modules else bundle | {"image/png": self.poster.png}
+        if "google.colab" in sys.modules:
+            return bundle  # Colab takes the richest picture it knows: give it no choice but the widget.
+        page = f'<script type="{_VIEW}">{json.dumps(view)}</script><noscript>{self.poster.html()}</noscript>'
+        return bundle | {"image/png": self.poster.png, "text/html": page}
 
     def _ipython_display_(self) -> None:
-        """Show the player, and for pages read without JavaScript its poster."""
+        """Show the player."""
         from IPython.display import display
 
         display(self._repr_mimebundle_(), raw=True)
-        if "google.colab" not in sys.modules:
-            # A PDF takes the Markdown: it has the poster already, so this is a comment and shows nothing.
-            still = f"<noscript>{self.poster.html()}</noscript>"
-            display({"text/html": still, "text/markdown": "<!-- still -->", "text/plain": ""}, raw=True)
 
 
 def explore(

@@ -1,6 +1,7 @@
 """Results as a table with a caption; chapters find `table` in `companion.interactive`."""
 
 import html
+import re
 from collections.abc import Sequence
 
 from companion._core.words import Unchecked
@@ -26,17 +27,23 @@ def table(header: Sequence[Unchecked], rows: Sequence[Sequence[Unchecked]], *, c
             raise ValueError(f"rows must have {len(header)} entries as the header, got {len(row)}: {row}")
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
     lines = [
-        f'<th scope="row">{_text(first)}</th>' + "".join(f"<td>{_text(one)}</td>" for one in rest)
+        f'<th scope="row">{_text(first)}</th>' + "".join(f"<td>{_whole(one)}</td>" for one in rest)
         for first, *rest in rows
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     display(
         HTML(
-            '<div style="overflow-x: auto" tabindex="0"><table class="docutils table">'
-            f"<caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            '<div class="table-box" style="overflow-x: auto" tabindex="0"><table class="docutils table">'
+            f"<caption><span>{_text(caption)}</span></caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
     )
 
 
 def _text(value: Unchecked) -> str:
     return html.escape(typeset(str(value)))
+
+
+def _whole(value: Unchecked) -> str:
+    """Keep a number and its interval on one line."""
+    return re.sub(r" (?=\[)|(?<=,) (?=[+−\d])", "\u00a0", _text(value))
