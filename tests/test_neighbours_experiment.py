@@ -44,7 +44,7 @@ def kernels():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "autoattack", halved)
         patch.setattr(experiment, "network_of", lambda *_: (network, (jnp.array([0.3]), ())))
-        how = (0.1, (0.0, 0.1), ("apgd-ce",), 1, 2, 5, 16, 1)
+        how = (0.1, (0.1, 1.0), (0.0, 0.1), ("apgd-ce",), 1, 2, 5, 16, 1)
         return experiment.compute("kernels", CASE, 0, "FC-1", *how)
 
 
@@ -65,6 +65,8 @@ def test_both_kernels_are_ridge_regression_with_one_relative_ridge(kernels, imag
         assert kernels["auto"][i, 0] == pytest.approx(right[:8].mean())
     np.testing.assert_allclose(kernels["auto"][:, 1], kernels["auto"][:, 0] / 2)
     assert kernels["certified"][0, 1] < min(kernels["certified"][0, 0], kernels["certified"][1, 1])
+    np.testing.assert_allclose(kernels["along"][:, 0, 0], kernels["auto"][:, 0])
+    assert (kernels["along"][..., 1] <= kernels["along"][..., 0]).all()
     assert (kernels["robust"] <= kernels["useful"]).all()
     assert (kernels["robust"] < kernels["useful"]).any()
     assert kernels["useful"].shape == (2, 5)

@@ -423,6 +423,7 @@ def neighbours_record(worse=0.0, more=0.0, slower=0.0, robust=0.0):
     config = {"cases": [case], "kernels": ["FC-1"], "biases": [0.0, 1.0], "steps": 20, "width": 64}
     config["attacks"] = ["apgd-ce"]
     arrays = {"clean": accuracy, "auto": np.stack([accuracy, accuracy], axis=-1), "active": active}
+    arrays["along"] = np.stack([arrays["auto"] - 0.1, arrays["auto"]], axis=-2)
     return record(config, **arrays, gradient_steps=trained, biased=biased)
 
 
