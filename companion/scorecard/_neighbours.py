@@ -142,8 +142,8 @@ CLAIMS = (
         "It is hardly worse under attack, too",
         "",
         reading="No claim of theirs, but what everyone must know who attacks or defends the surrogate.",
-        rule="As E1a, of the accuracy that PGD leaves, each kernel at the ridge of five that is best for it: "
-        "one ridge is not one regularization of two spectra. What AutoAttack leaves at one ridge is shown only.",
+        rule="As E1a, of the accuracy that PGD leaves, each kernel at the ridge that is best for it: one "
+        "ridge is not one regularization of two spectra. What AutoAttack leaves at one ridge is shown only.",
         compare=attacked,
     ),
     _large(
