@@ -72,8 +72,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         Arrays, NaN where there is no run, over cases c and seeds s.
 
         Of kernels k and `KINDS` i: `clean` (c, s, k, i), accuracy on all test images; of the attacked ones
-        `auto` (c, s, k, i, 2), accuracy before and after AutoAttack; `along` (c, s, k, i, r, 2), clean and under
-        PGD at each of `ridges`; `transferred` (c, s, k, `SOURCES`), that
+        `auto` (c, s, k, i, 2), accuracy before and after AutoAttack; `along` (c, s, k, i, r, 2), clean and
+        under PGD at each of `ridges`; `transferred` (c, s, k, `SOURCES`), that
         of a trained network on the images that PGD moved on each kernel, and on random signs; `certified`
         (c, s, k, i, e), the share that is right and cannot be changed within L2 e; `useful` and `robust`
         (c, s, k, i, f), accuracy of single features, and under an attack of each; `overlap` (c, s, k), the
