@@ -1,5 +1,7 @@
 """The experiment on neighbors at toy size: its numbers again, from solves, Jacobians and features."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,21 +10,42 @@ from scipy.stats import norm
 
 from companion import data
 from companion.architectures import fc
+from companion.attacks import Threat, random_sign
 from companion.data._sets import SETS
 from companion.experiments import neighbours as experiment
 from companion.experiments._neighbours_networks import one_bias
 from companion.experiments._shared import architecture
 from companion.kernels import gram
-from companion.networks import mlp
+from companion.networks import from_apply, mlp
 
 CASE = experiment.Case("digits", (3, 8), 0.05, 20, 10, 20, 20, 8, 4)
 SIZES = {"ridge": 0.1, "steps": 2, "width": 16}
 
 
+@dataclass
+class Left:
+    value: float
+
+
+@dataclass
+class Attacked:
+    accuracy: dict
+
+
 @pytest.fixture(scope="module")
 def kernels():
-    how = (0.1, (0.0, 0.1), ("apgd-ce",), 1, 2, 5, 16, 1)
-    return experiment.compute("kernels", CASE, 0, "FC-1", *how)
+    """A run, with stand-ins for AutoAttack, which has its tests, and for the network."""
+
+    def halved(f, x, y, *_, version, **__):
+        clean = (np.asarray(f(x))[:, 0] > 0) == y
+        return Attacked({"clean": Left(clean.mean()), version[-1]: Left(clean.mean() / 2)})
+
+    network = from_apply(lambda w, x: x.mean(axis=(1, 2)) - w, jnp.array([0.3]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "autoattack", halved)
+        patch.setattr(experiment, "network_of", lambda *_: (network, (jnp.array([0.3]), ())))
+        how = (0.1, (0.1, 1.0), (0.0, 0.1), ("apgd-ce",), 1, 2, 5, 16, 1)
+        return experiment.compute("kernels", CASE, 0, "FC-1", *how)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +63,20 @@ def test_both_kernels_are_ridge_regression_with_one_relative_ridge(kernels, imag
         assert kernels["clean"][i] == pytest.approx(right.mean())
         assert kernels["certified"][i, 0] == pytest.approx(right.mean())
         assert kernels["auto"][i, 0] == pytest.approx(right[:8].mean())
-    assert (kernels["auto"][:, 1] <= kernels["auto"][:, 0]).all()
-    assert (kernels["certified"][:, 1] <= kernels["auto"][:, 0] + 1).all()
+    np.testing.assert_allclose(kernels["auto"][:, 1], kernels["auto"][:, 0] / 2)
+    assert kernels["certified"][0, 1] < min(kernels["certified"][0, 0], kernels["certified"][1, 1])
+    np.testing.assert_allclose(kernels["along"][:, 0, 0], kernels["auto"][:, 0])
+    assert (kernels["along"][..., 1] <= kernels["along"][..., 0]).all()
     assert (kernels["robust"] <= kernels["useful"]).all()
+    assert (kernels["robust"] < kernels["useful"]).any()
     assert kernels["useful"].shape == (2, 5)
+
+
+def test_transfer_is_accuracy_on_what_was_moved(kernels, images):
+    x, y = images.x_test[:8], images.y_test[:8]
+    moved = random_sign(x, Threat("linf", 0.05), key=jax.random.key(0))
+    right = (moved.mean(axis=(1, 2))[:, 0] > 0.3) == y
+    assert kernels["transferred"][experiment.SOURCES.index("random")] == pytest.approx(right.mean())
 
 
 def test_the_overlap_is_that_of_projectors(kernels, images):

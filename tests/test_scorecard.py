@@ -435,6 +435,7 @@ def neighbours_record(worse=0.0, more=0.0, slower=0.0, robust=0.0):
     config = {"cases": [case], "kernels": ["FC-1"], "biases": [0.0, 1.0], "steps": 20, "width": 64}
     config["attacks"] = ["apgd-ce"]
     arrays = {"clean": accuracy, "auto": np.stack([accuracy, accuracy], axis=-1), "active": active}
+    arrays["along"] = np.stack([arrays["auto"] - 0.1, arrays["auto"]], axis=-2)
     return record(config, **arrays, gradient_steps=trained, biased=biased)
 
 
@@ -476,7 +477,9 @@ def test_a_claim_says_whose_it_is_and_how_it_is_judged(claim):
     assert claim.reading
     assert claim.quotation or "abstract does not" in claim.reading or "No claim" in claim.reading
     assert len(claim.quotation.split()) < 35
-    assert claim.source == {"A": "tsilivis2022", "B": "li2023", "C": "loo2022", "D": "fu2024"}[claim.name[0]]
+    sources = {"A": "tsilivis2022", "B": "li2023", "C": "loo2022", "D": "fu2024"}
+    sources |= {"E1": "qadeer2023", "E2": "yang2024"}
+    assert claim.source == sources[claim.name[0] if claim.name[0] in sources else claim.name[:2]]
 
 
 def test_without_records_nothing_is_tested(tmp_path):

@@ -48,6 +48,7 @@ class Config:
         biases: B of one hidden layer, for inputs that are scaled to preactivations of variance 1.
         seeds: splits into training and test images, and networks.
         ridge: of all kernel regressions, in units of the mean diagonal.
+        ridges: along which both kernels are attacked as well, in the same unit.
         radii: L2 sizes at which certified accuracy is recorded.
         attacks: of AutoAttack, in their order.
         queries: of its Square.
@@ -62,6 +63,7 @@ class Config:
     biases: tuple[float, ...] = field(default=(0.0, 1.0, 2.0), metadata=LISTS)
     seeds: int = field(default=3, metadata=LISTS)
     ridge: float = 0.01
+    ridges: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
     radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0)
     attacks: tuple[str, ...] = ("apgd-ce", "apgd-t")
     queries: int = 5000

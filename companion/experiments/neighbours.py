@@ -27,6 +27,7 @@ from companion.experiments._neighbours_cases import (
 )
 from companion.experiments._neighbours_networks import (
     active_share,
+    attacked,
     empirical_predictor,
     images_of,
     network_of,
@@ -71,7 +72,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         Arrays, NaN where there is no run, over cases c and seeds s.
 
         Of kernels k and `KINDS` i: `clean` (c, s, k, i), accuracy on all test images; of the attacked ones
-        `auto` (c, s, k, i, 2), accuracy before and after AutoAttack; `transferred` (c, s, k, `SOURCES`), that
+        `auto` (c, s, k, i, 2), accuracy before and after AutoAttack; `along` (c, s, k, i, r, 2), clean and
+        under PGD at each of `ridges`; `transferred` (c, s, k, `SOURCES`), that
         of a trained network on the images that PGD moved on each kernel, and on random signs; `certified`
         (c, s, k, i, e), the share that is right and cannot be changed within L2 e; `useful` and `robust`
         (c, s, k, i, f), accuracy of single features, and under an attack of each; `overlap` (c, s, k), the
@@ -95,6 +97,7 @@ def jobs(config: Config) -> list[Job]:
             for kernel in config.kernels:
                 how = (
                     config.ridge,
+                    config.ridges,
                     config.radii,
                     config.attacks,
                     config.queries,
@@ -141,6 +144,7 @@ def _kernels(
     seed: int,
     name: str,
     ridge: float,
+    ridges: tuple[float, ...],
     radii: tuple[float, ...],
     attacks: tuple[str, ...],
     queries: int,
@@ -161,7 +165,9 @@ def _kernels(
         matrix = gram(kernel, images.x_train, kind=kind)
         seconds = time.perf_counter() - start
         f = regression.fit(kernel, images.x_train, targets, kind=kind, k_train_train=matrix)
-        f = f.with_ridge(ridge * float(f.eigenvalues.mean()))
+        unit = float(f.eigenvalues.mean())
+        along = [attacked(f.with_ridge(one * unit), x, y, case, steps) for one in ridges]
+        f = f.with_ridge(ridge * unit)
         moved[kind] = pgd(f, x, y, threat, steps=steps, loss="margin", batch_size=m)
         options = {"version": attacks, "queries": queries, "batch_size": min(64, m)}
         left = autoattack(f, x, y, threat, key=key, **options).accuracy
@@ -170,6 +176,7 @@ def _kernels(
         some = {"modes": min(top, len(targets)), "steps": 1}
         found.append(
             {
+                "along": np.array(along),
                 "clean": rights.mean(),
                 "auto": np.array([left["clean"].value, left[attacks[-1]].value]),
                 "certified": certain.value,
