@@ -93,7 +93,7 @@ class Config:
     steps: int = 20
 
 
-_DIGITS = Case("mnist5k", (4, 9), 0.1)
+_DIGITS = Case("mnist5k", (4, 9), 0.1, n_test=200)  # all there are
 PROFILES = {
     "quick": Config((Case("mnist5k", (4, 9), 0.1, n_train=200, n_val=200, n_test=200),), steps=10),
     "full": Config(
