@@ -71,7 +71,7 @@ def class_blocks(kernel: Float[Any, "n n"], labels: Int[Any, " n"]) -> Blocks:
 
 
 def variability(kernel: Float[Any, "n n"], labels: Int[Any, " n"]) -> float:
-    """tr Σ_W / tr Σ_B of the features behind a kernel: what of their spread lies within classes.
+    """Spread within classes over that between their means, tr Σ_W / tr Σ_B, of the features behind a kernel.
 
     Σ_W is the covariance of features around the means of their classes, Σ_B that of these means, weighted by
     the sizes of the classes; both traces are sums of kernel entries.
@@ -86,7 +86,7 @@ def variability(kernel: Float[Any, "n n"], labels: Int[Any, " n"]) -> float:
     Raises:
         TypeError, ValueError: arrays that do not fit; class means that are all equal.
 
-    Source: Kothapalli & Tirer (2024), arXiv 2406.02105, theorem 3.1.
+    Source: Kothapalli & Tirer (2025), arXiv 2406.02105, theorem 3.1.
 
     >>> variability(np.diag([1.0, 1.0, 1.0, 1.0]), np.array([0, 0, 1, 1]))
     2.0
@@ -205,8 +205,7 @@ def _last_layer(
     weights = finite("weights", np.asarray(weights, float))
     if features.ndim != 2 or weights.ndim != 2 or features.shape[1] != len(weights):
         raise ValueError(
-            "features must be (n, p) and weights (p, C), got shapes "
-            f"{features.shape} and {weights.shape}"
+            f"features must be (n, p) and weights (p, C), got shapes {features.shape} and {weights.shape}"
         )
     labels = _classes(labels, len(features))
     if set(np.unique(labels)) != set(range(weights.shape[1])):
