@@ -2,13 +2,13 @@
 
 A network is trained with the squared loss far beyond the point where it fits all of its training images.
 Along the way: mean entries of its tangent kernel by class, the spread that is left within classes of that
-kernel and of the last layer's features, NC1 to NC3, and the invariant. After Seleznova et al. (2023), arXiv 2305.16427;
-the kernels of infinite width beside it after Kothapalli & Tirer (2025), arXiv 2406.02105.
+kernel and of the last layer's features, NC1 to NC3, and the invariant. After Seleznova et al. (2023), arXiv
+2305.16427; the kernels of infinite width beside it after Kothapalli & Tirer (2025), arXiv 2406.02105.
 """
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -102,19 +102,21 @@ class Config:
     final: int = 20
 
 
+_DIGITS = Case(
+    "mnist5k", 0.1, n_class=20, n_probe=5, n_test=500, width=64, epochs=(0, 5, 10, 20, 50, 100, 200)
+)
 PROFILES = {
     "quick": Config(
         (
-            Case(
-                "mnist5k", 0.1, (0, 1, 2, 3), n_class=20, n_probe=5, n_test=100, width=64,
-                epochs=(0, 10, 40, 120),
-                batch_size=20, steps=3,
+            replace(
+                _DIGITS, classes=(0, 1, 2, 3), n_test=100, epochs=(0, 10, 40, 120), batch_size=20, steps=3
             ),
         ),
         seeds=1,
     ),
-    "full": Config((Case("mnist5k", 0.1), Case("fashion_mnist", 0.05)), seeds=5),
-}  # fmt: skip
+    "full": Config((_DIGITS, replace(_DIGITS, dataset="fashion_mnist", eps=0.05)), seeds=5),
+    "paper": Config((Case("mnist5k", 0.1), Case("fashion_mnist", 0.05), Case("cifar10", 4 / 255)), seeds=10),
+}
 
 
 def run(config: Config, *, progress: bool = False) -> Arrays:

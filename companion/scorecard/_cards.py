@@ -6,7 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from companion.results import Result
-from companion.scorecard import _clocks, _collapse, _dynamics, _kernels, _normalization, _schedules
+from companion.scorecard import (
+    _clocks,
+    _collapse,
+    _dynamics,
+    _kernels,
+    _neural_collapse,
+    _normalization,
+    _schedules,
+    _starvation,
+)
 from companion.scorecard._claim import Card, Claim, card
 
 CLAIMS: tuple[Claim, ...] = (
@@ -17,6 +26,8 @@ CLAIMS: tuple[Claim, ...] = (
     *_collapse.CLAIMS,
     *(one for one in _dynamics.CLAIMS if one.name[0] == "C"),
     *_clocks.CLAIMS,
+    *_starvation.CLAIMS,
+    *_neural_collapse.CLAIMS,
 )
 
 

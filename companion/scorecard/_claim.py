@@ -17,6 +17,9 @@ AUTHORS = {
     "li2023": "Li et al. (2023)",
     "loo2022": "Loo et al. (2022)",
     "fu2024": "Fu & Wang (2024)",
+    "kothapalli2025": "Kothapalli & Tirer (2025)",
+    "pezeshki2021": "Pezeshki et al. (2021)",
+    "seleznova2023": "Seleznova et al. (2023)",
 }
 
 
