@@ -194,7 +194,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
 
 def images(case: Case, seed: int) -> data.Dataset:
     """The images of a split, as many of each class."""
-    spec = data.load(case.dataset, classes=case.classes, n_train=100, n_test=100)
+    spec = data.load(case.dataset, classes=case.classes, n_train=case.n_class, n_test=case.n_test)
     k = len(spec.classes)
     return data.load(
         case.dataset, classes=case.classes, n_train=k * case.n_class, n_test=case.n_test, seed=seed

@@ -90,8 +90,8 @@ CLAIMS = (
         "features relevant for the task, despite the presence of other predictive features that fail to be "
         "discovered.",
         reading="In a kernel, where the theory is exact, and more so than under squared loss, whose "
-        "eigenvectors learn alone. A strong feature is a mark on the training images that tells the class; or "
-        "the eigenvector with most of the labels, made stronger by hand.",
+        "eigenvectors learn alone. A strong feature is a mark on the training images that tells the class; "
+        "or the eigenvector with most of the labels, made stronger by hand.",
         rule="Effect of marks: accuracy on images without marks that is lost by training with them, "
         "logistic minus squared loss, at the best time of each and at the end. Effect of a stronger "
         "eigenvector: share of the others' response that is lost (under squared loss exactly 0). Against: "
