@@ -101,7 +101,7 @@ def test_profiles_are_well_formed(profile):
         assert case.n_probe <= case.n_class
 
 
-def record(spread, limit=(2.0, 1.0)):
+def record(spread, limit=(2.0, 1.0), fits=True):
     """Three seeds; blocks grow by .2; the spread and NC1 after PGD training."""
     measures = np.zeros((1, 3, 3, 2, len(experiment.MEASURES)))
     noise = 0.01 * np.arange(3)
@@ -114,6 +114,8 @@ def record(spread, limit=(2.0, 1.0)):
             put("same", m, epoch, 2.0)
             put("within", m, epoch, within + noise)
             put("between", m, epoch, 0.5)
+        put("train", m, -1, 1.0)
+        put("robust train", m, -1, 1.0 if fits else 0.5)
         for name in ("spread", "nc1"):
             put(name, m, -1, (spread if m == 2 else 1.0) + noise * (1 + m))
     limits = np.broadcast_to(np.array(limit), (1, 3, 3, 2)) * (1 + noise[:, None] * np.array([1, 2]))
@@ -137,10 +139,11 @@ def record(spread, limit=(2.0, 1.0)):
         ("E4a", {"spread": 1.0}, "reproduced"),
         ("E4b", {"spread": 2.0}, "reproduced"),
         ("E4b", {"spread": 0.5}, "not reproduced"),
+        ("E4b", {"spread": 0.5, "fits": False}, "not tested"),
         ("E4c", {"spread": 1.0}, "reproduced"),
         ("E4c", {"spread": 1.0, "limit": (1.0, 2.0)}, "not reproduced"),
     ],
-    ids=["blocks", "less", "more", "NTK wider", "NTK narrower"],
+    ids=["blocks", "less", "more", "not at the end", "NTK wider", "NTK narrower"],
 )
 def test_claims_on_collapse(name, made, verdict):
     found = scorecard.card(CLAIMS[name], {"full": record(**made)})

@@ -102,19 +102,17 @@ class Config:
     final: int = 20
 
 
+_WEAR = ("trouser", "pullover", "bag", "sneaker", "ankle boot")
 _DIGITS = Case(
-    "mnist5k", 0.1, n_class=20, n_probe=5, n_test=500, width=64, epochs=(0, 5, 10, 20, 50, 100, 200)
-)
+    "mnist5k", 0.1, (0, 1, 2, 3, 4), n_class=20, n_probe=5, n_test=500, width=64,
+    epochs=(0, 5, 10, 20, 50, 100, 250), batch_size=20, rate=0.03,
+)  # fmt: skip
 PROFILES = {
     "quick": Config(
-        (
-            replace(
-                _DIGITS, classes=(0, 1, 2, 3), n_test=100, epochs=(0, 10, 40, 120), batch_size=20, steps=3
-            ),
-        ),
+        (replace(_DIGITS, classes=(0, 1, 2, 3), n_test=100, epochs=(0, 10, 40, 120), rate=0.02, steps=3),),
         seeds=1,
     ),
-    "full": Config((_DIGITS, replace(_DIGITS, dataset="fashion_mnist", eps=0.05)), seeds=5),
+    "full": Config((_DIGITS, replace(_DIGITS, dataset="fashion_mnist", eps=0.05, classes=_WEAR)), seeds=5),
     "paper": Config((Case("mnist5k", 0.1), Case("fashion_mnist", 0.05), Case("cifar10", 4 / 255)), seeds=10),
 }
 
