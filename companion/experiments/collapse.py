@@ -112,7 +112,7 @@ PROFILES = {
         (replace(_DIGITS, classes=(0, 1, 2, 3), n_test=100, epochs=(0, 10, 40, 120), rate=0.02, steps=3),),
         seeds=1,
     ),
-    "full": Config((_DIGITS, replace(_DIGITS, dataset="fashion_mnist", eps=0.05, classes=_WEAR)), seeds=5),
+    "full": Config((_DIGITS, replace(_DIGITS, dataset="fashion_mnist", eps=0.05, classes=_WEAR)), seeds=10),
     "paper": Config((Case("mnist5k", 0.1), Case("fashion_mnist", 0.05), Case("cifar10", 4 / 255)), seeds=10),
 }
 
