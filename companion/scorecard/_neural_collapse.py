@@ -109,7 +109,8 @@ CLAIMS = (
         "Adversarial training collapses less",
         "",
         "seleznova2023",
-        reading="No claim of theirs, but a question of ours: images that are moved toward other classes might keep a network from "
+        reading="No claim of theirs, but a question of ours: images that are moved toward other classes "
+        "might keep a network from "
         "collapse. Spread within classes over that between them, of the tangent kernel and, as NC1, of the "
         "features, on clean training images at the end.",
         rule="Effect: log of the spread after PGD training minus that after standard training. Random "
