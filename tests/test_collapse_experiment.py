@@ -81,6 +81,16 @@ def test_the_drift_is_zero_where_nothing_cancels_less_and_one_where_one_side_mov
     assert np.isnan(experiment.drift(other, params, d.x_train, d.y_train, wrong))
 
 
+def test_a_run_that_diverges_is_a_run_without_numbers(monkeypatch):
+    def diverges(*_, **__):
+        raise FloatingPointError("loss")
+
+    monkeypatch.setattr(experiment, "train", diverges)
+    found = experiment.compute(CASE, "pgd", 0, 2)
+    assert np.isnan(found["measures"]).all()
+    assert np.isfinite(found["limit"]).all()
+
+
 def test_noise_moves_every_pixel_by_eps_within_the_box():
     attack = experiment.attack_of(CASE, "noise")
     x = np.full((4, 6), 0.5, np.float32)

@@ -118,7 +118,7 @@ PROFILES = {
 
 
 def run(config: Config, *, progress: bool = False) -> Arrays:
-    """Train every network and measure it along the way.
+    """Train every network and measure it along the way; NaN of one whose training diverges.
 
     Args:
         config: sizes.
@@ -149,8 +149,22 @@ def jobs(config: Config) -> list[Job]:
 
 
 def compute(case: Case, method: str, seed: int, final: int) -> Arrays:
-    """One network."""
-    d, key = images(case, seed), jax.random.key(seed)
+    """One network; NaN where its training diverges."""
+    d = images(case, seed)
+    try:
+        found = _trained(case, method, seed, final, d)
+    except FloatingPointError:
+        found = {
+            "measures": np.full((len(case.epochs), len(MEASURES)), np.nan),
+            "accuracy": np.full(2, np.nan),
+        }
+    x, y = d.x_train, d.y_train
+    spreads = [dynamics.variability(gram(fc(case.depth), x, kind=kind), y) for kind in KERNELS]
+    return found | {"limit": np.array(spreads)}
+
+
+def _trained(case: Case, method: str, seed: int, final: int, d: data.Dataset) -> Arrays:
+    key = jax.random.key(seed)
     k = len(d.classes)
     model = dense(k, depth=case.depth, width=case.width)
     made = train(
@@ -175,10 +189,7 @@ def compute(case: Case, method: str, seed: int, final: int) -> Arrays:
     f, threat = networks.predict_fn(model, made.variables), Threat("linf", case.eps)
     moved = pgd(f, d.x_test, d.y_test, threat, steps=final, early_stop=True, batch_size=min(500, case.n_test))
     clean, attacked = (predicted(outputs_of(f, x, 500)) == d.y_test for x in (d.x_test, moved))
-    x, y = d.x_train, d.y_train
-    spreads = [dynamics.variability(gram(fc(case.depth), x, kind=kind), y) for kind in KERNELS]
-    accuracy = np.array([clean.mean(), (clean & attacked).mean()])
-    return {"measures": rows, "accuracy": accuracy, "limit": np.array(spreads)}
+    return {"measures": rows, "accuracy": np.array([clean.mean(), (clean & attacked).mean()])}
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
