@@ -8,6 +8,7 @@ what of the targets is learned when, what each eigenvector brings, and what the 
 from companion.regression._checks import PrecisionWarning
 from companion.regression._cholesky import Cholesky
 from companion.regression._fit import fit, from_coefficients
+from companion.regression._logistic import fit_logistic
 from companion.regression._modes import (
     coefficient_matrix,
     condition_number,
@@ -37,6 +38,7 @@ __all__ = [
     "condition_number",
     "contributions",
     "fit",
+    "fit_logistic",
     "fit_robust",
     "from_coefficients",
     "learned_fraction",

@@ -12,8 +12,10 @@ from companion.scorecard import (
     _dynamics,
     _kernels,
     _neighbours,
+    _neural_collapse,
     _normalization,
     _schedules,
+    _starvation,
 )
 from companion.scorecard._claim import Card, Claim, card
 
@@ -26,6 +28,8 @@ CLAIMS: tuple[Claim, ...] = (
     *(one for one in _dynamics.CLAIMS if one.name[0] == "C"),
     *_clocks.CLAIMS,
     *_neighbours.CLAIMS,
+    *_starvation.CLAIMS,
+    *_neural_collapse.CLAIMS,
 )
 
 

@@ -19,6 +19,9 @@ AUTHORS = {
     "fu2024": "Fu & Wang (2024)",
     "qadeer2023": "Qadeer et al. (2023)",
     "yang2024": "Yang et al. (2024)",
+    "kothapalli2025": "Kothapalli & Tirer (2025)",
+    "pezeshki2021": "Pezeshki et al. (2021)",
+    "seleznova2023": "Seleznova et al. (2023)",
 }
 
 
