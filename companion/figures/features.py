@@ -111,7 +111,7 @@ def _plane(
 
 def distances(
     lengths: Real[Any, " l"],
-    moved_by: Mapping[str, Real[Any, "l m"]],
+    moved_by: Mapping[str, Real[Any, "l k"]],
     needed: Real[Any, "m n"],
     *,
     traveled: float,
@@ -121,7 +121,7 @@ def distances(
 
     Args:
         lengths: of random perturbations, (l,).
-        moved_by: kernel distance by "ntk" and "nngp", (l, m).
+        moved_by: kernel distance by "ntk" and "nngp" of k images, (l, k).
         needed: distance to flip each feature for each image, (m, n).
         traveled: distance that an attack travels, the median.
         fitted: how many of the lengths the power laws are fitted to.
