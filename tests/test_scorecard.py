@@ -449,7 +449,7 @@ def neighbours_record(worse=0.0, more=0.0, slower=0.0, robust=0.0):
         ("E2a", {"more": 0.1}, "not reproduced", 0.1),
         ("E2b", {"slower": 0.1}, "reproduced", 0.1),
         ("E2b", {"slower": 0.5}, "not reproduced", 0.5),
-        ("E2c", {"robust": 0.1}, "reproduced", 0.1),
+        ("E2c", {"robust": 0.1}, "qualified", 0.1),  # at one ridge
         ("E2c", {}, "not reproduced", 0.0),
     ],
 )

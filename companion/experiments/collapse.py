@@ -57,8 +57,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
     Returns:
         Arrays, NaN where there is no run, over cases c, `METHODS` m and seeds s. `measures` (c, m, s, e, 11):
         of `MEASURES`, at each epoch e. `accuracy` (c, m, s, 2): at the end, on test images as they are, and
-        under PGD. `limit` (c, m, s, 2): the spread within classes of `KERNELS`, FC of the same depth, on the
-        same images.
+        under PGD. `limit` (c, m, s, 2): the spread within classes of `KERNELS`, FC of the same depth, on all
+        training images.
     """
     return EXPERIMENT.run(config, progress=progress)
 
