@@ -181,7 +181,7 @@ CLAIMS = (
         "for them.",
         rule="Effect: robust accuracy minus that at B = 0, paired by split, both at a ridge of .01 of the "
         "mean diagonal, which is not the same regularization for two B. Against: less than .02 for certain. "
-        " Clean accuracy is shown only.",
+        "Clean accuracy is shown only.",
         effect="robust accuracy won",
         condition="at one ridge for all B",
         compare=biased,
