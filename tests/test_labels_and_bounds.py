@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from companion import attacks, catastrophic, clocks, features, guarantees, regression, statistics
+from companion import attacks, catastrophic, clocks, dynamics, features, guarantees, regression, statistics
 from companion.architectures import fc
 from companion.attacks import Threat
 from companion.data import targets
@@ -57,6 +57,12 @@ LABELS = {
         network(k), X, y, THREAT, key=KEY
     ),
     "data.targets": lambda y, k: targets(y, max(2, k)),
+    "dynamics.class_blocks": lambda y, k: dynamics.class_blocks(np.eye(4), y),
+    "dynamics.variability": lambda y, k: dynamics.variability(np.eye(4), y),
+    "dynamics.neural_collapse": lambda y, k: dynamics.neural_collapse(np.eye(4), y, np.ones((4, 2))),
+    "dynamics.collapse_invariant": lambda y, k: dynamics.collapse_invariant(
+        np.eye(4), y, np.ones((4, 2)), dynamics.Blocks(1.0, 0.0, 0.0)
+    ),
     "features.correct": lambda y, k: features.correct(fitted(k), X, y),
     "features.correct_under_attack": lambda y, k: features.correct_under_attack(fitted(k), X, y, THREAT),
     "features.attack_shares": lambda y, k: features.attack_shares(fitted(k), X, X, y),
@@ -151,7 +157,7 @@ def test_labels(name):
     ]
     if name != "data.targets":
         cases.append((Y[:3], 1, ValueError, r"labels must have shape \(4,\), got \(3,\)"))
-    if name != "features.usefulness":  # has no outputs
+    if name != "features.usefulness" and not name.startswith("dynamics."):  # these have no outputs
         cases += [
             (Y + 1, 1, ValueError, r"labels must lie in \[0, 2\), got 1 to 2"),
             (Y - 1, 1, ValueError, r"labels must lie in \[0, 2\), got -1 to 0"),

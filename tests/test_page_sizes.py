@@ -56,6 +56,7 @@ LONG = "\n".join(f"a{i} = {i}" for i in range(16))
         (FIGURE, "figures.x.y()\nglue(a=1)", "glue in the cell of a figure"),
         ("", "for i in x:\n    print(i)", "a table that is printed"),
     ],
+    ids=["long", "no caption", "no name", "no alt", "glue", "printed"],
 )
 def test_faults_are_found(options, code, fault):
     assert any(fault in found for found in page_sizes.faults(page(options, code)))
@@ -70,6 +71,7 @@ def test_faults_are_found(options, code, fault):
         (FIGURE, "figures.x.y()"),
         ("", "print(1)"),
     ],
+    ids=["short", "toy", "hidden", "figure", "print"],
 )
 def test_what_is_right_is_no_fault(options, code):
     assert page_sizes.faults(page(options, code)) == []

@@ -147,6 +147,12 @@ CASES = {
         rtol=1e-2,
     ),
     "dynamics.alignment": Case(lambda a: dynamics.alignment(a(KERNEL), a(ALPHA)), np.float64),
+    "dynamics.class_blocks": Case(lambda a: dynamics.class_blocks(a(KERNEL), Y).within, np.float64),
+    "dynamics.collapse_invariant": Case(
+        lambda a: dynamics.collapse_invariant(a(X), Y, a(W), dynamics.Blocks(1.0, 0.5, 0.2)), **NUMPY
+    ),
+    "dynamics.neural_collapse": Case(lambda a: dynamics.neural_collapse(a(X), Y, a(W)).nc3, **NUMPY),
+    "dynamics.variability": Case(lambda a: dynamics.variability(a(KERNEL), Y), np.float64),
     "dynamics.concentration": Case(lambda a: dynamics.concentration(a(KERNEL), top=2), np.float64),
     "dynamics.distances": Case(lambda a: dynamics.distances(a(PATH)), np.float64),
     "dynamics.effective_rank": Case(lambda a: dynamics.effective_rank(a(KERNEL)), np.float64),
@@ -238,6 +244,10 @@ CASES = {
     "regression.fit coefficients": Case(
         lambda a: rg.fit(a(KERNEL), targets=a(ALPHA)).coefficients, np.float64
     ),
+    "regression.fit_logistic": Case(
+        lambda a: rg.fit_logistic(a(KERNEL), targets=np.sign(ALPHA[:, :1]), times=[1.0])[0].coefficients,
+        np.float64,
+    ),
     "regression.contributions": Case(
         lambda a: rg.contributions(rg.fit(KERNEL, targets=ALPHA), a(KERNEL), modes=1), np.float64
     ),
@@ -300,6 +310,7 @@ OTHERWISE = {
         attacks.Smallest attacks.SanityChecks attacks.Threat attacks.Transfer
         attacks.free_training catastrophic.Detector catastrophic.Score catastrophic.alarmed
         catastrophic.gradalign catastrophic.noisy_fgsm data.Dataset data.load dynamics.KernelPath
+        dynamics.Blocks dynamics.Collapse
         clocks.Learned features.Correlation features.Usefulness kernels.Plan kernels.keep_compiled
         networks.Model
         networks.from_apply networks.from_architecture

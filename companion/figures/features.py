@@ -221,7 +221,9 @@ def one_feature(
             "the image that excites it most, and its perturbation of a nine."
         )
 
-    return explore(draw, {"i": shown}, labels={"i": "Feature"}, start={"i": shown[0]}, alt=says, colors=24)
+    return explore(
+        draw, {"i": shown}, labels={"i": "Feature"}, start={"i": shown[0]}, alt=says, dpi=80, colors=24
+    )
 
 
 def gallery(
