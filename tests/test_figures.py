@@ -10,6 +10,9 @@ from companion import figures, interactive
 from companion.interactive._frames import Frame
 from companion.plots import COLORS
 
+# ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
+pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
+
 RNG = np.random.default_rng(0)
 TIMES = np.array([0.1, 1.0, 10.0])
 IMAGES = RNG.uniform(size=(4, 5, 5, 1))

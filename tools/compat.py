@@ -32,6 +32,7 @@ LEFT_OUT = {
     "test_collection.py": "the names of tests, whatever is installed",
     "test_environment.py": "the lock, and what make installs",
     "test_notebooks.py": "the exporter, which needs the book's packages; --notebooks runs the notebooks",
+    "test_page_sizes.py": "the chapters as pages, read with the book's packages",
     "test_tools.py": "the tools of the book, which need its packages",
 }
 QUICK = ("tests/test_neural_tangents.py",)
