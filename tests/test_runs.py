@@ -287,7 +287,7 @@ def test_any_executor_makes_the_same_bytes(kind, whole, tmp_path):
 
         path = str(Path(toy_runs.__file__).parent)
         with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             client.run(sys.path.insert, 0, path)
