@@ -49,7 +49,7 @@ class Row:
     pins: str = ""
     # Flags for pytest that let a warning of somebody else's code pass on this row only; printed as notes.
     relaxed: tuple[str, ...] = ()
-    # Whether its tests pass, in short, as XLA compiles without optimization: the newest rounds otherwise.
+    # Whether its tests pass, in short, without XLA's optimization: the newest rounds otherwise then.
     quickly: bool = False
 
 
