@@ -352,6 +352,16 @@ def test_caption(changes, expected):
     assert results.caption(results.Result({}, {}, origin | changes)) == expected
 
 
+def test_machines_of_runs_are_all_named():
+    cpu, gpu = {"kind": "cpu", "platform": "cpu", "count": 1}, {"platform": "gpu", "kind": "NVIDIA H100"}
+    one, two = ({"device": cpu | {"cores": n}} for n in (1, 2))
+    assert results.machines([one]) == "1 CPU core"
+    assert results.machines([two, one, two]) == "1–2 CPU cores"
+    assert results.machines([{"device": gpu | {"count": 4}}] * 2) == "4 × NVIDIA H100"
+    both = [one, {"device": gpu | {"count": 1}}, two, one]
+    assert results.machines(both) == "CPU cores (3 runs), NVIDIA H100 (1 run)"
+
+
 def test_caption_of_a_result_just_recorded(tmp_path):
     record(tmp_path)
     line = results.caption(load(tmp_path))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import toy_runs
@@ -56,6 +57,24 @@ def test_records_are_what_the_runs_give_in_memory(whole):
     origin = recorded.provenance
     assert (origin["runs"], origin["seeds"], origin["config"]["seeds"]) == ((18, 18), [0, 1, 2], 3)
     assert "MNIST" in results.caption(recorded)
+    assert results.caption(recorded).count(origin["machines"]) == 1
+    assert origin["machines"] == results.machines([origin])
+
+
+def test_provenance_names_every_machine_and_version(whole, tmp_path):
+    for file in FILES:
+        target = tmp_path / "toy" / file
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((whole / "toy" / file).read_bytes())
+    path = tmp_path / "toy" / FILES[1]
+    lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
+    for _, origin in lines[:4]:
+        origin["device"] = {"kind": "T9", "platform": "gpu", "count": 1, "cores": 16}
+        origin["versions"]["jax"] = "0.0.1"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
+    found = EXPERIMENT.recorded("full", folder=tmp_path).provenance
+    assert found["machines"] == "CPU cores (14 runs), T9 (4 runs)"
+    assert found["jax"] == f"0.0.1, {jax.__version__}"
 
 
 def test_lines_are_sorted_and_measured_times_stand_with_the_origins(whole):

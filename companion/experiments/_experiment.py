@@ -120,8 +120,9 @@ class Experiment:
 
         Returns:
             The arrays of `gather`, NaN where there is no run. As provenance the configuration, with so many
-            seeds; the seeds; the sum of the seconds; how many of how many `runs`; the data sets; and commit,
-            device, versions and date of the latest run.
+            seeds; the seeds; the sum of the seconds; how many of how many `runs`; the data sets; the
+            machines and JAX's versions, of all in words; and commit, device, versions and date of the latest
+            run.
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
@@ -151,6 +152,8 @@ class Experiment:
             "seeds": sorted({job.seed for job in found}),
             "seconds": sum(one["seconds"] for one in origins),
             "runs": (len(found), len(wanted)),
+            "machines": results.machines(origins),
+            "jax": ", ".join(sorted({one["versions"]["jax"] for one in origins})),
             **{name: latest[name] for name in ("commit", "device", "versions", "date")},
         }
         arrays = self.gather(config, {job: one.arrays for job, one in found.items()})

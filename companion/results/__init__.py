@@ -5,7 +5,7 @@ diffs. Its arrays, if any, lie beside it in `<profile>.npz`, whose hash the JSON
 runs grows instead: `<folder>/<experiment>/runs.jsonl` has a line for each, `origins.jsonl` its provenance.
 """
 
-from companion.results._provenance import here
+from companion.results._provenance import here, machines
 from companion.results._record import Result, caption, load, place_of, record
 from companion.results._runs import Merged, RecordedRun, add_run, merge, read_runs
 
@@ -17,6 +17,7 @@ __all__ = [
     "caption",
     "here",
     "load",
+    "machines",
     "merge",
     "place_of",
     "read_runs",

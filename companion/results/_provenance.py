@@ -3,6 +3,7 @@
 import math
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import companion
 from companion._core.checks import count, number
 from companion._core.versions import versions
-from companion._core.words import Setting, Unchecked
+from companion._core.words import Setting, Settings, Unchecked
 
 # A path from the root or the home folder, in Unix's or Windows's words: the whole text, or a part of it.
 _ABSOLUTE = re.compile(
@@ -71,6 +72,32 @@ def here() -> dict[str, Setting]:
         "versions": versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def machines(origins: Iterable[Settings]) -> str:
+    """Name the devices of runs in words: one, or each with its number of runs, the most first.
+
+    Args:
+        origins: of the runs, each with a "device" as `here` has it.
+
+    Returns:
+        For instance "2 CPU cores", or "CPU cores (278 runs), NVIDIA H100 (101 runs)".
+    """
+    devices = [origin["device"] for origin in origins]
+    names = Counter(_named(device) for device in devices)
+    if set(names) == {"CPU cores"}:
+        cores = sorted({device["cores"] for device in devices})
+        plural = "" if cores == [1] else "s"
+        return f"{'–'.join(map(str, dict.fromkeys((cores[0], cores[-1]))))} CPU core{plural}"
+    if len(names) == 1:
+        return next(iter(names))
+    return ", ".join(f"{name} ({runs} run{'' if runs == 1 else 's'})" for name, runs in names.most_common())
+
+
+def _named(device: Settings) -> str:
+    if device["platform"] == "cpu":
+        return "CPU cores"
+    return f"{device['count']} × {device['kind']}" if device["count"] > 1 else device["kind"]
 
 
 def commit(package: Path) -> str:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from companion._core.words import Settings, Unchecked
-from companion.results._provenance import provenance, settings
+from companion.results._provenance import machines, provenance, settings
 from companion.storage import place, write_atomically
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -152,18 +152,14 @@ def caption(result: Result) -> str:
     """
     origin = result.provenance
     seeds = len(origin["seeds"])
-    device = origin["device"]
-    machine = f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
-    if device["count"] > 1 and device["platform"] != "cpu":
-        machine = f"{device['count']} × {machine}"
     commit, changes = re.fullmatch(r"([^+]*)(\+changes)?", origin["commit"]).groups("")
     parts = (
         f"{origin['profile']} profile",
         f"{seeds} seed{'' if seeds == 1 else 's'}",
         origin["dataset"],
-        machine,
+        origin.get("machines") or machines([origin]),
         _duration(float(origin["seconds"])),
-        f"jax {origin['versions']['jax']}",
+        f"jax {origin.get('jax') or origin['versions']['jax']}",
         f"commit {commit[:7]}{changes}",
     )
     return " · ".join(parts)

@@ -215,10 +215,8 @@ def compute(cards: Mapping[str, Card]) -> Shown:
     for name, origin in known.items():
         done, wanted = origin["runs"]
         hours += origin["seconds"] / 3600
-        device = origin["device"]
-        machine = f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
-        text = [f"{done:,} of {wanted:,}", f"{origin['seconds'] / 3600:.2f}", machine, origin["commit"][:7]]
-        rows.append([name, *text, f"jax {origin['versions']['jax']}", origin["dataset"]])
+        text = [f"{done:,} of {wanted:,}", f"{origin['seconds'] / 3600:.2f}", origin["machines"]]
+        rows.append([name, *text, origin["commit"][:7], f"jax {origin['jax']}", origin["dataset"]])
     rows.append(["all", "", f"{hours:.2f}", "", "", "", ""])
     return Shown(html_table(("record", "runs", "hours", "machine", "commit", "versions", "data"), rows))
 
