@@ -88,12 +88,14 @@ def test_predictors_are_functions_of_inputs_without_a_spectrum():
         f.at(1.0)
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_wrong_arguments_are_refused():
     assert_refused(
         [
             (lambda: fit_logistic(THETA, targets=2 * Y, times=[1.0]), ValueError, "targets must be 1 or -1"),
             (lambda: fit_logistic(THETA, targets=Y, times=[1.0, 1.0]), ValueError, "times must be one"),
             (lambda: fit_logistic(THETA, targets=Y, times=[]), ValueError, "times must be one"),
+            (lambda: fit_logistic(THETA, targets=Y, times=1.0), TypeError, "times must be a sequence"),
             (lambda: fit_logistic(THETA, targets=Y, times=[np.inf]), ValueError, "times must be finite"),
             (lambda: fit_logistic(THETA, targets=Y, times=[-1.0]), ValueError, r"times\[0\] must be"),
             (lambda: fit_logistic(THETA, targets=Y, times=[1.0], decay=-1), ValueError, "decay must be"),

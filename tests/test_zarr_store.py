@@ -183,6 +183,13 @@ def test_a_store_of_another_matrix_is_refused(call, message, whole, tmp_path):
     assert files(out) == whole
 
 
+def test_a_url_that_nothing_can_open_is_named():
+    with pytest.raises(
+        ValueError, match=r"out='foo://bar/k\.zarr' must be a folder or a URL that fsspec can"
+    ):
+        gram(fc(1), X, out="foo://bar/k.zarr")
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [

@@ -91,7 +91,9 @@ def fit_logistic(
     options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
     matrix, targets, inputs, _ = training_problem(kernel, x, targets, k_train_train, **options)
     if not (np.abs(targets) == 1).all():
-        raise ValueError("targets must be 1 or -1 for the logistic loss, and some are not")
+        raise ValueError(
+            "targets must be 1 or -1 for the logistic loss, as data.targets gives, and some are not"
+        )
     resolution = rounding(matrix, None)
     unit = float(np.trace(matrix, dtype=np.float64)) / len(matrix) or 1.0
     scaled = matrix.astype(np.float64) / unit
@@ -107,6 +109,8 @@ def fit_logistic(
 
 
 def _checked(times: Unchecked, bounded: bool) -> list[float]:
+    if np.ndim(times) != 1:
+        raise TypeError(f"times must be a sequence of numbers, such as [1.0, 10.0], got {times!r}")
     moments = [number(f"times[{i}]", t, infinite=True) for i, t in enumerate(times)]
     if not moments or any(b <= a for a, b in itertools.pairwise(moments)):
         raise ValueError(f"times must be one or more and increase, got {moments}")

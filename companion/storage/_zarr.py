@@ -131,7 +131,12 @@ def zarr_store(out: str | os.PathLike) -> ZarrStore | None:
         import zarr  # noqa: F401
     except ImportError as error:
         raise missing_package("zarr", "cluster") from error
-    files, root = _fsspec().url_to_fs(os.path.expanduser(text))
+    fsspec = _fsspec()
+    try:
+        files, root = fsspec.url_to_fs(os.path.expanduser(text))
+    except (ValueError, ImportError) as error:
+        wanted = "must be a folder or a URL that fsspec can open here, with its driver installed"
+        raise type(error)(f"out={text!r} {wanted}: {error}") from error
     # Zarr writes to a folder under another name first; fsspec, to a file:// URL, does not.
     return ZarrStore(root if "file" in files.protocol else text.rstrip("/"))
 
