@@ -106,6 +106,14 @@ def test_an_empirical_predictor_is_regression_with_dense_jacobians(kind, images)
     np.testing.assert_allclose(f(images.x_test[:6]), rows(images.x_test[:6]) @ rows(x).T @ alpha, atol=2e-4)
 
 
+def test_training_that_does_not_end_is_recorded_without_its_end(monkeypatch):
+    monkeypatch.setattr("companion.experiments._neighbours_networks.MOST", 1)
+    found = one_bias(CASE, 0, 1.0, **SIZES)
+    assert np.isnan(found["gradient_steps"])
+    assert np.isnan(found["active"]).tolist() == [False, False, True]
+    assert np.isfinite(found["biased"]).all()
+
+
 def test_a_bias_is_a_hidden_layer_of_silent_units(images):
     found = one_bias(CASE, 0, 1.0, **SIZES)
     assert found["active"][0] == pytest.approx(norm.sf(1.0))

@@ -82,7 +82,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         Of `TRAININGS` t and `PREDICTORS` p: `trained` (c, s, t, p, 2), accuracy clean and under PGD.
 
         Of biases b: `active` (c, s, b, 3), the share of active units by theory, and of a network before and
-        after training; `gradient_steps` (c, s, b), from the start to a tenth of the residual; `smallest`
+        after training; `gradient_steps` (c, s, b), from the start to a tenth of the residual,
+        NaN where 5,000 are not enough; `smallest`
         (c, s, b), the least eigenvalue over the mean; `biased` (c, s, b, 2), accuracy clean and under PGD.
     """
     return EXPERIMENT.run(config, progress=progress)
