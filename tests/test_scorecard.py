@@ -47,7 +47,9 @@ def with_p(p):
         pytest.param(0.05, 0.1, -1, "against", id="downward, excluded"),
         pytest.param(-0.3, 0.1, 0, "for", id="either way"),
         pytest.param(0.02, 0.05, 0, "against", id="within both edges"),
-        pytest.param(0.08, 0.05, 0, "for", id="past 0, past an edge"),
+        pytest.param(0.11, 0.05, 0, "for", id="past 0, past an edge"),
+        pytest.param(0.08, 0.05, 0, "open", id="past 0, too small or not"),
+        pytest.param(0.08, 0.05, 1, "open", id="upward, too small or not"),
         pytest.param(0.07, 0.075, 0, "open", id="past an edge only"),
     ],
 )

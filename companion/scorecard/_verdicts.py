@@ -1,8 +1,8 @@
 """Rules of verdicts: from effects with intervals to a word. Pure functions on numbers.
 
-A claim says in which direction an effect goes; we say how small an effect would not matter. Then an interval
-can speak for the claim, against it, or leave it open, and only what is excluded is spoken against: absence of
-evidence is *undecided*, never *not reproduced*.
+A claim says in which direction an effect goes; we say how small an effect would not matter. Then an effect
+that matters, with an interval beyond 0, speaks for the claim; an interval that excludes all that matters
+speaks against it; any other leaves it open: absence of evidence is *undecided*, never *not reproduced*.
 """
 
 import functools
@@ -32,7 +32,8 @@ class Comparison:
         setting: what sets it apart from others of its data set.
         effect: with its interval; its n counts `unit`.
         sign: in which direction the claim says it goes: 1, −1, or 0 for either.
-        smallest: effect of interest, ≥ 0 in the claimed direction; an interval short of it speaks against.
+        smallest: effect of interest, ≥ 0 in the claimed direction; an interval short of it speaks against,
+            and a value short of it does not speak for the claim.
         beyond: what an interval must lie beyond to speak for the claim. 0, or −δ where the claim is "no worse
             by δ or more"; then `smallest` is −δ too.
         unit: what the effect's n counts: "seeds", "images", "features" or "runs".
@@ -152,8 +153,8 @@ def _p_values(one: Comparison) -> tuple[float, float]:
     p = one.p_value or functools.partial(_p, one.effect)
     if sign == 0:
         beside = [p(edge) if abs(value) < one.smallest else 1.0 for edge in _edges(one)]
-        return p(0.0), max(beside)
-    p_for = p(sign * one.beyond) if sign * value > one.beyond else 1.0
+        return p(0.0) if abs(value) >= one.smallest else 1.0, max(beside)
+    p_for = p(sign * one.beyond) if sign * value >= one.smallest else 1.0
     p_against = p(sign * one.smallest) if sign * value < one.smallest else 1.0
     return p_for, p_against
 
