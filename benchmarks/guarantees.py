@@ -181,7 +181,7 @@ def record_cost(options):
 
 
 def record_attacks(options):
-    """Whether an attack breaks a certificate; an error if one does. What is there is recorded case by case."""
+    """Whether an attack breaks a certificate; an error if one does. Recorded after every case."""
     begin, processor = time.perf_counter(), time.process_time()
     cases = {}
     for case, found in fire(options.toy):

@@ -141,6 +141,6 @@ def test_profiles_are_well_formed(profile):
         assert case.dataset in SETS
         assert case.n_auto <= case.n_test
         assert architecture(case.kernel).hidden
-        assert case.solver in ("eigh", "steps")
+        assert case.solver in ("eigh", "chebyshev")
         # mnist5k has 4,000 images for training, and 1,000 for tests.
         assert case.dataset != "mnist5k" or (case.n_train + case.n_val <= 4000 and case.n_test <= 1000)

@@ -87,7 +87,7 @@ PROFILES = {
     ),
     "paper": Config(
         tuple(
-            Case(*one, n_train=10_000, n_val=2000, n_test=10_000, n_auto=1000, solver="steps")
+            Case(*one, n_train=10_000, n_val=2000, n_test=10_000, n_auto=1000, solver="chebyshev")
             for one in (
                 ("cifar10", "FC-3", _CIFAR),
                 ("cifar10", "FC-5", _CIFAR),
