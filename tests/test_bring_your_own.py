@@ -20,3 +20,7 @@ def test_the_page_runs_from_top_to_bottom():
         exec(compile(block, PAGE.name, "exec"), names)
     assert list(names["functions"])[-2:] == ["Equinox", "PyTorch"]
     assert set(names["table"]) == set(names["functions"])
+    # AutoAttack leaves no more of the PyTorch module than PGD does, by an image at most.
+    left = names["table"]["PyTorch"]["PyTorch"].value
+    assert list(names["found"].accuracy)[1:] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert names["found"].robust_accuracy.value <= left + 0.01

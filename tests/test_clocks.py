@@ -16,7 +16,7 @@ from companion import clocks as ck
 from companion import data
 from companion.architectures import conv, fc
 from companion.attacks import Threat, training_attack
-from companion.clocks._flow import flow, problem
+from companion.clocks._flow import _coefficients, flow, problem
 from companion.clocks._learn import loss_and_gradient
 from companion.regression import fit, from_coefficients
 
@@ -38,14 +38,14 @@ def by_expm(theta, y, clocks):
     return jnp.linalg.solve(theta, left @ y)
 
 
-@pytest.mark.parametrize("solver", ["eigh", "steps"])
+@pytest.mark.parametrize("solver", ["eigh", "chebyshev"])
 def test_coefficients_are_those_of_the_matrix_exponential(solver):
     expected = np.linalg.solve(THETA, (np.eye(N) - scipy.linalg.expm(-THETA * CLOCKS)) @ Y)
     found = ck.clocked(F, CLOCKS, solver=solver).coefficients
     np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("solver", ["eigh", "steps"])
+@pytest.mark.parametrize("solver", ["eigh", "chebyshev"])
 @pytest.mark.usefixtures("x64")
 def test_the_gradient_is_that_of_the_matrix_exponential(solver):
     expected = jax.grad(lambda c: (by_expm(THETA, Y, c) * SLOPE).sum())(jnp.asarray(CLOCKS))
@@ -62,6 +62,31 @@ def test_the_gradient_is_central_differences():
     _, pull = flow(matrix, targets, CLOCKS, "eigh")
     expected = oracles.central_difference(loss, CLOCKS, 1e-5)
     np.testing.assert_allclose(pull(SLOPE), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_coefficients_are_those_of_runge_kutta_steps():
+    alpha, size = np.zeros((N, K)), 1e-3
+
+    def slope(alpha):
+        return CLOCKS[:, None] * (Y - THETA @ alpha)
+
+    for _ in range(1000):
+        one = slope(alpha)
+        two = slope(alpha + size / 2 * one)
+        three = slope(alpha + size / 2 * two)
+        alpha = alpha + size / 6 * (one + 2 * two + 2 * three + slope(alpha + size * three))
+    for solver in ("eigh", "chebyshev"):
+        np.testing.assert_allclose(ck.clocked(F, CLOCKS, solver=solver).coefficients, alpha, atol=1e-9)
+
+
+@pytest.mark.parametrize("largest", [0.1, 10.0, 1e3, 1e5])
+def test_the_polynomial_is_the_flow_on_all_of_its_spectrum(largest):
+    s = np.linspace(0, largest, 1001)
+    terms = _coefficients(largest)
+    found = np.polynomial.chebyshev.chebval(2 * s / largest - 1, terms)
+    np.testing.assert_allclose(found[1:], -np.expm1(-s[1:]) / s[1:], atol=1e-12)
+    assert found[0] == pytest.approx(1)
+    assert len(terms) < 5.5 * largest**0.5 + 10  # as the docstring of `clocked` says
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.7])
@@ -89,8 +114,8 @@ def test_the_gradient_at_clocks_that_stand_still(zeros):
     still = CLOCKS.copy()
     still[zeros] = 0.0
     _, pull = flow(THETA, Y, still, "eigh")
-    _, steps = flow(THETA, Y, still + 1e-12, "steps")
-    np.testing.assert_allclose(pull(SLOPE), steps(SLOPE), rtol=1e-6, atol=1e-6)
+    _, expanded = flow(THETA, Y, still + 1e-12, "chebyshev")
+    np.testing.assert_allclose(pull(SLOPE), expanded(SLOPE), rtol=1e-6, atol=1e-6)
 
 
 def test_nothing_overflows_or_cancels_between_fast_and_slow_clocks():
@@ -177,7 +202,7 @@ def test_the_released_step_takes_absolute_values():
 def test_both_solvers_learn_the_same():
     found = [
         ck.learn(G, X_VAL, LABELS_VAL, THREAT, steps=2, rate=0.1, start=0.5, key=KEY, solver=solver)
-        for solver in ("eigh", "steps")
+        for solver in ("eigh", "chebyshev")
     ]
     np.testing.assert_allclose(found[0].clocks, found[1].clocks, atol=1e-6)
 

@@ -18,7 +18,15 @@ from companion.kernels import gram
 
 CASE = experiment.Case("digits", "FC-1", 0.1, (3, 8), n_train=20, n_val=20, n_test=20, n_auto=10)
 TINY = experiment.Config(
-    (CASE,), seeds=1, times=(0.1, 1.0, 10.0), ridges=(0.1, 1.0), steps=2, batch_size=8, pgd=(2, 2, 3)
+    (CASE,),
+    seeds=1,
+    times=(0.1, 1.0, 10.0),
+    ridges=(0.1, 1.0),
+    steps=2,
+    batch_size=8,
+    pgd=(2, 2, 3),
+    width=256,
+    moments=(0.5, 4.0),
 )
 
 
@@ -101,6 +109,19 @@ def test_clocks_start_where_they_should_and_go_as_far(measured):
     assert (learned >= 0).all()
 
 
+def test_wide_networks_take_the_road_of_their_kernel(measured, sides):
+    (matrix, _, test), images = sides
+    y, unit = 2.0 * images.y_train[:20, None] - 1, np.diag(matrix).mean()
+    clean, attacked = np.moveaxis(measured["network"][0, 0], 2, 0)
+    assert (attacked <= clean).all()
+    for time, plain in zip(measured["moments"][0, 0], clean[0], strict=True):
+        alpha = at_clocks(matrix, y, np.full(20, time / unit))
+        assert plain.mean() == pytest.approx(share(test, alpha, images.y_test), abs=0.1)
+    # Times are those that were asked for, to a whole epoch.
+    np.testing.assert_allclose(measured["moments"][0, 0], TINY.moments, rtol=0.5)
+    assert (clean[0] != clean[1]).any() or (attacked[0] != attacked[1]).any()
+
+
 def test_dealing_out_keeps_the_clocks():
     split, clocks = experiment._Split(CASE, 0, TINY.weights), np.linspace(0.0, 1.0, 20)
     labels = split.labels[:20]
@@ -135,12 +156,14 @@ def test_profiles_are_well_formed(profile):
     config = experiment.PROFILES[profile]
     jobs = experiment.jobs(config)
     assert len(set(map(experiment.EXPERIMENT.key, jobs))) == len(jobs)
-    assert len(jobs) == config.seeds * len(config.cases) * (1 + len(experiment.LEARNED))
+    assert len(jobs) == config.seeds * len(config.cases) * (2 + len(experiment.LEARNED))
     assert list(config.times) == sorted(config.times)
     for case in config.cases:
         assert case.dataset in SETS
         assert case.n_auto <= case.n_test
         assert architecture(case.kernel).hidden
-        assert case.solver in ("eigh", "steps")
+        assert case.solver in ("eigh", "chebyshev")
+        if case.dataset == "digits":
+            assert case.n_test <= 300
         # mnist5k has 4,000 images for training, and 1,000 for tests.
         assert case.dataset != "mnist5k" or (case.n_train + case.n_val <= 4000 and case.n_test <= 1000)

@@ -104,6 +104,17 @@ def test_learned_clocks_show_the_images_of_either_end():
     assert medians[1] == 2.0  # of the clocks 3 and 1
 
 
+def test_networks_stand_beside_the_kernel_and_its_limit():
+    kernel, networks = RNG.uniform(size=(3, 2)), RNG.uniform(size=(2, 2, 2))
+    figure = figures.overfitting.network_road(TIMES, kernel, TIMES[1:], networks, factor=10)
+    attacked, clean = (named(ax) for ax in figure.axes)
+    assert list(attacked) == ["kernel", "in the limit", "network, plain", "network, PGD"]
+    np.testing.assert_allclose(attacked["in the limit"], (TIMES / 10, kernel[:, 1]))
+    np.testing.assert_allclose(attacked["network, PGD"], (TIMES[1:], networks[1, :, 1]))
+    np.testing.assert_allclose(clean["network, plain"], (TIMES[1:], networks[0, :, 0]))
+    assert is_narrow(figure)
+
+
 def test_recorded_roads_have_a_thin_line_a_split_and_their_mean():
     curves = {
         "a": RNG.uniform(size=(2, 3, 2)),

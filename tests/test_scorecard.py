@@ -419,6 +419,14 @@ def clocks_record(seeds=3, **robust):
     return record({"cases": [case], "steps": 50, "pgd": [10, 10, 20]}, right=right)
 
 
+def test_a_case_of_clocks_with_fewer_test_images_than_others_counts_its_own():
+    found = clocks_record(seeds=1, best_time=60)
+    # Another case has 200: this one's arrays end in NaN.
+    arrays = {"right": np.pad(found.arrays["right"], [(0, 0)] * 4 + [(0, 100)], constant_values=np.nan)}
+    wider = record(dict(found.provenance["config"]), **arrays)
+    assert judged("D1", wider).comparisons == judged("D1", found).comparisons
+
+
 @pytest.mark.parametrize(
     ("name", "robust", "verdict"),
     [

@@ -87,7 +87,7 @@ def learn(
         released: do as the authors' code does, not to be recommended: clocks are abs(w) of numbers w that
             are free, so that a clock at 0 whose gradient says "less" begins to run; and w decays by 10⁻⁴ of
             itself, times the length of a step.
-        solver: "eigh", or "steps" for large n: see `clocked`.
+        solver: "eigh", or "chebyshev" for large n: see `clocked`.
         key: a JAX random key, for the batches and the attack.
         folder: where to keep a checkpoint after every step. A run found there goes on; another one, with
             other images, predictor or options, is refused.
@@ -100,8 +100,8 @@ def learn(
         TypeError: a predictor without a kernel or a spectrum; arguments of the wrong kind.
         ValueError: pixels outside the bounds, labels or clocks out of range, a folder of another run.
 
-    Cost of a step: what `clocked` costs and, for "eigh", 2 n³ more, for "steps" four times as much; and the
-    attack on a batch.
+    Cost of a step: what `clocked` costs and, for "eigh", 2 n³ more, for "chebyshev" four times as much; and
+    the attack on a batch.
     Source: Fu & Wang (2024), arXiv 2310.06112, section 5 and algorithm 1.
 
     >>> from companion.architectures import fc
@@ -114,7 +114,7 @@ def learn(
     ([0.3, 0.3], True)
     """
     rate, steps, batch_size = number("rate", rate), count("steps", steps), count("batch_size", batch_size)
-    one_of("solver", solver, ("eigh", "steps"))
+    one_of("solver", solver, ("eigh", "chebyshev"))
     random_key("key", key)
     matrix, targets = problem(f)
     if f.kernel is None:

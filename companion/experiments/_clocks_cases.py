@@ -52,6 +52,8 @@ class Config:
         pgd: steps of the attack in a step, of that on validation images, and of that on test images.
         weights: w_std and b_std.
         zeta: of the authors: length of a step from 0 in their units.
+        width: of the finite networks.
+        moments: of their training at which they are attacked, in the units of `times`.
     """
 
     cases: tuple[Case, ...] = field(metadata=LISTS)
@@ -63,6 +65,8 @@ class Config:
     pgd: tuple[int, int, int] = (10, 10, 20)
     weights: tuple[float, float] = (1.76, 0.18)
     zeta: float = 0.1
+    width: int = 512
+    moments: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 _AIR, _WEAR = ("airplane", "automobile"), ("pullover", "coat")
@@ -83,11 +87,12 @@ PROFILES = {
             Case("mnist5k", "FC-5", 0.1),
             Case("mnist5k", "FC-3", 0.1, n_train=2000),
             Case("cifar10", "FC-3", _CIFAR, n_train=2000),
+            Case("digits", "Conv-2", 0.1, n_train=500, n_val=200, n_test=300),
         )
     ),
     "paper": Config(
         tuple(
-            Case(*one, n_train=10_000, n_val=2000, n_test=10_000, n_auto=1000, solver="steps")
+            Case(*one, n_train=10_000, n_val=2000, n_test=10_000, n_auto=1000, solver="chebyshev")
             for one in (
                 ("cifar10", "FC-3", _CIFAR),
                 ("cifar10", "FC-5", _CIFAR),

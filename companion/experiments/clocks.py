@@ -20,6 +20,7 @@ from companion._core.checks import predicted
 from companion._core.types import Array, Key, Predict, Scalar
 from companion.attacks import Threat, autoattack, outputs_of, pgd, squared, training_attack
 from companion.experiments._clocks_cases import CONTROLS, LEARNED, PROFILES, ROWS, SCALARS, Case, Config
+from companion.experiments._clocks_networks import on_the_road
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._shared import architecture
 
@@ -57,6 +58,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         time and ridge, and the clocks that were learned from 0 and from the best time. `along`
         (c, s, 2, q, 2): clean and robust accuracy on validation images at each of the times and ridges;
         `curve` (c, s, q, 2): on test images at each time. `chosen` (c, s, 2): which time and ridge.
+        `network` (c, s, 2, q, 2, m): as `right`, of a wide finite network of the kernel's kind at `moments`
+        (c, s, q) of its training, in the units of `times`, plain and against PGD, which started at 0.
         `clocks` (c, s, 3, n): those learned, in units of one over the mean diagonal, as `best` (c, s), the
         best time; `losses` (c, s, 3, steps).
     """
@@ -64,7 +67,7 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 
 
 def jobs(config: Config) -> list[Job]:
-    """Of every seed and case the controls, and the three ways to learn clocks, which need them."""
+    """Of every seed and case the controls, the three ways to learn clocks, which need them, and networks."""
     found = []
     how = (config.times, config.ridges, config.pgd, config.weights)
     for seed in range(config.seeds):
@@ -75,20 +78,26 @@ def jobs(config: Config) -> list[Job]:
                 sizes = config.steps, config.batch_size, config.zeta
                 job = ("learned", case, seed, *how, way, *sizes)
                 found.append(Job(job, _label(case, f"clocks {way}"), seed, case.dataset, (first,)))
+            job = ("networks", case, seed, config.moments, config.pgd, config.weights, config.width)
+            found.append(Job(job, _label(case, "networks"), seed, case.dataset))
     return found
 
 
 def compute(part: str, *sizes: Part) -> Arrays:
-    """The controls of one split, or the clocks learned in one way."""
-    return {"controls": _controls, "learned": _learned}[part](*sizes)
+    """The controls of one split, the clocks learned in one way, or networks."""
+    return {"controls": _controls, "learned": _learned, "networks": _networks}[part](*sizes)
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
-    rows, whole, ways = {}, {}, {}
+    rows, whole, ways, nets = {}, {}, {}, {}
     for job, arrays in made.items():
         case = job.config[1]
         place = config.cases.index(case), job.seed
+        if job.config[0] == "networks":
+            network = [[[_unpacked(x, case.n_test) for x in two] for two in way] for way in arrays["network"]]
+            nets[place] = {"network": np.array(network), "moments": arrays["moments"]}
+            continue
         names = CONTROLS if job.config[0] == "controls" else _rows_of(job.config[7])
         for i, name in enumerate(names):
             row = {"right": np.stack([_unpacked(one, case.n_test) for one in arrays["right"][i]])}
@@ -100,7 +109,8 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         else:
             ways[*place, LEARNED.index(job.config[7])] = {name: arrays[name] for name in ("clocks", "losses")}
     shape = len(config.cases), config.seeds
-    return filled((*shape, len(ROWS)), rows) | filled(shape, whole) | filled((*shape, len(LEARNED)), ways)
+    found = filled((*shape, len(ROWS)), rows) | filled(shape, whole) | filled((*shape, len(LEARNED)), ways)
+    return found | filled(shape, nets)
 
 
 def released_attack(threat: Threat, *, steps: int = 10) -> Partial:
@@ -245,6 +255,25 @@ def _learned(
         ]
     measured = split.measured(fits, pgd_steps[2])
     return measured | {"clocks": found.clocks * split.unit, "losses": found.losses}
+
+
+def _networks(
+    case: Case,
+    seed: int,
+    moments: tuple[float, ...],
+    pgd_steps: tuple[int, int, int],
+    weights: tuple[float, float],
+    width: int,
+) -> Arrays:
+    split, n = _Split(case, seed, weights), case.n_train
+    size = {"width": width, "n_outputs": split.targets.shape[1]}
+    network = architecture(case.kernel, w_std=weights[0], b_std=weights[1], **size)
+    given = {"steps": pgd_steps[0], "largest": float(split.f.eigenvalues[0]), "key": split.key(3)}
+    times, found = [t / split.unit for t in moments], []
+    for threat in (None, split.threat):
+        road = list(on_the_road(network, split.x[:n], split.labels[:n], threat, times, **given))
+        found.append([[_packed(one) for one in split.right(f, split.test, pgd_steps[1])] for _, f in road])
+    return {"network": np.array(found), "moments": np.array([t * split.unit for t, _ in road])}
 
 
 def _dealt(found: clocks.Learned, split: _Split) -> list[np.ndarray]:

@@ -174,6 +174,41 @@ def learned_clocks(
     return figure
 
 
+def network_road(
+    times: Float[np.ndarray, " m"],
+    kernel: Float[Any, "m 2"],
+    moments: Float[np.ndarray, " q"],
+    networks: Float[Any, "2 q 2"],
+    *,
+    factor: float | int,
+) -> Figure:
+    """Draw accuracy along time for a kernel and for networks, trained plainly and against attacks.
+
+    Args:
+        times: of the kernel, in 1/λ̄, (m,).
+        kernel: its clean and robust accuracy, (m, 2).
+        moments: of the networks' training, in the same units, (q,).
+        networks: clean and robust accuracy (2, q, 2): trained plainly, and against attacks.
+        factor: how many times as fast the clocks run in adversarial training of the kernel.
+
+    Returns:
+        The figure: robust accuracy above, clean below.
+    """
+    figure, axes = sheet(2.7, 2.7, sharex=True)
+    for ax, part, name in ((axes[0], 1, "under PGD"), (axes[1], 0, "clean")):
+        ax.semilogx(times, kernel[:, part], color=COLORS["kernel"], label="kernel")
+        ax.semilogx(times / factor, kernel[:, part], "--", color=COLORS["kernel"], label="in the limit")
+        for way, hue, mark, how in (
+            (0, "network", "o-", "network, plain"),
+            (1, "adversarial", "s-", "network, PGD"),
+        ):
+            ax.semilogx(moments, networks[way, :, part], mark, color=COLORS[hue], markersize=4, label=how)
+        ax.set(ylabel=f"accuracy, {name}", ylim=(0, 1))
+    axes[0].legend(loc="lower left")
+    axes[1].set(xlabel=TIME, xlim=(times[0], times[-1]))
+    return figure
+
+
 def recorded_roads(
     times: Float[np.ndarray, " m"],
     curves: Mapping[str, Float[Any, "splits m 2"]],

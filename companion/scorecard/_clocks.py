@@ -31,7 +31,8 @@ def settings(record: Result) -> Iterator[tuple[int, Settings, str]]:
 
 def shares(record: Result, c: int, row: str, robust: bool = True) -> np.ndarray:
     """Accuracy of a row by seed, NaN where there is no run."""
-    return record.arrays["right"][c, :, ROWS.index(row), int(robust)].astype(float).mean(axis=-1)
+    m = int(record.provenance["config"]["cases"][c]["n_test"])
+    return record.arrays["right"][c, :, ROWS.index(row), int(robust), :m].astype(float).mean(axis=-1)
 
 
 def difference(
