@@ -6,6 +6,7 @@ The browser of the checks prints it, Chromium or Chrome 131 or newer: the pages'
 numbers and pictures. Numbers of pages are read from a first print and written into the next, until they stay.
 """
 
+import logging
 import re
 import sys
 import time
@@ -161,6 +162,7 @@ def add_outline(pdf: Path, lines: list[list[str]], author: str) -> int:
     """
     reader = PdfReader(pdf)
     places = {name.lstrip("/"): place for name, place in reader.named_destinations.items()}
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it counts objects that it copied twice
     writer = PdfWriter(clone_from=reader)
     caption, above = "", {}
     for kind, title, target in lines:
