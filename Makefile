@@ -43,10 +43,11 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env js book serve lint test wheel matrix notebooks campaign compat torch autoattack nt-suite measure clean distclean
+.PHONY: help env js book pdf serve lint test wheel matrix notebooks campaign compat torch autoattack nt-suite measure clean distclean
 
 help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
+	@echo "make pdf         print the built book, contents and all, into _build/html/ntk-robustness.pdf (needs Chromium)"
 	@echo "make serve       show the built book on localhost (PORT=8000)"
 	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser"
 	@echo "make lint        ruff, and whether notebooks and addresses are up to date (seconds)"
@@ -71,6 +72,9 @@ js: env
 
 book: js
 	@$(RUN) tools/build_book.py
+
+pdf: book
+	@$(RUN) tools/print_book.py
 
 serve:
 	@[ -e _build/html/index.html ] || $(MAKE) book

@@ -79,7 +79,13 @@ def count_players(path: Path) -> int:
 
 @contextmanager
 def visit(
-    browser: Browser, path: Path, *, width: int = WIDE, theme: str = "light", javascript: bool = True
+    browser: Browser,
+    path: Path,
+    *,
+    width: int = WIDE,
+    theme: str = "light",
+    javascript: bool = True,
+    patience: int = PATIENCE,
 ) -> Iterator[tuple[Page, list[str]]]:
     """Open a page as a file; yield it with a list, complete when the block ends, of what went wrong.
 
@@ -93,7 +99,7 @@ def visit(
     context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
     context.on("request", lambda request: events.append(("remote request", request.url, request.url)))
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(patience)
     page.on("console", lambda m: m.type == "error" and events.append(("console", m.location["url"], m.text)))
     page.on("pageerror", lambda error: events.append(("script error", "", str(error))))
     page.on("requestfailed", lambda request: events.append(("not loaded", request.url, request.url)))
@@ -102,7 +108,7 @@ def visit(
         try:
             page.wait_for_function(READY)
         except TimeoutError:
-            events.append(("widgets", "", f"not all of them appear within {PATIENCE / 1000:g} s"))
+            events.append(("widgets", "", f"not all of them appear within {patience / 1000:g} s"))
         page.evaluate("() => window.MathJax?.startup?.promise")
     # Chromium follows no preload hint for a font when the page is a file; the style sheet then loads the font
     # all the same, and on a server the hint works: so this one complaint is none.
