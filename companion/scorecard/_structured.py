@@ -145,8 +145,8 @@ CLAIMS = (
         reading="Under PGD in every coordinate of every patch, at a size between half of the non-robust "
         "feature and all of it, and at larger ones. Their theorem could not be read beyond the abstract.",
         rule="Effects, PGD minus standard training, at each size of the attack in training: log of the "
-        "strength of the robust feature (more), of the non-robust one (less), and accuracy under an attack of "
-        "that size (more). Random signs are shown only. Against: less than a factor of 2, and less than .1.",
+        "strength of the robust feature (more), of the non-robust one (less), and accuracy under an attack "
+        "so large (more). Random signs are shown only. Against: less than a factor of 2, and less than .1.",
         effect="log of strengths, or accuracy",
         compare=robust_under_attack,
     ),
