@@ -135,22 +135,27 @@ def test_networks_made_by_hand_fall_where_the_window_ends():
         np.testing.assert_array_equal(experiment.robust_accuracies(f, x, y, sizes, (2, 1), 0), [1, 1, 0])
 
 
-@pytest.fixture(scope="module")
-def measured():
-    config = experiment.Config(CASE, sizes=(0.1, 0.16), final=(2, 1))
-    return config, experiment.run(config)
+def test_a_network_and_its_linearization_start_alike_and_are_measured():
+    found = [
+        experiment.compute(CASE, row, (0.1, 0.16), (2, 1), 0)
+        for row in (experiment.Row("network", "noise", 0.1), experiment.Row("lazy", "pgd", 0.16))
+    ]
+    starts, ends = ([one["strengths"][e] for one in found] for e in (0, 1))
+    np.testing.assert_array_equal(*starts)
+    assert (ends[0] != ends[1]).all()
+    for one in found:
+        assert np.isnan(one["shares"][0]).all()  # nothing has changed yet
+        assert 0 < one["shares"][1].sum() <= 1
+        assert one["accuracy"].shape == (3,)
+        assert np.isfinite(one["accuracy"]).all()
 
 
-def test_a_run_has_all_rows_which_start_alike(measured):
-    config, arrays = measured
-    rows = experiment.rows(config)
-    assert [row.kind for row in rows] == ["network"] * 3 + ["lazy"] * 3
-    assert arrays["accuracy"].shape == (6, 1, 3)
-    assert np.isfinite(arrays["accuracy"]).all()
-    assert (np.diff(arrays["accuracy"], axis=-1) <= 0).any() or (arrays["accuracy"] == 1).all()
-    np.testing.assert_array_equal(arrays["strengths"][1:, 0, 0], arrays["strengths"][[0] * 5, 0, 0])
-    ends = arrays["strengths"][:, 0, -1, 0]
-    assert len(set(ends.tolist())) == 6
+def test_arrays_of_runs_stand_at_their_row_and_seed():
+    config = experiment.Config(CASE, others=(0.2,), seeds=2)
+    jobs = experiment.jobs(config)
+    made = {job: {"accuracy": np.array([i])} for i, job in enumerate(jobs) if job.config[1].kind == "lazy"}
+    found = experiment.gather(config, made)["accuracy"][..., 0]
+    np.testing.assert_array_equal(found, [[np.nan] * 2] * 4 + [[4, 11], [5, 12], [6, 13]])
 
 
 @pytest.mark.parametrize("profile", experiment.PROFILES)

@@ -10,7 +10,7 @@ from companion.plots import COLORS, interval
 
 TRAINED = {
     "standard": ("clean", "o", "-"),
-    "random signs": ("nonrobust", "^", "-"),
+    "random signs": ("network", "^", "-"),
     "PGD": ("adversarial", "s", "-"),
     "lazy, standard": ("clean", "o", ":"),
     "lazy, PGD": ("adversarial", "s", ":"),
