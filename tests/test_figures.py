@@ -308,3 +308,19 @@ def test_recorded_features_have_three_panels_and_a_player_two(made):
     figures.kept_features.each_kernel(["a"], [scores], [tops], [top], [(0.5, 100)])
     assert len(made["draw"](row=0).axes) == 2
     assert made["fmt"](0) == "a"
+
+
+def test_structured_data_draw_a_line_a_seed_their_geometric_mean_and_the_window():
+    strengths = {name: RNG.uniform(1, 9, size=(3, 2, 2)) for name in ("standard", "PGD")}
+    accuracy = {name: np.sort(RNG.uniform(size=(3, 3)))[:, [1, 0, 2]] for name in figures.structured.TRAINED}
+    kind = {"window": (0.1, 0.2)}
+    figure = figures.structured.two_features([0, 5], strengths, [0, 0.1, 0.2], accuracy, **kind)
+    ax, below = figure.axes
+    lines = named(ax)
+    assert len(ax.lines) == 2 * 2 * (3 + 1)
+    expected = strengths["PGD"][:, :, 1].prod(axis=0) ** (1 / 3)
+    np.testing.assert_allclose(lines["non-robust, PGD"], ([0, 5], expected))
+    np.testing.assert_allclose(middles(below)["lazy, PGD"], ([0, 0.1, 0.2], accuracy["lazy, PGD"][:, 0]))
+    (shaded,) = below.patches
+    assert (shaded.get_x(), shaded.get_width()) == pytest.approx((0.1, 0.1))
+    assert is_narrow(figure)

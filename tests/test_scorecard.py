@@ -532,7 +532,7 @@ def test_neighbours_beside_the_tangent_kernel(name, change, verdict, effect):
 
 def test_every_claim_is_there_in_parts_or_whole():
     wanted = {*(f"A{i}" for i in range(1, 7)), "B1", "B2", "B3", "C1", "C2", "D1", "D2"}
-    wanted |= {"E1", "E2", "E3", "E4"}
+    wanted |= {"E1", "E2", "E3", "E4", "E5"}
     assert {name[:2] for name in CLAIMS} == wanted
     assert len(CLAIMS) == len(scorecard.CLAIMS)
 
@@ -545,7 +545,7 @@ def test_a_claim_says_whose_it_is_and_how_it_is_judged(claim):
     assert claim.quotation or "abstract does not" in claim.reading or "No claim" in claim.reading
     assert len(claim.quotation.split()) < 35
     sources = {"A": "tsilivis2022", "B": "li2023", "C": "loo2022", "D": "fu2024"}
-    sources |= {"E1": "qadeer2023", "E2": "yang2024", "E3": "pezeshki2021"}
+    sources |= {"E1": "qadeer2023", "E2": "yang2024", "E3": "pezeshki2021", "E5": "li2025"}
     sources |= {"E4a": "seleznova2023", "E4b": "seleznova2023", "E4c": "kothapalli2025"}
     name = claim.name
     assert claim.source == (sources.get(name[0]) or sources.get(name[:2]) or sources[name])

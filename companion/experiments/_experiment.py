@@ -42,7 +42,7 @@ class Job:
             these.
         label: names it, without its seed: "cifar10, PGD, constant rate".
         seed: of the run; runs of one label differ in it alone.
-        dataset: names for `data.load`.
+        dataset: names for `data.load`; empty where a run draws its own inputs.
         needs: runs whose arrays it takes, before which it cannot be made.
     """
 
@@ -183,6 +183,8 @@ def in_order(jobs: Sequence[Job]) -> Iterator[Job]:
 
 def pixels(dataset: str) -> dict[str, str]:
     """Where a data set's pixels come from, and a fingerprint of some hundreds of them."""
+    if not dataset:
+        return {"source": "drawn by the experiment", "pixels": ""}
     images = data.load(dataset, n_train=200, n_test=200)
     parts = (images.x_train, images.y_train, images.x_test, images.y_test)
     return {"source": images.source, "pixels": fingerprint([np.asarray(part) for part in parts])}

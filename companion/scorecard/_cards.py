@@ -16,6 +16,7 @@ from companion.scorecard import (
     _normalization,
     _schedules,
     _starvation,
+    _structured,
 )
 from companion.scorecard._claim import Card, Claim, card
 
@@ -30,6 +31,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_neighbours.CLAIMS,
     *_starvation.CLAIMS,
     *_neural_collapse.CLAIMS,
+    *_structured.CLAIMS,
 )
 
 

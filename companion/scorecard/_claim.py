@@ -22,6 +22,7 @@ AUTHORS = {
     "kothapalli2025": "Kothapalli & Tirer (2025)",
     "pezeshki2021": "Pezeshki et al. (2021)",
     "seleznova2023": "Seleznova et al. (2023)",
+    "li2025": "Li & Li (2025)",
 }
 
 
