@@ -5,6 +5,24 @@ slider runs through the arrays. All have one width, with panels one below the ot
 phone as on a page; what a line, a band or a color means stands in the chapter's caption.
 """
 
-from companion.figures import attacks, features, kept_features, overfitting, transfer
+from companion.figures import (
+    attacks,
+    features,
+    frozen_kernels,
+    kept_features,
+    kernel_paths,
+    normalization,
+    overfitting,
+    transfer,
+)
 
-__all__ = ["attacks", "features", "kept_features", "overfitting", "transfer"]
+__all__ = [
+    "attacks",
+    "features",
+    "frozen_kernels",
+    "kept_features",
+    "kernel_paths",
+    "normalization",
+    "overfitting",
+    "transfer",
+]
