@@ -151,7 +151,7 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     assert found[0]["solved"][0, 1, experiment.PATHS.index("pgd"), 1, 0] == pytest.approx(clean, abs=1e-6)
 
 
-@pytest.mark.parametrize("profile", ["full", "paper"])
+@pytest.mark.parametrize("profile", ["digits", "full", "paper"])
 def test_profiles_ask_for_what_their_data_and_records_have(profile):
     config = experiment.PROFILES[profile]
     assert config.seeds >= 3
