@@ -38,7 +38,7 @@ def one():
 def test_shapes_are_as_the_docstring_says(found):
     g, r, m = 3, 3, 6
     wanted = {
-        "epochs": (1, r), "final": (1, 2, g, 2, 3), "seconds": (1, 2, g), "between": (1, 2, r, g, g),
+        "epochs": (1, r), "final": (1, 2, g, 2, 3), "seconds": (1, 2, g), "between": (1, 2, r, g, g), "across": (1, 2, g, g, r),
         "distances": (1, 2, g, r, r), "spectrum": (1, 2, g, r, 40), "kernels": (1, g, r, m, m),
         "radius": (1, 2, g, r, 3), "angle": (1, 2, g, r, 3), "linear": (1, 2, 2, 2, 2, 2),
         "solved": (1, 2, 2, 2, 2),
@@ -86,6 +86,10 @@ def test_all_regimes_start_at_one_network(found):
     # The two standard runs see other minibatches; at the end they differ, as all regimes do.
     assert (between[:, -1, 0, 1:] > 1e-6).all()
     np.testing.assert_allclose(between, np.swapaxes(between, -1, -2), atol=1e-6)
+    across = found[0]["across"][0]
+    np.testing.assert_allclose(across[..., -1], between[:, -1], atol=1e-6)
+    own = np.arange(across.shape[1])
+    np.testing.assert_allclose(across[:, own, own], found[0]["distances"][0][:, :, -1], atol=1e-6)
     # Seeds start elsewhere.
     assert not np.allclose(found[0]["spectrum"][0, 0, 0, 0], found[0]["spectrum"][0, 1, 0, 0])
 

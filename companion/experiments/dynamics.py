@@ -21,7 +21,7 @@ from companion._core.types import Array, Key, Predict, Scalar, Variables
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk
 from companion.experiments._dynamics_cases import PARTS, PATHS, PHASES, PROFILES, REGIMES, TOP, Case, Config
-from companion.experiments._dynamics_kernels import followed, on_attacked
+from companion.experiments._dynamics_kernels import across, followed, on_attacked
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.training import Probe, Run, linear_solution, train
@@ -95,6 +95,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         (effective), `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last in radians
         per epoch between a record and the next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`;
         `distances` (c, s, g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch;
+        `across` (c, s, g, g, r), of the last kernel of one regime to another's at every record;
         `final` (c, s, g, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals;
         `spectrum` (c, s, g, r, 40), the largest eigenvalues. Of l moments at which the kernels along
         `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2), over paths, moments, `PHASES`, and clean and robust
@@ -171,6 +172,7 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     paths = [one.kernels for one in runs.values()]
     arrays["between"] = np.stack([dynamics.distances(kernels) for kernels in zip(*paths, strict=True)])
+    arrays["across"] = across(paths)
     arrays["epochs"] = runs[regimes[0]].epochs
     arrays["final"] = np.stack([_final(case, one.variables, seed) for one in runs.values()])
     arrays["seconds"] = np.array([one.seconds[-1] for one in runs.values()])
