@@ -38,7 +38,8 @@ def one():
 def test_shapes_are_as_the_docstring_says(found):
     g, r, m = 3, 3, 6
     wanted = {
-        "epochs": (1, r), "final": (1, 2, g, 2, 3), "seconds": (1, 2, g), "between": (1, 2, r, g, g), "across": (1, 2, g, g, r),
+        "epochs": (1, r), "final": (1, 2, g, 2, 3), "seconds": (1, 2, g), "between": (1, 2, r, g, g),
+        "across": (1, 2, g, g, r),
         "distances": (1, 2, g, r, r), "spectrum": (1, 2, g, r, 40), "kernels": (1, g, r, m, m),
         "radius": (1, 2, g, r, 3), "angle": (1, 2, g, r, 3), "linear": (1, 2, 2, 2, 2, 2),
         "solved": (1, 2, 2, 2, 2),

@@ -236,7 +236,7 @@ def test_a_warm_start_has_the_statistics_of_the_images():
     assert set(np.unique(cold["_BatchNorm_0"]["var"])) == {1.0}
 
 
-@pytest.mark.parametrize("profile", ["quick", "digits", "full", "paper"])
+@pytest.mark.parametrize("profile", ["quick", "digits", "faster", "full", "paper"])
 def test_profiles_ask_for_what_their_data_have(profile):
     config = experiment.PROFILES[profile]
     assert config.seeds >= 3

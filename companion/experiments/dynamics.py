@@ -198,7 +198,13 @@ def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
 
 
 def second_phase(
-    case: Case, variables: Variables, attacked: bool, seed: int, record: Sequence[float | int]
+    case: Case,
+    variables: Variables,
+    attacked: bool,
+    seed: int,
+    record: Sequence[float | int],
+    *,
+    start: Variables | None = None,
 ) -> Run:
     """Train the centered linearization of a case's network.
 
@@ -207,7 +213,9 @@ def second_phase(
         variables: of the network, at which it is linearized.
         attacked: whether on PGD's images.
         seed: of the order of the minibatches.
-        record: epochs at which clean and robust accuracy are recorded, ascending; the last ends it.
+        record: epochs at which clean and robust accuracy are recorded, ascending; the last ends it, 0 before
+            the first step.
+        start: of the linearized network, such as `linear_solution` gives; None: zero, at `variables`.
 
     Returns:
         The run; `clean` and `robust` of the case's `n_watch` test images at every record.
@@ -222,7 +230,7 @@ def second_phase(
         key=jax.random.key(seed),
         batch_size=case.batch_size,
         attack=training_attack(threat, steps=case.steps) if attacked else None,
-        start=networks.linearize_at(variables),
+        start=networks.linearize_at(variables) if start is None else start,
         record=list(record),
         x_test=images.x_test[: case.n_watch],
         labels_test=images.y_test[: case.n_watch],
