@@ -38,6 +38,8 @@ class Comparison:
         unit: what the effect's n counts: "seeds", "images", "features" or "runs".
         also: outcome of a second condition that must hold with the first, such as the time saved.
         counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
+        family: whether Holm's correction is made over it too though it does not count: what the same
+            question asks of other variants in one experiment.
         note: numbers behind it.
         p_value: two-sided, of a value of the effect, where it is not that of Student's interval.
     """
@@ -51,6 +53,7 @@ class Comparison:
     unit: str = "seeds"
     also: Outcome = "for"
     counts: bool = True
+    family: bool = False
     note: str = ""
     p_value: Callable[[float], float] | None = None
 
@@ -90,10 +93,10 @@ class Judgment:
 def judge(comparisons: Sequence[Comparison], *, condition: str = "", level: float = 0.95) -> Judgment:
     """The verdict of a claim.
 
-    Comparisons that count are one family, over which Holm's correction is made twice: for the tests that
-    speak for the claim, and for those that speak against it. With one comparison this is its interval. All
-    for the claim: *reproduced*; some: *qualified*; all against it: *not reproduced*; none for it, and some
-    open: *undecided*; none that counts: *not tested*.
+    Comparisons that count, or belong to their `family`, are those over which Holm's correction is made,
+    twice: for the tests that speak for the claim, and for those that speak against it. With one comparison
+    this is its interval. Of those that count, all for the claim: *reproduced*; more than half: *qualified*;
+    more than half against it: *not reproduced*; neither: *undecided*; none that counts: *not tested*.
 
     Args:
         comparisons: of one claim.
@@ -115,20 +118,26 @@ def combined(counted: Sequence[Outcome], condition: str = "") -> tuple[Verdict, 
     if not n:
         return "not tested", "no comparison tests it"
     words = f"for in {held}, against in {failed}, open in {n - held - failed} of {n} comparisons"
-    if held == n:
-        return ("qualified", f"{words}; {condition}") if condition else ("reproduced", words)
-    if held:
-        return "qualified", f"{words}; {condition}" if condition else words
-    return ("not reproduced" if failed == n else "undecided"), words
+    if 2 * failed > n:
+        return "not reproduced", words
+    if 2 * held <= n:
+        return "undecided", words
+    if condition:
+        return "qualified", f"{words}; {condition}"
+    return ("reproduced" if held == n else "qualified"), words
 
 
 def outcomes(comparisons: Sequence[Comparison], *, level: float = 0.95) -> tuple[Outcome, ...]:
-    """What each comparison says, those that count by Holm's adjusted p-values."""
+    """What each comparison says by Holm's adjusted p-values.
+
+    Those that count and their family are corrected together, and apart from them those that are shown only.
+    """
     pairs = np.array([_p_values(one) for one in comparisons]).reshape(-1, 2)
-    counts = np.array([one.counts for one in comparisons], bool)
-    for column in range(2):
-        if counts.any():
-            pairs[counts, column] = features.holm(pairs[counts, column])
+    counts = np.array([one.counts or one.family for one in comparisons], bool)
+    for some in (counts, ~counts):
+        for column in range(2):
+            if some.any():
+                pairs[some, column] = features.holm(pairs[some, column])
     found: list[Outcome] = []
     for one, (p_for, p_against) in zip(comparisons, pairs, strict=True):
         first: Outcome = "against" if p_against < 1 - level else "for" if p_for < 1 - level else "open"
