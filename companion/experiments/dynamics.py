@@ -123,8 +123,16 @@ def optimizer_of(case: Case, decayed: bool) -> optax.GradientTransformation:
 _ADAM = optax.adam(1e-3)
 
 
-def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folder: Path | None = None) -> Run:
-    """One network with its kernels, and itself at every record."""
+def trained(
+    case: Case,
+    regime: str,
+    seed: int,
+    *,
+    watch: bool = True,
+    progress: bool = False,
+    folder: Path | None = None,
+) -> Run:
+    """One network with its kernels, and itself at every record; accuracies there are NaN without `watch`."""
     images = images_of(case)
     threat, key = Threat("linf", case.eps), jax.random.key(seed)
     model = model_of(case, len(images.classes))
@@ -144,9 +152,9 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
         attack=attacks.get(regime.split()[0]),
         start=model.init(key, images.x_train[:1]),
         record=case.record,
-        x_test=images.x_test[: case.n_watch],
-        labels_test=images.y_test[: case.n_watch],
-        test_attack=training_attack(threat, steps=case.steps),
+        x_test=images.x_test[: case.n_watch] if watch else None,
+        labels_test=images.y_test[: case.n_watch] if watch else None,
+        test_attack=training_attack(threat, steps=case.steps) if watch else None,
         probe=Probe(images.x_train[: case.n_probe]),
         keep=True if case.attacked else case.linear,
         folder=folder and folder / f"{case.dataset} {case.model} {regime} {seed}",
