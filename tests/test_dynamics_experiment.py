@@ -12,7 +12,7 @@ from companion.empirical import empirical_ntk
 from companion.experiments import dynamics as experiment
 from companion.training import linear_solution, train
 
-# `make book` runs the experiment whole, in chapter 4; these hold its arrays against slow definitions.
+# test_recorded_digits runs the experiment whole; these hold its arrays against slow definitions.
 pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
@@ -154,6 +154,16 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     outputs = networks.predict_fn(networks.linearized(model, center=True), solved)(images.x_test[:30])
     clean = np.mean(np.asarray(outputs.argmax(axis=1)) == images.y_test[:30])
     assert found[0]["solved"][0, 1, experiment.PATHS.index("pgd"), 1, 0] == pytest.approx(clean, abs=1e-6)
+    # A second phase of no steps measures what it starts from.
+    still = experiment.second_phase(TOY, one.snapshots[2.0], False, 0, [0], start=solved)
+    assert still.clean == pytest.approx([clean], abs=1e-6)
+
+
+def test_a_network_that_is_not_watched_is_the_same_network(one):
+    alone = experiment.trained(TOY, "pgd", 1, watch=False)
+    assert np.isnan(alone.clean).all()
+    assert np.isnan(alone.robust).all()
+    np.testing.assert_array_equal(alone.kernels[-1], one.kernels[-1])
 
 
 @pytest.mark.parametrize("profile", ["digits", "full", "paper"])

@@ -14,7 +14,7 @@ from companion.attacks import Threat, pgd
 from companion.experiments import normalization as experiment
 from companion.normalization import BatchNorm
 
-# `make book` runs the experiment whole, in chapter 5; these hold its arrays against slow definitions.
+# test_recorded_digits runs the experiment whole; these hold its arrays against slow definitions.
 pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(

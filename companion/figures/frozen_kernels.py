@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from companion._core.words import Unchecked
+from companion.figures._attack_curves import ticks
 from companion.figures._layout import Axes, Figure, Places, blank, sheet
 from companion.figures._seed_bands import over_seeds
 from companion.plots import images, signed_image
@@ -105,4 +106,5 @@ def _phase(axes: list[Axes], steps: Places, rows: Real[Any, "seeds q 2"], **line
     for k, (ax, title) in enumerate(zip(axes, ("clean", "robust"), strict=True)):
         over_seeds(ax, steps, rows[:, :, k], **line)
         ax.set(xscale="log", xlabel="steps of the second phase", title=title, ylim=(-0.03, 1.03))
+        ticks(ax, steps)
         ax.set_ylabel("accuracy")

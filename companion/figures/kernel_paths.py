@@ -37,15 +37,14 @@ def in_time(
     gap = np.asarray(second) - np.asarray(first)
     top, most = max(np.max(first), np.max(second)), np.abs(gap).max()
     both, apart = {"cmap": "viridis", "vmin": 0, "vmax": top}, {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
-    figure, axes = sheet(2.8, 3.1, 3.1)
+    figure, axes = sheet(3.0, 3.0, 3.0)
     titles = (*names, f"{names[1]} − {names[0]}")
     for ax, matrix, title, look in zip(axes, (first, second, gap), titles, (both, both, apart), strict=True):
         picture = ax.pcolormesh(edges, edges, matrix, edgecolor="face", **look)
         ax.set(title=title, xlabel="epoch", ylabel="epoch", aspect="equal", xticks=[0, 5, 10])
         ax.invert_yaxis()
         ax.grid(visible=False)
-        if ax is not axes[0]:
-            figure.colorbar(picture, ax=ax, shrink=0.7)
+        figure.colorbar(picture, ax=ax, shrink=0.7)
     return figure
 
 

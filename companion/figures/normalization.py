@@ -67,7 +67,7 @@ def two_modes(distances: Real[Any, "seeds 2"]) -> Figure:
         ax.plot([0, 1], pair, "o-", color=COLORS["network"], label=None if seed else "a seed")
     ax.set_xticks([0, 1], ["start", "after PGD training"])
     ax.set(xlim=(-0.4, 1.4), ylim=(0, None), ylabel="d(training, evaluation)")
-    ax.legend()
+    ax.legend(loc="upper left")
     return figure
 
 
@@ -95,7 +95,7 @@ def batch_variance(sizes: list[int], ratios: Mapping[str, Real[Any, "b 3 2"]]) -
             ax.plot(places, all_of[:, i, j, 0], "_", **dash)
         ax.set_xticks(where, list(ratios))
         ax.set(ylim=(0.45, 1.25), ylabel="E[estimator] / σ²", title=f"batches of {size}")
-        ax.legend(ncols=4, loc="upper center")
+        figure.legend(*ax.get_legend_handles_labels(), ncols=4, loc="outside upper center")
         for k, ((place, row), hue) in enumerate(
             zip(ratios.items(), ("network", "adversarial", "kernel"), strict=True)
         ):
