@@ -12,7 +12,7 @@ from companion.empirical import empirical_ntk
 from companion.experiments import dynamics as experiment
 from companion.training import linear_solution, train
 
-# `make book` runs the experiment whole, in chapter 4; these hold its arrays against slow definitions.
+# test_recorded_digits runs the experiment whole; these hold its arrays against slow definitions.
 pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
@@ -39,6 +39,7 @@ def test_shapes_are_as_the_docstring_says(found):
     g, r, m = 3, 3, 6
     wanted = {
         "epochs": (1, r), "final": (1, 2, g, 2, 3), "seconds": (1, 2, g), "between": (1, 2, r, g, g),
+        "across": (1, 2, g, g, r),
         "distances": (1, 2, g, r, r), "spectrum": (1, 2, g, r, 40), "kernels": (1, g, r, m, m),
         "radius": (1, 2, g, r, 3), "angle": (1, 2, g, r, 3), "linear": (1, 2, 2, 2, 2, 2),
         "solved": (1, 2, 2, 2, 2),
@@ -86,6 +87,10 @@ def test_all_regimes_start_at_one_network(found):
     # The two standard runs see other minibatches; at the end they differ, as all regimes do.
     assert (between[:, -1, 0, 1:] > 1e-6).all()
     np.testing.assert_allclose(between, np.swapaxes(between, -1, -2), atol=1e-6)
+    across = found[0]["across"][0]
+    np.testing.assert_allclose(across[..., -1], between[:, -1], atol=1e-6)
+    own = np.arange(across.shape[1])
+    np.testing.assert_allclose(across[:, own, own], found[0]["distances"][0][:, :, -1], atol=1e-6)
     # Seeds start elsewhere.
     assert not np.allclose(found[0]["spectrum"][0, 0, 0, 0], found[0]["spectrum"][0, 1, 0, 0])
 
@@ -149,9 +154,19 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     outputs = networks.predict_fn(networks.linearized(model, center=True), solved)(images.x_test[:30])
     clean = np.mean(np.asarray(outputs.argmax(axis=1)) == images.y_test[:30])
     assert found[0]["solved"][0, 1, experiment.PATHS.index("pgd"), 1, 0] == pytest.approx(clean, abs=1e-6)
+    # A second phase of no steps measures what it starts from.
+    still = experiment.second_phase(TOY, one.snapshots[2.0], False, 0, [0], start=solved)
+    assert still.clean == pytest.approx([clean], abs=1e-6)
 
 
-@pytest.mark.parametrize("profile", ["full", "paper"])
+def test_a_network_that_is_not_watched_is_the_same_network(one):
+    alone = experiment.trained(TOY, "pgd", 1, watch=False)
+    assert np.isnan(alone.clean).all()
+    assert np.isnan(alone.robust).all()
+    np.testing.assert_array_equal(alone.kernels[-1], one.kernels[-1])
+
+
+@pytest.mark.parametrize("profile", ["digits", "full", "paper"])
 def test_profiles_ask_for_what_their_data_and_records_have(profile):
     config = experiment.PROFILES[profile]
     assert config.seeds >= 3

@@ -14,7 +14,7 @@ from companion.attacks import Threat, pgd
 from companion.experiments import normalization as experiment
 from companion.normalization import BatchNorm
 
-# `make book` runs the experiment whole, in chapter 5; these hold its arrays against slow definitions.
+# test_recorded_digits runs the experiment whole; these hold its arrays against slow definitions.
 pytestmark = [pytest.mark.matrix, pytest.mark.usefixtures("unoptimized")]
 
 TOY = replace(
@@ -236,7 +236,7 @@ def test_a_warm_start_has_the_statistics_of_the_images():
     assert set(np.unique(cold["_BatchNorm_0"]["var"])) == {1.0}
 
 
-@pytest.mark.parametrize("profile", ["quick", "full", "paper"])
+@pytest.mark.parametrize("profile", ["quick", "digits", "faster", "full", "paper"])
 def test_profiles_ask_for_what_their_data_have(profile):
     config = experiment.PROFILES[profile]
     assert config.seeds >= 3

@@ -103,7 +103,9 @@ _FASHION_LONG = replace(
 )  # fmt: skip
 _CIFAR_TWICE = replace(_CIFAR, linear=(0.0, 15.0), adversarial=(15.0,), curve=_CURVE, attacked=True)
 PROFILES = {
-    "quick": Config(),
+    # One seed, while the reader waits; the same networks with all controls and more seeds are recorded.
+    "quick": Config(regimes=PATHS, seeds=1),
+    "digits": Config((replace(Case(), kernels=False),)),
     "full": Config((_CIFAR, _FASHION), REGIMES[:6], seeds=10),
     # The length of paper A in steps and what it lacked: noise as a control, the second phase step by step.
     "long": Config((_CIFAR_TWICE, _FASHION_LONG), ("standard", "again", "pgd", "noise"), seeds=5),

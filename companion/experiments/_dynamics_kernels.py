@@ -1,5 +1,7 @@
 """What the experiment of chapter 4 says about the kernels of one run."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from companion.attacks import Threat, training_attack
 from companion.empirical import empirical_ntk_fn
 from companion.experiments._dynamics_cases import TOP, Case
 from companion.experiments._shared import images_of
+from companion.storage import KernelSequence
 from companion.training import Run
 
 
@@ -38,6 +41,16 @@ def followed(one: Run, labels: np.ndarray) -> dict[str, np.ndarray]:
         "distances": dynamics.distances(one.kernels),
         "spectrum": np.stack([v[:40] for v in values]),
     }
+
+
+def across(paths: Sequence[KernelSequence]) -> np.ndarray:
+    """Distances of the last kernel of each path to every kernel of each, (paths, paths, records)."""
+    rows = [[[_apart(path[len(path) - 1], k) for k in other] for other in paths] for path in paths]
+    return np.array(rows)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(dynamics.distances([one, other])[0, 1])
 
 
 def on_attacked(model: networks.Model, case: Case, one: Run) -> dict[str, np.ndarray]:

@@ -164,7 +164,7 @@ def computed(
     compute: Callable[..., Arrays],
     config: tuple[Part, ...],
     needed: Sequence[Mapping[str, np.ndarray]],
-    options: Mapping[str, Path],
+    options: Mapping[str, Path | None],
 ) -> Arrays:
     """The arrays of one run, in float32 as its record has them."""
     found = compute(*config, *needed, **options)

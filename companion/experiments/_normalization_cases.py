@@ -151,6 +151,9 @@ _ALL = (*INPUTS, *LAYERS, *STATISTICS)
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 PROFILES = {
     "quick": Config(),
+    # What chapter 5 shows of digits; two of the variants at five times the rate.
+    "digits": Config(),
+    "faster": Config((replace(Case(), rate=5 * Case().rate),), (INPUTS[0], INPUTS[2])),
     "full": Config((_FASHION, _CIFAR), _ALL, REGIMES, seeds=20),
     "tuned": Config((_FASHION, _CIFAR), (*INPUTS, *LAYERS), (), seeds=20, rates=_RATES),
     "estimators": Config((replace(_FASHION, model="MLP", width=256),), FEW, ("pgd",), seeds=20),

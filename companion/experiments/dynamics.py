@@ -21,7 +21,7 @@ from companion._core.types import Array, Key, Predict, Scalar, Variables
 from companion.attacks import Threat, pgd, robust_accuracy, training_attack
 from companion.empirical import empirical_ntk
 from companion.experiments._dynamics_cases import PARTS, PATHS, PHASES, PROFILES, REGIMES, TOP, Case, Config
-from companion.experiments._dynamics_kernels import followed, on_attacked
+from companion.experiments._dynamics_kernels import across, followed, on_attacked
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import at_the_end, images_of, sgd
 from companion.training import Probe, Run, linear_solution, train
@@ -95,6 +95,7 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         (effective), `alignment`, `specialization`, `rotation`, `velocity` (c, s, g, r), the last in radians
         per epoch between a record and the next; `radius` and `angle` (c, s, g, r, 3), over `PARTS`;
         `distances` (c, s, g, r, r); `between` (c, s, r, g, g), distances between regimes at one epoch;
+        `across` (c, s, g, g, r), of the last kernel of one regime to another's at every record;
         `final` (c, s, g, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals;
         `spectrum` (c, s, g, r, 40), the largest eigenvalues. Of l moments at which the kernels along
         `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2), over paths, moments, `PHASES`, and clean and robust
@@ -122,8 +123,16 @@ def optimizer_of(case: Case, decayed: bool) -> optax.GradientTransformation:
 _ADAM = optax.adam(1e-3)
 
 
-def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folder: Path | None = None) -> Run:
-    """One network with its kernels, and itself at every record."""
+def trained(
+    case: Case,
+    regime: str,
+    seed: int,
+    *,
+    watch: bool = True,
+    progress: bool = False,
+    folder: Path | None = None,
+) -> Run:
+    """One network with its kernels, and itself at every record; accuracies there are NaN without `watch`."""
     images = images_of(case)
     threat, key = Threat("linf", case.eps), jax.random.key(seed)
     model = model_of(case, len(images.classes))
@@ -143,9 +152,9 @@ def trained(case: Case, regime: str, seed: int, *, progress: bool = False, folde
         attack=attacks.get(regime.split()[0]),
         start=model.init(key, images.x_train[:1]),
         record=case.record,
-        x_test=images.x_test[: case.n_watch],
-        labels_test=images.y_test[: case.n_watch],
-        test_attack=training_attack(threat, steps=case.steps),
+        x_test=images.x_test[: case.n_watch] if watch else None,
+        labels_test=images.y_test[: case.n_watch] if watch else None,
+        test_attack=training_attack(threat, steps=case.steps) if watch else None,
         probe=Probe(images.x_train[: case.n_probe]),
         keep=True if case.attacked else case.linear,
         folder=folder and folder / f"{case.dataset} {case.model} {regime} {seed}",
@@ -171,6 +180,7 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     paths = [one.kernels for one in runs.values()]
     arrays["between"] = np.stack([dynamics.distances(kernels) for kernels in zip(*paths, strict=True)])
+    arrays["across"] = across(paths)
     arrays["epochs"] = runs[regimes[0]].epochs
     arrays["final"] = np.stack([_final(case, one.variables, seed) for one in runs.values()])
     arrays["seconds"] = np.array([one.seconds[-1] for one in runs.values()])
@@ -196,7 +206,13 @@ def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
 
 
 def second_phase(
-    case: Case, variables: Variables, attacked: bool, seed: int, record: Sequence[float | int]
+    case: Case,
+    variables: Variables,
+    attacked: bool,
+    seed: int,
+    record: Sequence[float | int],
+    *,
+    start: Variables | None = None,
 ) -> Run:
     """Train the centered linearization of a case's network.
 
@@ -205,7 +221,9 @@ def second_phase(
         variables: of the network, at which it is linearized.
         attacked: whether on PGD's images.
         seed: of the order of the minibatches.
-        record: epochs at which clean and robust accuracy are recorded, ascending; the last ends it.
+        record: epochs at which clean and robust accuracy are recorded, ascending; the last ends it, 0 before
+            the first step.
+        start: of the linearized network, such as `linear_solution` gives; None: zero, at `variables`.
 
     Returns:
         The run; `clean` and `robust` of the case's `n_watch` test images at every record.
@@ -220,7 +238,7 @@ def second_phase(
         key=jax.random.key(seed),
         batch_size=case.batch_size,
         attack=training_attack(threat, steps=case.steps) if attacked else None,
-        start=networks.linearize_at(variables),
+        start=networks.linearize_at(variables) if start is None else start,
         record=list(record),
         x_test=images.x_test[: case.n_watch],
         labels_test=images.y_test[: case.n_watch],
