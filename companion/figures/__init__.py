@@ -5,6 +5,26 @@ slider runs through the arrays. All have one width, with panels one below the ot
 phone as on a page; what a line, a band or a color means stands in the chapter's caption.
 """
 
-from companion.figures import attacks, features, kept_features, overfitting, transfer
+from companion.figures import (
+    attacks,
+    catastrophic,
+    detectors,
+    early_kernels,
+    features,
+    kept_features,
+    overfitting,
+    schedules,
+    transfer,
+)
 
-__all__ = ["attacks", "features", "kept_features", "overfitting", "transfer"]
+__all__ = [
+    "attacks",
+    "catastrophic",
+    "detectors",
+    "early_kernels",
+    "features",
+    "kept_features",
+    "overfitting",
+    "schedules",
+    "transfer",
+]
