@@ -99,7 +99,7 @@ TRICKS = {
     ),
     "forward mode, input gradient": Trick(
         "architectures._dense.entries",
-        slope(dense, 500, 2000, 784, instead={"dense._entries": lambda f, *args: f(*args)}),
+        slope(dense, 500, 2000, 784, instead={"dense.entries": lambda f, *args: f(*args)}),
     ),
     "sums by products, input gradient": Trick(
         "architectures._dense._entries_jvp", slope(dense, 500, 2000, 784, instead={"dense.jnp": BY_SUMS})

@@ -13,6 +13,7 @@ from companion.attacks import Threat, pgd, random_sign
 from companion.data._sets import SETS
 from companion.experiments import _features_controls as controls
 from companion.experiments import features
+from companion.experiments._features_cases import spaced
 from companion.experiments._shared import architecture
 from companion.kernels import gram
 from companion.regression import from_coefficients
@@ -375,7 +376,7 @@ def test_too_few_images_are_an_error():
 
 @pytest.mark.parametrize(("n", "number"), [(2000, 60), (400, 20), (50, 40), (40, 6), (10, 1), (7, 7), (1, 1)])
 def test_modes_are_spaced_evenly_in_log_index(n, number):
-    found = features.spaced(n, number)
+    found = spaced(n, number)
     assert (found[0], found[-1]) == (0, n - 1 if number > 1 else 0)
     assert (np.diff(found) > 0).all()
     assert len(found) <= number
@@ -384,8 +385,8 @@ def test_modes_are_spaced_evenly_in_log_index(n, number):
         ratios = (found[1:] + 1) / (found[:-1] + 1)
         assert len(found) == number
         assert (ratios[10:] < n ** (2.5 / number)).all()
-    np.testing.assert_array_equal(features.spaced(n, None), np.arange(n))
-    np.testing.assert_array_equal(features.spaced(n, n + 1), np.arange(n))
+    np.testing.assert_array_equal(spaced(n, None), np.arange(n))
+    np.testing.assert_array_equal(spaced(n, n + 1), np.arange(n))
 
 
 @pytest.mark.parametrize("profile", features.PROFILES)

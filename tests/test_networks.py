@@ -46,7 +46,8 @@ def test_the_cnn_has_the_layers_of_the_paper():
 def test_convolutions_start_as_flax_s():
     x, key = jnp.ones((1, 6, 6, 2)), jax.random.key(3)
     theirs = nn.Conv(4, (3, 3), kernel_init=nn.initializers.he_normal()).init(key, x)
-    jax.tree.map(np.testing.assert_array_equal, _layers.Conv(4).init(key, x), theirs)
+    # Ours are drawn as a matrix: XLA may round another shape's last bit otherwise (jax 0.12 does, one of 72).
+    jax.tree.map(np.testing.assert_array_max_ulp, _layers.Conv(4).init(key, x), theirs)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
