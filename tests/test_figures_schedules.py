@@ -68,7 +68,7 @@ def test_on_the_way_marks_the_schedule_of_the_slider(made):
 def test_one_criterion_has_an_interval_in_percent_and_the_color_of_its_outcome():
     panels = {
         "a": {"fgsm": ("fails", np.array([-0.5, -2.0, -0.3]), 0.664), "free": ("open", np.zeros(3), 0.1)},
-        "b": {"free": ("qualifies", np.array([0.1, 0.0, 0.2]), 0.5)},
+        "b": {"free": ("passes", np.array([0.1, 0.0, 0.2]), 0.5)},
     }
     first, second = figures.schedules.one_criterion(panels, ["fgsm", "free"], margin=0.2).axes
     np.testing.assert_allclose(first.lines[0].get_data(), ([-115, -30], [0, 0]))  # cut at the edge

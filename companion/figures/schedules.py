@@ -26,7 +26,7 @@ LOOK = {
     "pgd for": ("adversarial", "x"),
     "rate anew": ("clean", "P"),
 }
-OUTCOMES = {"qualifies": "robust", "open": "chance", "fails": "adversarial"}
+OUTCOMES = {"passes": "robust", "open": "chance", "fails": "adversarial"}
 BELOW = "outside lower center"
 
 
