@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, PyTree
 
 from companion import dynamics
 from companion._core.checks import Numbers, count, number
-from companion._core.types import Apply, Array, Key, Predict, Scalar
+from companion._core.types import Apply, Array, Key
 from companion.attacks import Threat, cross_entropy, training_attack
 from companion.training import Run, Switch
 
@@ -126,29 +126,8 @@ def growing_steps(threat: Threat, steps: int, *, until: float | int) -> Partial:
     >>> attack(lambda x: x @ jnp.ones((2, 1)), jnp.full((1, 2), 0.5), jnp.array([1]), jax.random.key(0), 3)
     Array([[0., 0.]], dtype=float32)
     """
-    whole = training_attack(threat, steps=count("steps", steps))
     until = number("until", until, open_end=True)
-    return Partial(_grower(whole.func), threat.eps, float(steps), until)
-
-
-@functools.lru_cache
-def _grower(ascend: Callable[..., Array]) -> Callable[..., Array]:
-    def grow(
-        eps: Scalar,
-        most: Scalar,
-        until: Scalar,
-        predict: Predict,
-        x: Array,
-        labels: Array,
-        key: Key,
-        epoch: Scalar,
-    ) -> Array:
-        now = 1 + jnp.floor((most - 1) * jnp.minimum(1, epoch / until)).astype(int)
-        size = (eps * jnp.where(now > 1, 2.5 / now, 1.25)).astype(x.dtype)
-        return ascend(now, size, eps, 0.0, predict, x, labels, key, epoch)
-
-    grow.__qualname__ = f"growing {ascend.__qualname__}"
-    return grow
+    return training_attack(threat, steps=count("steps", steps), growth=until)
 
 
 def step_cosine(
@@ -156,7 +135,7 @@ def step_cosine(
     params: PyTree,
     x: Float[Any, "n ..."],
     labels: Int[Any, " n"],
-    attack: Partial,
+    attack: Partial | tuple[Float[Any, "m ..."], Int[Any, " m"]],
     *,
     key: Key,
 ) -> float:
@@ -170,14 +149,15 @@ def step_cosine(
         params: a pytree.
         x: inputs.
         labels: classes (n,).
-        attack: as for `training.train`; it is asked in its last epoch, whole.
+        attack: as for `training.train`; it is asked in its last epoch, whole. Or other inputs and their
+            labels, whose gradient takes the place of g_ε: a control, for two sets of images never agree.
         key: a JAX random key.
 
     Returns:
         A number in [−1, 1]; NaN where a gradient vanishes.
 
-    Cost: the attack, and two gradients on all inputs at once; compiled once for each apply_fn. Chapter 6
-    follows it through training.
+    Cost: the attack, and two gradients on all inputs at once; both are compiled once for each apply_fn.
+    Chapter 6 follows it through training.
 
     >>> from companion.attacks import Threat, training_attack
     >>> import jax
@@ -186,19 +166,23 @@ def step_cosine(
     >>> round(step_cosine(f, jnp.ones((3, 2)), x, labels, attack, key=jax.random.key(0)), 4)
     1.0
     """
-    return float(_step_cosine(apply_fn, params, jnp.asarray(x), jnp.asarray(labels), attack, key))
+    x, labels = jnp.asarray(x), jnp.asarray(labels)
+    if isinstance(attack, tuple):
+        other, classes = map(jnp.asarray, attack)
+    else:
+        other, classes = _moved(apply_fn, params, x, labels, attack, key), labels
+    one, two = (_loss_gradient(apply_fn, params, *pair) for pair in ((x, labels), (other, classes)))
+    return float(one @ two / (jnp.linalg.norm(one) * jnp.linalg.norm(two)))
 
 
 @functools.partial(jax.jit, static_argnames="apply_fn")
-def _step_cosine(
-    apply_fn: Apply, params: PyTree, x: Array, labels: Array, attack: Partial, key: Key
-) -> Array:
-    moved = attack(functools.partial(apply_fn, params), x, labels, key, jnp.inf)
-    one, two = (
-        ravel_pytree(jax.grad(lambda p, z: cross_entropy(apply_fn(p, z), labels).sum())(params, z))[0]
-        for z in (x, jax.lax.stop_gradient(moved))
-    )
-    return one @ two / (jnp.linalg.norm(one) * jnp.linalg.norm(two))
+def _loss_gradient(apply_fn: Apply, params: PyTree, x: Array, labels: Array) -> Array:
+    return ravel_pytree(jax.grad(lambda p: cross_entropy(apply_fn(p, x), labels).sum())(params))[0]
+
+
+@functools.partial(jax.jit, static_argnames="apply_fn")
+def _moved(apply_fn: Apply, params: PyTree, x: Array, labels: Array, attack: Partial, key: Key) -> Array:
+    return attack(functools.partial(apply_fn, params), x, labels, key, jnp.inf)
 
 
 def seconds_to(seconds: Numbers, robust: Numbers, accuracy: float | int) -> float:

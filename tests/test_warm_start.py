@@ -186,3 +186,8 @@ def test_the_cosine_of_steps_is_that_of_gradients_by_hand():
     wanted = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
     assert abs(wanted) < 0.99
     assert found == pytest.approx(wanted, abs=1e-5)
+    moved = X[:20] - 0.5 * np.sign(X[:20] @ weights)[:, :1]
+    given = warm_start.step_cosine(
+        lambda params, x: x @ params, weights, X[:20], labels, (moved, labels), key=jax.random.key(0)
+    )
+    assert given == pytest.approx(wanted, abs=1e-5)

@@ -37,6 +37,7 @@ def training_attack(
     random_start: bool = True,
     loss: Loss = "cross_entropy",
     ramp: float | int = 0,
+    growth: float | int = 0,
 ) -> Partial:
     """Projected gradient ascent as `training.train` takes it: `attack(predict, x, labels, key, epoch) -> x'`.
 
@@ -54,6 +55,8 @@ def training_attack(
         loss: as for `pgd`, but "cross_entropy" by default, which is what networks are trained on.
         ramp: epochs over which ε, and s with it, grow linearly from 0 to their full size; 0 for none. Large ε
             on small data may otherwise never be learned.
+        growth: epochs over which the number of steps grows from 1 to `steps`, 0 for none: at epoch t it takes
+            k = 1 + ⌊(steps − 1) · min(1, t / growth)⌋ steps, of size 2.5 ε / k, or 1.25 ε for one.
 
     Returns:
         The attack; `epoch` is the time in epochs, infinity after training.
@@ -72,7 +75,7 @@ def training_attack(
     steps = count("steps", steps, least=0)
     if step_size is None:
         step_size = threat.eps * (2.5 / steps if steps > 1 else 1.25 if random_start else 1.0)
-    numbers = number("step_size", step_size), threat.eps, number("ramp", ramp)
+    numbers = number("step_size", step_size), threat.eps, number("ramp", ramp), number("growth", growth)
     ascend = _ascending(threat.norm, threat.bounds, loss_named(loss), bool(random_start))
     return Partial(ascend, steps, *numbers)
 
@@ -120,12 +123,16 @@ def _ascending(
         size: Scalar,
         eps: Scalar,
         ramp: Scalar,
+        growth: Scalar,
         predict: Predict,
         x: Array,
         labels: Array,
         key: Key,
         epoch: Scalar,
     ) -> Array:
+        now = 1 + jnp.floor((steps - 1) * jnp.minimum(1, epoch / jnp.maximum(growth, 1e-9)))
+        size = jnp.where(growth > 0, eps * jnp.where(now > 1, 2.5 / now, 1.25), size).astype(x.dtype)
+        steps = jnp.where(growth > 0, now, steps).astype(int)
         share = grown(ramp, epoch, x.dtype)
         eps, size = share * eps, share * size
         low, high = geometry.pixel_range(norm, eps, bounds, x)

@@ -73,8 +73,9 @@ def empirical_ntk(
     >>> np.allclose(empirical_ntk(lambda w, x: x @ w, np.ones((3, 1), np.float32), x), x @ x.T)
     True
     """
-    only = _numbers(only)
-    return _kept(apply_fn, reduce, only, implementation, batch_statistics, memory, progress)(params, x1, x2)
+    options = {"reduce": reduce, "only": only, "implementation": implementation, "memory": memory}
+    kernel_fn = empirical_ntk_fn(apply_fn, batch_statistics=batch_statistics, progress=progress, **options)
+    return kernel_fn(params, x1, x2)
 
 
 def empirical_ntk_fn(
@@ -133,7 +134,20 @@ def empirical_ntk_fn(
         raise ValueError("implementation 'structured' takes each example alone: not with batch_statistics")
     if memory is not None:
         memory = count("memory", memory)
-    plan = _planner(apply_fn, reduce, _numbers(only), implementation, batch_statistics, memory)
+    return _kept(apply_fn, reduce, _numbers(only), implementation, batch_statistics, memory, progress)
+
+
+@made_once  # of functions that never change, one for all who ask
+def _kept(
+    apply_fn: Apply,
+    reduce: Reduce,
+    only: tuple[int, ...] | None,
+    implementation: Implementation,
+    batch_statistics: bool,
+    memory: int | None,
+    progress: bool,
+) -> NetworkKernel:
+    plan = _planner(apply_fn, reduce, only, implementation, batch_statistics, memory)
 
     @deferred()
     def kernel_fn(
@@ -194,13 +208,6 @@ def _zeros(params: PyTree, x1: np.ndarray, x2: np.ndarray, k: int, reduce: Reduc
     dtype = np.result_type(x1, x2, *(leaf.dtype for leaf in jax.tree.leaves(params)))
     rows = k if reduce == "full" else 1
     return np.zeros((rows * len(x1), rows * len(x2), *((k,) if reduce == "class" else ())), dtype)
-
-
-# Kept for functions that never change.
-_kept = made_once(
-    lambda apply_fn, *options: empirical_ntk_fn(apply_fn, **dict(zip(_OPTIONS, options, strict=True)))
-)
-_OPTIONS = ("reduce", "only", "implementation", "batch_statistics", "memory", "progress")
 
 
 def _numbers(only: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -110,7 +110,7 @@ _NIGHT = replace(
 )  # fmt: skip
 _SOME = tuple((method, 15 if method == "switch" else 10) for method in METHODS[1:])
 PROFILES = {
-    "quick": Config((Case(batches=False),)),
+    "quick": Config((Case(width=8, eps=0.24, epochs=18, ramp=6.0, batches=False),)),
     "full": Config((_DIGITS, _RESIDUAL), METHODS, seeds=20, calibration=5, at_most=_SOME),
     # Outside digits: a night on two cores.
     "night": Config(

@@ -8,8 +8,10 @@ import numpy as np
 
 from companion import networks
 from companion._core.types import Array, NetworkKernel, Scalar, Variables
-from companion.attacks import cross_entropy
+from companion.attacks import cross_entropy, robust_accuracy
 from companion.empirical import empirical_ntk_fn
+
+AT_ONCE = 100  # images, of one shape to compile
 
 
 @functools.lru_cache(maxsize=4)
@@ -19,33 +21,40 @@ def _kernel(model: networks.Model) -> NetworkKernel:
 
 def there(variables: Variables, x: Array, y: Array, *, model: networks.Model, eps: Scalar) -> np.ndarray:
     """The kernel of the probe where FGSM moves it to."""
-    return np.asarray(_kernel(model)(variables, np.asarray(_fgsm(variables, x, y, eps, model=model))))
+    return _kernel(model)(variables, _stepped(x, _gradients(variables, x, y, model), eps))
+
+
+def _stepped(x: np.ndarray, gradient: np.ndarray, eps: Scalar) -> np.ndarray:
+    return np.clip(x + np.float32(eps) * np.sign(gradient), 0, 1)
+
+
+def _gradients(variables: Variables, x: Array, y: Array, model: networks.Model) -> np.ndarray:
+    """Of the loss by the pixels; some images at once, filled up with the first, of one shape to compile."""
+    found = np.empty_like(x)
+    for first in range(0, len(x), AT_ONCE):
+        rows = np.arange(first, first + AT_ONCE)
+        some = np.where(rows < len(x), rows, 0)
+        found[first : first + AT_ONCE] = _gradient(variables, x[some], y[some], model=model)[: len(x) - first]
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _fgsm(variables: Variables, x: Array, y: Array, eps: Scalar, *, model: networks.Model) -> Array:
-    gradient = jax.grad(lambda z: cross_entropy(model.apply(*variables, z, False)[0], y).sum())(x)
-    return jnp.clip(x + eps * jnp.sign(gradient), 0, 1)
+def _gradient(variables: Variables, x: Array, y: Array, *, model: networks.Model) -> Array:
+    return jax.grad(lambda z: cross_entropy(model.apply(*variables, z, False)[0], y).sum())(x)
 
 
-@functools.partial(jax.jit, static_argnames="model")
 def watched(
     variables: Variables, x: Array, y: Array, *, model: networks.Model, eps: Scalar
-) -> tuple[Array, Array]:
+) -> tuple[float, float]:
     """Accuracy under FGSM, and the mean cosine of `local_linearity`."""
-
-    def predict(z: Array) -> Array:
-        return model.apply(*variables, z, False)[0]
-
-    gradient = jax.grad(lambda z: cross_entropy(predict(z), y).sum())
-    here = gradient(x)
-    share = 2 * jax.random.uniform(jax.random.key(0), x.shape) - 1
-    there = gradient(jnp.clip(x + eps * share, 0, 1))
-    moved = jnp.clip(x + eps * jnp.sign(here), 0, 1)
-    one, two = (g.reshape(len(x), -1) for g in (here, there))
-    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
-    cosines = (one * two).sum(axis=1) / jnp.maximum(lengths, 1e-30)
-    return (predict(moved).argmax(axis=1) == y).mean(), cosines.mean()
+    share = 2 * np.asarray(jax.random.uniform(jax.random.key(0), x.shape)) - 1
+    near = np.clip(x + np.float32(eps) * share, 0, 1)
+    here, there = (_gradients(variables, points, y, model) for points in (x, near))
+    predict = networks.predict_fn(model, variables)
+    accuracy = robust_accuracy(predict, _stepped(x, here, eps), y, batch_size=AT_ONCE).value
+    one, two = (g.reshape(len(x), -1).astype(float) for g in (here, there))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return float(accuracy), float(((one * two).sum(axis=1) / np.maximum(lengths, 1e-30)).mean())
 
 
 @functools.partial(jax.jit, static_argnames="model")

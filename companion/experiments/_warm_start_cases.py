@@ -29,6 +29,7 @@ class Case:
         n_probe: images of the kernel.
         free: replays of free training.
         final: steps and restarts of PGD on the networks at the end.
+        others: whether free training and PGD of a growing ε are trained too.
         cheaper: whether PGD of fewer steps and of fewer epochs is trained too.
     """
 
@@ -49,6 +50,7 @@ class Case:
     n_probe: int = 20
     free: int = 3
     final: tuple[int, int] = (10, 1)
+    others: bool = field(default=True, metadata=LISTS)
     cheaper: bool = field(default=False, metadata=LISTS)
 
     @property
@@ -83,7 +85,7 @@ _PAPER = replace(
     batch_size=128, rate=0.1, steps=10, switches=(2, 5, 10, 15, 20, 25), n_probe=50, final=(40, 2),
 )  # fmt: skip
 PROFILES = {
-    "quick": Config(),
+    "quick": Config((Case(width=6, others=False),)),
     "full": Config((_FASHION, _CIFAR), ("constant", "decayed"), seeds=20),
     "paper": Config((_PAPER,), ("constant", "decayed"), seeds=3),
 }

@@ -185,9 +185,11 @@ def attack_of(case: Case, method: str) -> Partial:
     if method.endswith("noise"):
         kind = "gradient" if method.startswith("gradient") else "isotropic"
         return catastrophic.noisy_fgsm(threat, noise=kind, size=case.noise, top=case.rank, ramp=case.ramp)
-    if method == "half ε":
-        threat = Threat("linf", case.eps / 2)
-    return training_attack(threat, steps=1, random_start=method.endswith("random start"), ramp=case.ramp)
+    threat = Threat("linf", case.eps / 2) if method == "half ε" else threat
+    if method.endswith("random start"):
+        return training_attack(threat, steps=1, ramp=case.ramp)
+    # Without noise it is FGSM, to the bit, and shares the compiled loop of isotropic noise.
+    return catastrophic.noisy_fgsm(threat, size=0, ramp=case.ramp)
 
 
 def penalty_of(case: Case, method: str) -> Partial | None:

@@ -47,7 +47,8 @@ __all__ = [
 def methods(case: Case, rate: str = "constant") -> tuple[str, ...]:
     """The schedules of a case at a rate; where the rate falls, one too that starts it anew."""
     by_hand = [f"clean for {epoch}" for epoch in case.switches]
-    base = ("pgd", "fgsm", "free", "growing ε", "growing steps", *by_hand, "rule", "standard")
+    others = ("free", "growing ε") if case.others else ()
+    base = ("pgd", "fgsm", *others, "growing steps", *by_hand, "rule", "standard")
     if not case.cheaper:
         return base
     anew = [f"{by_hand[len(by_hand) // 2 - 1]}, rate anew"] if rate == "decayed" else []

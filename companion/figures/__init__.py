@@ -7,24 +7,32 @@ phone as on a page; what a line, a band or a color means stands in the chapter's
 
 from companion.figures import (
     attacks,
+    catastrophic,
+    detectors,
+    early_kernels,
     features,
     frozen_kernels,
     kept_features,
     kernel_paths,
     normalization,
     overfitting,
+    schedules,
     structured,
     transfer,
 )
 
 __all__ = [
     "attacks",
+    "catastrophic",
+    "detectors",
+    "early_kernels",
     "features",
     "frozen_kernels",
     "kept_features",
     "kernel_paths",
     "normalization",
     "overfitting",
+    "schedules",
     "structured",
     "transfer",
 ]
