@@ -1,10 +1,34 @@
-"""The figures of the chapters: arrays in, a figure out, one module for each chapter.
+"""The figures of the chapters: arrays in, a figure out, one module or a few for each chapter.
 
 Every function draws what it is given and computes nothing. It returns a matplotlib figure, or a player whose
 slider runs through the arrays. All have one width, with panels one below the other, so that they read on a
 phone as on a page; what a line, a band or a color means stands in the chapter's caption.
 """
 
-from companion.figures import attacks, features, kept_features, overfitting, transfer
+from companion.figures import (
+    attacks,
+    certificates,
+    features,
+    kept_features,
+    kernel_flow,
+    kernels_measured,
+    overfitting,
+    relatives,
+    training_attacks,
+    transfer,
+    wide_networks,
+)
 
-__all__ = ["attacks", "features", "kept_features", "overfitting", "transfer"]
+__all__ = [
+    "attacks",
+    "certificates",
+    "features",
+    "kept_features",
+    "kernel_flow",
+    "kernels_measured",
+    "overfitting",
+    "relatives",
+    "training_attacks",
+    "transfer",
+    "wide_networks",
+]
