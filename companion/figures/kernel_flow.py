@@ -133,7 +133,7 @@ def two_kernels(
 
     Args:
         spectra: of each kernel its eigenvalues as shares of their sum, descending, (n,).
-        steps: times in units of 1/λ_max, (m,).
+        steps: times in units of 1/λ₀, (m,).
         accuracy: of each kernel, with both ends of its interval, (m, 3).
 
     Returns:
@@ -145,7 +145,7 @@ def two_kernels(
         _with_band(below, steps, accuracy[label], label=label, color=color, style=style)
     above.set(xlabel="number of the eigenvalue", ylabel="eigenvalue / sum of all")
     above.legend()
-    below.set(xlabel="time in steps of size 1 / λ_max", ylabel="test accuracy")
+    below.set(xlabel="time in steps of size 1 / λ₀", ylabel="test accuracy")
     below.legend(loc="lower right")
     return figure
 

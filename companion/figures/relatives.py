@@ -141,7 +141,10 @@ def collapse(
     for method, spread in live.items():
         hue, mark = METHODS[method]
         ax.semilogy(np.maximum(epochs, 5), spread, marker=mark, color=COLORS[hue], label=method)
-    ax.set(xlabel="epoch (the first is 0)", ylabel="spread within classes", xscale="log")
+    ax.set(xlabel="epoch", ylabel="spread within classes", xscale="log")
+    later = [epoch for epoch in (10, 100, 1000) if 5 < epoch <= max(epochs)]
+    ax.set_xticks([5, *later], ["start", *map(str, later)])
+    ax.minorticks_off()
     if live:
         ax.legend(fontsize=8)
     for shift, (method, rows) in zip((-0.15, 0, 0.15), recorded.items(), strict=False):
@@ -150,7 +153,7 @@ def collapse(
         _points(below, np.arange(len(names)) + shift, rows, **kind)
     for i, pair in enumerate(limits):
         for value, style in zip(pair, ("-", ":"), strict=True):
-            below.plot([i - 0.3, i + 0.3], [value] * 2, style, color=COLORS["kernel"])
+            below.plot([i + 0.25, i + 0.42], [value] * 2, style, color=COLORS["kernel"])
     below.set_xticks(range(len(names)), names)
     below.set(xlim=(-0.6, max(len(names), 1) - 0.4), ylabel="spread within classes")
     if len(names):

@@ -64,7 +64,7 @@ def changed_labels(
         if name in reached:
             ax.plot(*reached[name], "x", color=COLORS["adversarial"])
     ax.plot([], [], "x", color=COLORS["adversarial"], label="attack")
-    ax.set(xlabel="r, each digit its own", ylabel="accuracy", ylim=(-0.03, 1.03))
+    ax.set(xlabel="q, each digit its own", ylabel="accuracy", ylim=(-0.03, 1.03))
     ax.legend()
     bound, attack = shared
     other.fill_between(budgets, bound, attack, color=COLORS["chance"], alpha=0.25)
@@ -72,7 +72,7 @@ def changed_labels(
     other.plot(budgets, bound, "--", color=COLORS["robust"], label="bound, one set")
     alone = next(iter(kept.values()))
     other.plot(budgets, alone, color=COLORS["kernel"], label="each its own")
-    other.set(xlabel="r, one set for all", ylabel="accuracy")
+    other.set(xlabel="q, one set for all", ylabel="accuracy")
     other.legend()
     return figure
 
@@ -121,7 +121,7 @@ def one_label_after_another(
             "training digits whose labels were changed."
         )
 
-    names = {"r": "Labels changed, r"}
+    names = {"r": "Labels changed, q"}
     return explore(draw, {"r": list(range(len(outputs)))}, labels=names, alt=tells)
 
 
