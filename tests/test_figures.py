@@ -1,13 +1,11 @@
 """The chapters' figures draw what they are given: lines and points are the arrays, legends name them."""
 
-import ipywidgets as widgets
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from drawings import drawn, is_narrow, keep_players, middles, named, titles
 
 from companion import figures, interactive
-from companion.interactive._frames import Frame
 from companion.plots import COLORS
 
 # ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
@@ -27,30 +25,7 @@ def plain_settings():
 @pytest.fixture
 def made(monkeypatch):
     """What a player is made of: its functions `draw` and `alt` and its settings; no frame is drawn."""
-    found = {}
-
-    def kept(draw, parameters, **settings):
-        found.update(draw=draw, parameters=parameters, **settings)
-        return interactive.Player(widgets.HTML(), (), Frame(b"", "none", (1, 1), 1))
-
-    for module in vars(figures).values():
-        if hasattr(module, "explore"):
-            monkeypatch.setattr(module, "explore", kept)
-    return found
-
-
-def drawn(ax):
-    """The lines of an axes with their labels: (label or None, x, y)."""
-    lines = [(line.get_label(), *np.asarray(line.get_data())) for line in ax.lines]
-    return [(None if name.startswith("_") else name, x, y) for name, x, y in lines]
-
-
-def named(ax):
-    return {name: (x, y) for name, x, y in drawn(ax) if name}
-
-
-def is_narrow(figure):
-    return isinstance(figure, Figure) and figure.get_figwidth() == 5.0
+    return keep_players(monkeypatch)
 
 
 def test_the_road_is_drawn_twice_the_second_time_sooner():
@@ -140,15 +115,6 @@ def attack_curves(size=3):
     return {
         name: np.sort(RNG.uniform(size=(size, 3)))[:, [1, 0, 2]] for name in ("random", "pgd_long", "fgsm")
     }
-
-
-def middles(ax):
-    """Points that have bars, by label."""
-    return {bars.get_label(): np.asarray(bars.lines[0].get_data()) for bars in ax.containers}
-
-
-def titles(figure):
-    return [ax.get_title() for ax in figure.axes]
 
 
 def test_fooled_digits_have_clean_perturbation_attacked_and_control_rows():

@@ -14,7 +14,9 @@ from companion._core.compile import double, is_kept, refuse_mixing
 from companion._core.interrupt import safe_point
 from companion._core.types import Array, LossFunction, Predict
 from companion._core.words import Unchecked
+from companion.architectures import Architecture
 from companion.attacks._losses import loss_named
+from companion.regression import KernelPredictor
 
 
 def has_kept_code(predict: Unchecked) -> bool:
@@ -78,7 +80,12 @@ def checked_inputs(
 
 
 def _refuse_mixing(name: str, predict: Predict, x: np.ndarray) -> None:
-    """Ask a function once, of two inputs; one that JAX knows as the same is not asked again."""
+    """Ask a function once, of two inputs; one that JAX knows as the same is not asked again.
+
+    Nor is a predictor with a kernel of ours, whose examples are their own.
+    """
+    if isinstance(getattr(predict, "kernel", None), Architecture):
+        return
     kept = has_kept_code(predict)
     known = (jax.tree.structure(as_partial(predict)), x.shape[1:], x.dtype) if kept else None
     if len(x) < 2 or known in _ASKED:
@@ -118,7 +125,7 @@ def in_batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def outputs_of(predict: Predict, x: Unchecked, batch_size: int) -> np.ndarray:
     """Outputs (m, k) of any function of arrays, in "highest" matmul precision; a kept one is compiled."""
     x = examples("x", x)
-    with double(x, predict), jax.default_matmul_precision("highest"):
+    with double(x, predict):
         parts = [
             (some, np.asarray(_outputs(predict, x[some])))
             for some in in_batches(np.arange(len(x)), min(batch_size, len(x)))
@@ -135,11 +142,19 @@ def outputs_of(predict: Predict, x: Unchecked, batch_size: int) -> np.ndarray:
 
 
 def _outputs(predict: Predict, x: np.ndarray) -> Array:
-    return compiled_outputs(as_partial(predict), x) if has_kept_code(predict) else predict(x)
+    if has_kept_code(predict):
+        return compiled_outputs(as_partial(predict), x)
+    with jax.default_matmul_precision("highest"):
+        return predict(x)
 
 
 def compiled_outputs(predict: Partial, x: Array | np.ndarray) -> Array:
-    """Outputs in "highest" matmul precision; of one shape all that ask for them share the compiled code."""
+    """Outputs in "highest" matmul precision; of one shape all that ask for them share the compiled code.
+
+    A kernel predictor has its own, in this precision, which it shares with whoever calls it.
+    """
+    if predict.func is _call and isinstance(predict.args[0], KernelPredictor):
+        return predict.args[0](x)
     with jax.default_matmul_precision("highest"):
         return _compiled(predict, x)
 

@@ -13,7 +13,7 @@ from companion._core.checks import class_labels, count, number, within
 from companion._core.compile import Kind, double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Kernel
-from companion.attacks import Threat, pgd
+from companion.attacks import Threat, outputs_of, pgd
 from companion.data import targets
 from companion.guarantees._compiled import compiled_once
 from companion.kernels import gram
@@ -143,8 +143,8 @@ def _worst(
     tried = [pgd(f, x, labels, threat, targeted=too_large, **options) for too_large in (False, True)]
     errors = []
     for points in tried:
-        parts = [np.asarray(f(points[i : i + batch_size])) for i in range(0, len(x), batch_size)]
-        errors.append(((np.concatenate(parts).astype(np.float64) - wanted) ** 2).sum(axis=1))
+        outputs = outputs_of(f, points, batch_size).astype(np.float64)
+        errors.append(((outputs - wanted) ** 2).sum(axis=1))
     worse = errors[0] >= errors[1]
     chosen = np.where(worse.reshape(-1, *[1] * (x.ndim - 1)), *tried)
     return chosen, float(np.maximum(*errors).sum())
