@@ -184,7 +184,9 @@ CLAIMS = (
         "FGSM training collapses strictly in more than one run in ten",
         "",
         reading="No claim of theirs, but what the next two need: networks that really collapse. That it "
-        "happens at all is seen in chapter 7; how often is the question here.",
+        "happens at all is seen in chapter 7; how often is the question here. Networks are tested with the "
+        "running statistics of batch normalization; with the batch's own, in which they were trained, a "
+        "collapsed ResNet keeps more (chapter 7), so what collapses may be the statistics.",
         rule="Strict collapse: accuracy under PGD is below .1, and that under FGSM above it by .6 or more, "
         "in three of four consecutive records, with or without a rise before. Effect: share of FGSM-trained "
         "networks, with its exact binomial interval and p-value. For: more than a tenth for certain.",

@@ -50,18 +50,20 @@ def matrix(cards: Mapping[str, Card]) -> Shown:
         title = f'<a href="#claim-{name.lower()}"><b>{name}</b> {_text(one.claim.title)}</a>'
         title += "" if one.claim.quotation else "<small>not in the abstract</small>"
         cells = "".join(_cell(one, column) for column in COLUMNS)
-        lines.append(f'<tr><th scope="row">{title}</th>{cells}<td>{badge(one.judgment.verdict)}</td></tr>')
+        verdict = f"{badge(one.judgment.verdict)}<small>{_counts(one)}</small>"
+        lines.append(f'<tr><th scope="row">{title}</th>{cells}<td>{verdict}</td></tr>')
     key = " ".join(f"{badge(verdict)} {_MEANING[verdict]}" for verdict in VERDICTS)
     return Shown("".join([*lines, f'</tbody></table><p class="verdict-key">{key}</p>']))
 
 
 _MEANING: dict[Verdict, str] = {
     "reproduced": "in every comparison;",
-    "qualified": "in some, or under a condition that is named;",
-    "not reproduced": "every comparison excludes the smallest effect of interest;",
-    "undecided": "nothing speaks for it yet, and not every comparison excludes it;",
-    "not tested": "nothing that is recorded can tell. "
-    "Under a sign the number of seeds, or im. test images, f. features, runs.",
+    "qualified": "in more than half, or under a condition that is named;",
+    "not reproduced": "more than half exclude the smallest effect of interest;",
+    "undecided": "neither;",
+    "not tested": "nothing that is recorded can tell. Under a verdict how many comparisons speak "
+    "for, against, and leave it open; under a sign the number n of seeds, splits or runs. One split: a "
+    "single training set, with an interval over that many test images (im.) or features (f.).",
 }
 
 
@@ -77,12 +79,23 @@ def _cell(one: Card, dataset: str) -> str:
     )
 
 
+def _counts(one: Card) -> str:
+    """How many comparisons speak for the claim, against it, and leave it open."""
+    found = [o for item, o in zip(one.comparisons, one.judgment.outcomes, strict=True) if item.counts]
+    words = {"for": "for", "against": "against", "open": "open"}
+    return ", ".join(f"{found.count(each)} {word}" for each, word in words.items() if each in found)
+
+
 def _amount(some: Sequence[Comparison]) -> str:
-    numbers = [item.effect.n for item in some]
-    low, high = min(numbers), max(numbers)
-    unit = {"seeds": "n = ", "images": "", "features": "", "runs": "n = "}[some[0].unit]
-    after = {"images": " im.", "features": " f."}.get(some[0].unit, "")
-    return f"{unit}{low:,}{'' if low == high else f'–{high:,}'}{after}"
+    """The numbers behind comparisons, for each unit: of one training set, images or features."""
+    parts = []
+    for unit in dict.fromkeys(item.unit for item in some):
+        numbers = [item.effect.n for item in some if item.unit == unit]
+        low, high = min(numbers), max(numbers)
+        number = f"{low:,}{'' if low == high else f'–{high:,}'}"
+        after = {"images": "im.", "features": "f."}.get(unit)
+        parts.append(f"one split, {number} {after}" if after else f"n = {number}")
+    return "; ".join(parts)
 
 
 def badge(verdict: Verdict) -> str:

@@ -115,7 +115,8 @@ _RULE = (
     f"(method − {1 - MARGIN:.1f} PGD − {MARGIN:.1f} standard), paired by seed, is above 0. Cheaper: at least "
     f"{SAVED:.0%} fewer passes forward and backward through the network, in which time is counted here; the "
     "kernels that a rule needs count as passes of equal seconds. For: both for certain. Against: one of them "
-    "excluded."
+    "excluded. A setting in which PGD training gains nothing for certain, over the seeds that count, has "
+    "nothing to measure by and is left out."
 )
 
 

@@ -1,8 +1,8 @@
 """Rules of verdicts: from effects with intervals to a word. Pure functions on numbers.
 
-A claim says in which direction an effect goes; we say how small an effect would not matter. Then an interval
-can speak for the claim, against it, or leave it open, and only what is excluded is spoken against: absence of
-evidence is *undecided*, never *not reproduced*.
+A claim says in which direction an effect goes; we say how small an effect would not matter. Then an effect
+that matters, with an interval beyond 0, speaks for the claim; an interval that excludes all that matters
+speaks against it; any other leaves it open: absence of evidence is *undecided*, never *not reproduced*.
 """
 
 import functools
@@ -32,12 +32,15 @@ class Comparison:
         setting: what sets it apart from others of its data set.
         effect: with its interval; its n counts `unit`.
         sign: in which direction the claim says it goes: 1, −1, or 0 for either.
-        smallest: effect of interest, ≥ 0 in the claimed direction; an interval short of it speaks against.
+        smallest: effect of interest, ≥ 0 in the claimed direction; an interval short of it speaks against,
+            and a value short of it does not speak for the claim.
         beyond: what an interval must lie beyond to speak for the claim. 0, or −δ where the claim is "no worse
             by δ or more"; then `smallest` is −δ too.
         unit: what the effect's n counts: "seeds", "images", "features" or "runs".
         also: outcome of a second condition that must hold with the first, such as the time saved.
         counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
+        family: whether Holm's correction is made over it too though it does not count: what the same
+            question asks of other variants in one experiment.
         note: numbers behind it.
         p_value: two-sided, of a value of the effect, where it is not that of Student's interval.
     """
@@ -51,6 +54,7 @@ class Comparison:
     unit: str = "seeds"
     also: Outcome = "for"
     counts: bool = True
+    family: bool = False
     note: str = ""
     p_value: Callable[[float], float] | None = None
 
@@ -90,10 +94,10 @@ class Judgment:
 def judge(comparisons: Sequence[Comparison], *, condition: str = "", level: float = 0.95) -> Judgment:
     """The verdict of a claim.
 
-    Comparisons that count are one family, over which Holm's correction is made twice: for the tests that
-    speak for the claim, and for those that speak against it. With one comparison this is its interval. All
-    for the claim: *reproduced*; some: *qualified*; all against it: *not reproduced*; none for it, and some
-    open: *undecided*; none that counts: *not tested*.
+    Comparisons that count, or belong to their `family`, are those over which Holm's correction is made,
+    twice: for the tests that speak for the claim, and for those that speak against it. With one comparison
+    this is its interval. Of those that count, all for the claim: *reproduced*; more than half: *qualified*;
+    more than half against it: *not reproduced*; neither: *undecided*; none that counts: *not tested*.
 
     Args:
         comparisons: of one claim.
@@ -115,20 +119,26 @@ def combined(counted: Sequence[Outcome], condition: str = "") -> tuple[Verdict, 
     if not n:
         return "not tested", "no comparison tests it"
     words = f"for in {held}, against in {failed}, open in {n - held - failed} of {n} comparisons"
-    if held == n:
-        return ("qualified", f"{words}; {condition}") if condition else ("reproduced", words)
-    if held:
-        return "qualified", f"{words}; {condition}" if condition else words
-    return ("not reproduced" if failed == n else "undecided"), words
+    if 2 * failed > n:
+        return "not reproduced", words
+    if 2 * held <= n:
+        return "undecided", words
+    if condition:
+        return "qualified", f"{words}; {condition}"
+    return ("reproduced" if held == n else "qualified"), words
 
 
 def outcomes(comparisons: Sequence[Comparison], *, level: float = 0.95) -> tuple[Outcome, ...]:
-    """What each comparison says, those that count by Holm's adjusted p-values."""
+    """What each comparison says by Holm's adjusted p-values.
+
+    Those that count and their family are corrected together, and apart from them those that are shown only.
+    """
     pairs = np.array([_p_values(one) for one in comparisons]).reshape(-1, 2)
-    counts = np.array([one.counts for one in comparisons], bool)
-    for column in range(2):
-        if counts.any():
-            pairs[counts, column] = features.holm(pairs[counts, column])
+    counts = np.array([one.counts or one.family for one in comparisons], bool)
+    for some in (counts, ~counts):
+        for column in range(2):
+            if some.any():
+                pairs[some, column] = features.holm(pairs[some, column])
     found: list[Outcome] = []
     for one, (p_for, p_against) in zip(comparisons, pairs, strict=True):
         first: Outcome = "against" if p_against < 1 - level else "for" if p_for < 1 - level else "open"
@@ -143,8 +153,8 @@ def _p_values(one: Comparison) -> tuple[float, float]:
     p = one.p_value or functools.partial(_p, one.effect)
     if sign == 0:
         beside = [p(edge) if abs(value) < one.smallest else 1.0 for edge in _edges(one)]
-        return p(0.0), max(beside)
-    p_for = p(sign * one.beyond) if sign * value > one.beyond else 1.0
+        return p(0.0) if abs(value) >= one.smallest else 1.0, max(beside)
+    p_for = p(sign * one.beyond) if sign * value >= one.smallest else 1.0
     p_against = p(sign * one.smallest) if sign * value < one.smallest else 1.0
     return p_for, p_against
 
