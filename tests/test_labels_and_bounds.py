@@ -185,7 +185,7 @@ def test_pixels_outside_the_bounds(name):
     assert_refused(cases, ValueError, run=BOUNDED[name])
 
 
-@pytest.mark.parametrize(("eps", "bounds"), [(8, (0, 1)), (1.1, (0, 1)), (300, (0, 255))])
+@pytest.mark.parametrize(("eps", "bounds"), [(8.0, (0.0, 1.0)), (1.1, (0.0, 1.0)), (300.0, (0.0, 255.0))])
 def test_a_change_beyond_the_whole_range_is_warned_of(eps, bounds):
     with pytest.warns(UserWarning, match="more than the whole range"):
         Threat("linf", eps, bounds)
