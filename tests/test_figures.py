@@ -7,6 +7,7 @@ from drawings import drawn, is_narrow, keep_players, middles, named, titles
 
 from companion import figures, interactive
 from companion.plots import COLORS
+from companion.statistics import Estimate
 
 # ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
@@ -96,15 +97,38 @@ def test_recorded_roads_have_a_thin_line_a_split_and_their_mean():
         "b": RNG.uniform(size=(1, 3, 2)),
         "c": RNG.uniform(size=(1, 3, 2)),
     }
-    figure = figures.overfitting.recorded_roads(TIMES, curves, {"a": 0.3})
+    names = {f"{name}, pair, n = 2": curve for name, curve in curves.items()}
+    floors = dict.fromkeys(names, 0.5)
+    figure = figures.overfitting.recorded_roads(TIMES, names, {"a, pair, n = 2": 0.3}, floors)
     one, two, _, empty = figure.axes
-    assert (one.get_title(), two.get_title()) == ("a", "b")
+    assert (one.get_title(), two.get_title()) == ("a, pair,\nn = 2", "b, pair,\nn = 2")
     np.testing.assert_allclose(named(one)["under PGD"][1], curves["a"][..., 1].mean(axis=0))
-    assert len(one.lines) == 2 * (2 + 1) + 1
-    assert len(two.lines) == 2 * (1 + 1)
+    assert len(one.lines) == 2 * (2 + 1) + 2
+    assert len(two.lines) == 2 * (1 + 1) + 1
+    assert set(named(two)["one class for all"][1]) == {0.5}
     assert set(named(one)["clocks, under PGD"][1]) == {0.3}
     assert not empty.axison
-    assert one.lines[-1].get_color() == COLORS["network"]
+    assert one.lines[-2].get_color() == COLORS["network"]
+
+
+def test_recorded_gains_stand_under_their_case_with_their_intervals():
+    gains = {
+        "clocks": [Estimate(0.1, 0.0, 0.3, 0.95, 9), None],
+        "begun late": [Estimate(0.2, 0.1, 0.3, 0.95, 9), Estimate(0.0, -0.1, 0.1, 0.95, 9)],
+        "dealt": [None, Estimate(-0.1, -0.2, 0.1, 0.95, 9)],
+    }
+    figure = figures.overfitting.recorded_gains(["one", "two"], gains)
+    (ax,) = figure.axes
+    assert is_narrow(figure)
+    assert [text.get_text() for text in ax.texts] == ["one", "two"]
+    points = middles(ax)
+    assert [points[name].tolist() for name in gains] == [
+        [[0.1], [0.0]],
+        [[0.2, 0.0], [0.2, 1.2]],
+        [[-0.1], [1.4]],
+    ]
+    (_, _, (bars,)) = ax.containers[0]
+    np.testing.assert_allclose(bars.get_segments(), [[[0.0, 0.0], [0.3, 0.0]]])
 
 
 def test_a_figures_player_is_one_of_companion_interactive():

@@ -172,8 +172,8 @@ def test_labels(name):
 @pytest.mark.usefixtures("as_users_run")
 def test_pixels_outside_the_bounds(name):
     cases = [
-        (255 * X, r"x must lie in the bounds \(0\.0, 1\.0\), got [\d.]+ to [\d.]+"),
-        (X - 1, r"x must lie in the bounds \(0\.0, 1\.0\), got -0\.[\d.]+ to -0"),
+        (255 * X, r"x must lie in the bounds \(0\.0, 1\.0\), got [\d.]+ to [\d.]+.*x / 255"),
+        (X - 1, r"x must lie in the bounds \(0\.0, 1\.0\), got -0\.[\d.]+ to -0.*normalize"),
     ]
     out_by_rounding = {1 + 2.0**-23: "1.19e-07", -(2.0**-25): "2.98e-08"}
     for value, by in out_by_rounding.items():
@@ -183,6 +183,12 @@ def test_pixels_outside_the_bounds(name):
         cases.append((x, message))
         assert np.isfinite(np.asarray(BOUNDED[name](np.clip(x, 0, 1)), float)).all()
     assert_refused(cases, ValueError, run=BOUNDED[name])
+
+
+@pytest.mark.parametrize(("eps", "bounds"), [(8.0, (0.0, 1.0)), (1.1, (0.0, 1.0)), (300.0, (0.0, 255.0))])
+def test_a_change_beyond_the_whole_range_is_warned_of(eps, bounds):
+    with pytest.warns(UserWarning, match="more than the whole range"):
+        Threat("linf", eps, bounds)
 
 
 def test_bounds_are_the_threats_own():

@@ -52,9 +52,15 @@ def within(name: str, array: np.ndarray, bounds: tuple[float, float]) -> np.ndar
     if least >= low and largest <= high:
         return array
     value, by = (least, low - least) if low - least > largest - high else (largest, largest - high)
+    if by <= 1e-3 * (high - low):
+        cure = f"Where that is rounding, np.clip({name}, {low:g}, {high:g}) cures it"
+    elif least >= 0 and largest > 10 * max(high, 1):
+        cure = f"Are these bytes? {name} / 255, or Threat(..., bounds=(0, 255))"
+    else:
+        cure = "Were they normalized? Give the pixels themselves, and normalize them within the predictor"
     raise ValueError(
         f"{name} must lie in the bounds {bounds}, got {least:.4g} to {largest:.4g}: {value!r} is outside by "
-        f"{by:.3g}. Where that is rounding, np.clip({name}, {low:g}, {high:g}) cures it"
+        f"{by:.3g}. {cure}"
     )
 
 

@@ -1,5 +1,6 @@
 """What an attacker may do to an input."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,9 @@ class Threat:
 
     Raises:
         ValueError: an unknown norm, ε < 0 or not finite, bounds that are not two increasing numbers.
+
+    Warns:
+        UserWarning: a change of pixels by more than their whole range, such as 8 for 8/255.
 
     >>> Threat("linf", 8 / 255).bounds
     (0.0, 1.0)
@@ -40,3 +44,9 @@ class Threat:
         if not -np.inf < low < high < np.inf:
             raise ValueError(f"bounds must be two increasing finite numbers, got {self.bounds!r}")
         object.__setattr__(self, "bounds", (low, high))
+        if self.norm == "linf" and self.eps > high - low:
+            warnings.warn(
+                f"eps = {self.eps:g} is more than the whole range of a pixel, {low:g} to {high:g}: "
+                "it is in pixel units, so 8/255 for pixels in [0, 1]",
+                stacklevel=3,
+            )

@@ -101,8 +101,7 @@ def along_training(panels: Mapping[str, Mapping[str, Real[Any, "m 2"]]]) -> Figu
             clean, robust = curve.T
             ax.plot(clean, robust, "o-", markersize=3, color=color, label=name)
             ax.plot(clean[-1:], robust[-1:], "s", markersize=7, color=color)
-        ax.set(ylabel="accuracy under PGD", title=title)
-    axes[-1].set_xlabel("clean accuracy")
+        ax.set(ylabel="accuracy under PGD", xlabel="clean accuracy", title=title)
     axes[0].legend()
     return figure
 

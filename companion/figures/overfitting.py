@@ -1,6 +1,6 @@
 """Figures of the chapter on robust overfitting: the road of training in time, and learned clocks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Real
 from companion.figures._layout import TIME, Figure, blank, grid, sheet
 from companion.interactive import Player, explore
 from companion.plots import COLORS, images, signed_image
+from companion.statistics import Estimate
 
 
 def one_clock(
@@ -213,6 +214,7 @@ def recorded_roads(
     times: Float[np.ndarray, " m"],
     curves: Mapping[str, Float[Any, "splits m 2"]],
     clocks: Mapping[str, float],
+    floors: Mapping[str, float],
 ) -> Figure:
     """Draw accuracy along time for each recorded case, a thin line a split, and what clocks reach.
 
@@ -220,24 +222,61 @@ def recorded_roads(
         times: in 1/λ̄, (m,).
         curves: of each case clean and robust accuracy, (splits, m, 2); the name is the panel's title.
         clocks: of each case the mean robust accuracy of learned clocks; those that were not run are left out.
+        floors: of each case the accuracy of naming one class for all.
 
     Returns:
         The figure, two panels in a row.
     """
-    figure, axes = grid(len(curves), 2, 2.3, sharey=True, sharex=True)
+    figure, axes = grid(len(curves), 2, 2.5, sharey=True, sharex=True)
     for ax, (title, curve) in zip(axes, curves.items(), strict=True):
         for part, hue, name in ((0, "clean", "clean"), (1, "robust", "under PGD")):
             ax.semilogx(times, curve[:, :, part].T, color=COLORS[hue], alpha=0.35, linewidth=1)
             ax.semilogx(times, curve[:, :, part].mean(axis=0), color=COLORS[hue], label=name)
         if title in clocks:
             ax.axhline(clocks[title], color=COLORS["network"], linestyle="--", label="clocks, under PGD")
+        ax.axhline(floors[title], color=COLORS["chance"], linestyle=":", label="one class for all")
         ax.set(ylim=(0, 1))
-        ax.set_title(title, fontsize=9)
+        ax.set_title(_two_lines(title), fontsize=9)
     for ax in axes[-2:]:
         ax.set_xlabel(TIME)
         ax.tick_params(labelbottom=True)
     for ax in axes[::2]:
         ax.set_ylabel("accuracy")
     handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda both: len(both[1]))
-    figure.legend(handles, names, loc="outside upper center", ncols=3)
+    figure.legend(handles, names, loc="outside upper center", ncols=2)
+    return figure
+
+
+def _two_lines(title: str) -> str:
+    """A title of parts between commas, broken in the middle."""
+    parts = title.split(", ")
+    half = (len(parts) + 1) // 2
+    return ", ".join(parts[:half]) + ",\n" + ", ".join(parts[half:])
+
+
+def recorded_gains(cases: Sequence[str], gains: Mapping[str, Sequence[Estimate | None]]) -> Figure:
+    """Draw differences with their intervals, below one another, the name of each case above its own.
+
+    Args:
+        cases: their names.
+        gains: of each kind of difference, named in the legend, one for each case; None where it was not run.
+
+    Returns:
+        The figure.
+    """
+    figure, (ax,) = sheet(1.0 + 0.62 * len(cases))
+    looks = (("o", "clean"), ("s", "network"), ("^", "nonrobust"))
+    step = 0.2
+    for k, ((name, found), (marker, hue)) in enumerate(zip(gains.items(), looks, strict=True)):
+        rows = [i for i, one in enumerate(found) if one is not None]
+        values = np.array([found[i].value for i in rows])
+        ends = np.array([[found[i].low, found[i].high] for i in rows]).reshape(-1, 2)
+        error = np.abs(ends - values[:, None]).T
+        bar = {"color": COLORS[hue], "label": name, "markersize": 5, "linewidth": 1.5}
+        ax.errorbar(values, np.array(rows) + step * k, xerr=error, fmt=marker, **bar)
+    ax.axvline(0, color=COLORS["chance"], linewidth=1)
+    for i, name in enumerate(cases):
+        ax.text(0, i - 0.3, name, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+    ax.set(ylim=(len(cases) - 0.35, -0.55), yticks=[], xlabel="difference in accuracy under PGD")
+    figure.legend(loc="outside upper center", ncols=1)
     return figure
