@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from companion._core.checks import precise, random_key, same_inputs
+from companion._core.checks import channels_last, precise, random_key, same_inputs
 from companion._core.compile import double, keep_compiled, precision
 from companion._core.types import Array, KernelFunction, Key
 from companion._core.words import Unchecked
@@ -127,6 +127,8 @@ def _flat(name: str, pixel_power: int, halvings: int, argument: str, shape: Sequ
             f"{name} wants {argument} with a height and a width that are multiples of {2**halvings}, "
             f"{2**halvings} at least, got {shape[1]} × {shape[2]}"
         )
+    if pixel_power and argument != "x2":  # which has x1's shape, or is refused
+        channels_last(argument, shape)
     return shape if pixel_power else (shape[0], math.prod(shape[1:]))
 
 

@@ -1,5 +1,6 @@
 """The Flax modules of `companion.networks`."""
 
+from companion._core.checks import channels_last
 from companion._core.extras import missing
 from companion._core.types import Array
 from companion.networks._layers import Conv, average_pool, max_pool
@@ -19,6 +20,7 @@ def _check(network: str, x: Array, least: int) -> None:
             f"{network} wants x as images (n, h, w, c) of {least} × {least} pixels at least, got shape "
             f"{x.shape}"
         )
+    channels_last("x", x.shape)
 
 
 class MLP(nn.Module):
