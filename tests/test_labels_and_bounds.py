@@ -10,9 +10,11 @@ import pytest
 from refusals import assert_refused
 
 from companion import attacks, catastrophic, clocks, dynamics, features, guarantees, regression, statistics
-from companion.architectures import fc
+from companion._core.checks import channels_last
+from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat
 from companion.data import targets
+from companion.networks import resnet, small_cnn
 
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
 Y, KEY, THREAT = np.array([0, 1, 0, 1]), jax.random.key(0), Threat("linf", 0.1)
@@ -201,6 +203,32 @@ def test_a_number_is_no_threat(name, monkeypatch):
         TypeError,
         run=BOUNDED[name],
     )
+
+
+# Each of images (2, h, w, c).
+READERS = {
+    "conv": lambda x: conv(1).kernel(x),
+    "finite conv": lambda x: conv(1, width=2).init(KEY, x),
+    "pooled": lambda x: myrtle(5).init(KEY, x),
+    "fit": lambda x: regression.fit(conv(1), x, np.ones((2, 1)), ridge=1.0),
+    "resnet": lambda x: resnet(2, blocks=(1,), width=2, norm=None).init(KEY, x),
+    "cnn": lambda x: small_cnn(2, width=2).init(KEY, x),
+    "square": lambda x: attacks.square(network(1), x, Y[:2], THREAT, key=KEY, queries=1),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_images_with_their_channels_first_are_warned_of(name):
+    x = np.linspace(0, 1, 2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
+    seen = r"looks like images \(n, c, h, w\), got \(n, 3, 8, 8\), and is read as \(n, h, w, c\): 8 channels"
+    with pytest.raises(UserWarning, match=seen):  # warnings are errors in tests
+        READERS[name](x)
+    READERS[name](np.moveaxis(x, 1, -1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 4), (2, 3, 3, 8), (2, 8, 8, 8), (2, 28, 28, 1), (2, 3, 8)])
+def test_other_shapes_are_not(shape):
+    channels_last("x", shape)
 
 
 def test_bounds_are_the_threats_own():

@@ -122,13 +122,13 @@ def _flat(name: str, pixel_power: int, halvings: int, argument: str, shape: Sequ
         raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {shape}")
     if len(shape) < 2 or 0 in shape:
         raise ValueError(f"{argument} must be a batch (n, ...) of at least one example, got shape {shape}")
+    if pixel_power and argument != "x2":  # which has x1's shape, or is refused
+        channels_last(argument, shape)
     if halvings and (shape[1] % 2**halvings or shape[2] % 2**halvings):
         raise ValueError(
             f"{name} wants {argument} with a height and a width that are multiples of {2**halvings}, "
             f"{2**halvings} at least, got {shape[1]} × {shape[2]}"
         )
-    if pixel_power and argument != "x2":  # which has x1's shape, or is refused
-        channels_last(argument, shape)
     return shape if pixel_power else (shape[0], math.prod(shape[1:]))
 
 

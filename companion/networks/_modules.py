@@ -14,13 +14,13 @@ except ModuleNotFoundError as error:
 
 
 def _check(network: str, x: Array, least: int) -> None:
-    """Refuse inputs that are no images, or of which pooling would leave nothing."""
+    """Refuse inputs that are no images, or of which pooling would leave nothing; warn of channels first."""
+    channels_last("x", x.shape)
     if x.ndim != 4 or min(x.shape[1:3]) < least:
         raise ValueError(
             f"{network} wants x as images (n, h, w, c) of {least} × {least} pixels at least, got shape "
             f"{x.shape}"
         )
-    channels_last("x", x.shape)
 
 
 class MLP(nn.Module):
