@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze
+from refusals import assert_refused
 
 from companion import networks
 from companion.attacks import Threat, pgd
@@ -150,6 +152,50 @@ def test_they_train_have_kernels_and_are_attacked(kind, tmp_path):
     )
     attacked = pgd(networks.predict_fn(model, run.variables), X, Y, Threat("linf", 0.1))
     assert 0.09 < np.abs(attacked - X).max() <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize("kind", [Training, Deterministic])
+@pytest.mark.parametrize("of", [dict, freeze], ids=["dict", "FrozenDict"])
+def test_flaxs_own_variables_go_in_as_they_are(kind, of):
+    net, model = kind(), networks.from_flax(kind())
+    variables = net.init(KEY, X)
+    variables = of(variables | {"batch_stats": jax.tree.map(lambda a: a + 0.5, variables["batch_stats"])})
+    outputs = np.asarray(net.apply(variables, X))  # both evaluate unless they are told otherwise
+    params, stats = variables["params"], variables["batch_stats"]
+    for given in (variables, (params, {"batch_stats": stats})):
+        np.testing.assert_allclose(networks.predict_fn(model, given)(X), outputs, rtol=1e-5, atol=1e-6)
+    jacobian = jax.jacobian(lambda p: net.apply({"params": p, "batch_stats": stats}, X).sum(1))(params)
+    rows = jnp.concatenate([leaf.reshape(6, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
+    kernel = empirical_ntk(networks.evaluation(model), variables, X, reduce="full")
+    np.testing.assert_allclose(kernel.sum((1, 3)), rows @ rows.T, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_variables_of_another_form_are_named():
+    net, model = Training(), networks.from_flax(Training())
+    params, stats = (net.init(KEY, X)[name] for name in ("params", "batch_stats"))
+    assert_refused(
+        [
+            (
+                lambda: networks.predict_fn(model, params),
+                TypeError,
+                r"\(params, state\), .* got dict of Dense_0, ",
+            ),
+            (lambda: networks.predict_fn(model, (params,)), TypeError, r"\(params, state\), .* got tuple"),
+            (lambda: networks.predict_fn(model, None), TypeError, "got NoneType"),
+            (
+                lambda: networks.predict_fn(net, (params, {})),
+                TypeError,
+                r"from_flax\(module\).* got Training",
+            ),
+            (
+                lambda: networks.predict_fn(model, (params, stats))(X),
+                ValueError,
+                'such as {"batch_stats": …}; it has BatchNorm_0',
+            ),
+            (lambda: networks.predict_fn(model, (params, {}))(X), ValueError, "it has none"),
+        ]
+    )
 
 
 def test_an_nnx_module_stays_as_it_is_and_takes_what_was_trained():

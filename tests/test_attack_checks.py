@@ -131,6 +131,17 @@ def test_each_warning_comes_alone(predict, x, threat, steps, values, message):
         assert getattr(got, "value", got) == pytest.approx(value), name
 
 
+@pytest.mark.filterwarnings("ignore::companion.attacks.AttackWarning")
+def test_an_eps_that_turns_all_inputs_gray_is_named():
+    # From 0.5 and 0.9 every input comes to the middle of (-1, 2) by 1.5 at most, and farther ones by 1.5.
+    x = inputs((0.5, 50), (0.9, 50))
+    for eps, wanted in {1.5: True, 1.4: False}.items():
+        found = sanity_checks(healthy, x, ONES, Threat("linf", eps, (-1.0, 2.0)), key=KEY)
+        said = [message for message in found.messages if message.startswith(f"eps = {eps:g} is half of the")]
+        assert bool(said) == wanted
+    assert sanity_checks(healthy, x, ONES, Threat("l2", 1.5, (-1.0, 2.0)), key=KEY).messages == found.messages
+
+
 def test_a_certain_network_masks_its_gradients_with_some_losses_only():
     # tanh in float32: s f = 1 to the last bit, and its derivative is 0.
     def f(x):

@@ -10,9 +10,11 @@ import pytest
 from refusals import assert_refused
 
 from companion import attacks, catastrophic, clocks, dynamics, features, guarantees, regression, statistics
-from companion.architectures import fc
+from companion._core.checks import channels_last
+from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat
 from companion.data import targets
+from companion.networks import resnet, small_cnn
 
 X = np.random.default_rng(0).uniform(0.2, 0.8, (4, 2)).astype(np.float32)
 Y, KEY, THREAT = np.array([0, 1, 0, 1]), jax.random.key(0), Threat("linf", 0.1)
@@ -101,7 +103,7 @@ BOUNDED = {
     ),
     "attacks.one_step": lambda x: attacks.one_step(fitted(1), x, Y, THREAT),
     "attacks.sanity_checks": lambda x: (
-        attacks.sanity_checks(network(1), x, Y, Threat("linf", 0.9), key=KEY, steps=1).clean.value
+        attacks.sanity_checks(network(1), x, Y, THREAT, key=KEY, steps=1).clean.value
     ),
     "attacks.random_sign": lambda x: attacks.random_sign(x, THREAT, key=KEY),
     "attacks.random_uniform": lambda x: attacks.random_uniform(x, THREAT, key=KEY),
@@ -154,6 +156,8 @@ def test_labels(name):
         (Y * 1.0, 1, TypeError, "labels must be integers, got float64"),
         (Y > 0, 1, TypeError, "labels must be integers, got bool"),
         (Y[:, None], 1, ValueError, r"labels must have shape \((4,|n,)\), got \(4, 1\)"),
+        (np.array([*"abab"]), 1, TypeError, r"got <U1: np\.unique\(labels, return_inverse=True\)\[1\]"),
+        (np.eye(3)[[0, 1, 2, 0]], 3, ValueError, r"got \(4, 3\): of a one-hot .* labels\.argmax\(axis=1\)"),
     ]
     if name != "data.targets":
         cases.append((Y[:3], 1, ValueError, r"labels must have shape \(4,\), got \(3,\)"))
@@ -171,9 +175,14 @@ def test_labels(name):
 @pytest.mark.filterwarnings("ignore::companion.attacks.AttackWarning")
 @pytest.mark.usefixtures("as_users_run")
 def test_pixels_outside_the_bounds(name):
+    # np.clip is no cure for these: it would spoil the images.
     cases = [
-        (255 * X, r"x must lie in the bounds \(0\.0, 1\.0\), got [\d.]+ to [\d.]+.*x / 255"),
-        (X - 1, r"x must lie in the bounds \(0\.0, 1\.0\), got -0\.[\d.]+ to -0.*normalize"),
+        (255 * X, r"x must lie in the bounds \(0\.0, 1\.0\), got [\d.]+ to [\d.]+: (?!.*np\.clip).*x / 255,"),
+        (
+            X - 1,
+            r"in the bounds \(0\.0, 1\.0\), got -0\.[\d.]+ to -0(?!.*clip).*: f\(\(x - mean\) / std\)",
+        ),
+        (X + 0.5, r"got [\d.]+ to [\d.]+: (?!.*np\.clip)normalized images\?"),
     ]
     out_by_rounding = {1 + 2.0**-23: "1.19e-07", -(2.0**-25): "2.98e-08"}
     for value, by in out_by_rounding.items():
@@ -185,10 +194,41 @@ def test_pixels_outside_the_bounds(name):
     assert_refused(cases, ValueError, run=BOUNDED[name])
 
 
-@pytest.mark.parametrize(("eps", "bounds"), [(8.0, (0.0, 1.0)), (1.1, (0.0, 1.0)), (300.0, (0.0, 255.0))])
-def test_a_change_beyond_the_whole_range_is_warned_of(eps, bounds):
-    with pytest.warns(UserWarning, match="more than the whole range"):
-        Threat("linf", eps, bounds)
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.usefixtures("as_users_run")
+def test_a_number_is_no_threat(name, monkeypatch):
+    monkeypatch.setitem(globals(), "THREAT", 0.1)
+    assert_refused(
+        [(X, r'threat must be a Threat, such as Threat\("linf", 0\.1\), got 0\.1')],
+        TypeError,
+        run=BOUNDED[name],
+    )
+
+
+# Each of images (2, h, w, c).
+READERS = {
+    "conv": lambda x: conv(1).kernel(x),
+    "finite conv": lambda x: conv(1, width=2).init(KEY, x),
+    "pooled": lambda x: myrtle(5).init(KEY, x),
+    "fit": lambda x: regression.fit(conv(1), x, np.ones((2, 1)), ridge=1.0),
+    "resnet": lambda x: resnet(2, blocks=(1,), width=2, norm=None).init(KEY, x),
+    "cnn": lambda x: small_cnn(2, width=2).init(KEY, x),
+    "square": lambda x: attacks.square(network(1), x, Y[:2], THREAT, key=KEY, queries=1),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_images_with_their_channels_first_are_warned_of(name):
+    x = np.linspace(0, 1, 2 * 3 * 8 * 8, dtype=np.float32).reshape(2, 3, 8, 8)
+    seen = r"looks like images \(n, c, h, w\), got \(n, 3, 8, 8\), and is read as \(n, h, w, c\): 8 channels"
+    with pytest.raises(UserWarning, match=seen):  # warnings are errors in tests
+        READERS[name](x)
+    READERS[name](np.moveaxis(x, 1, -1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 4), (2, 3, 3, 8), (2, 8, 8, 8), (2, 28, 28, 1), (2, 3, 8)])
+def test_other_shapes_are_not(shape):
+    channels_last("x", shape)
 
 
 def test_bounds_are_the_threats_own():
@@ -213,3 +253,21 @@ def test_bounds_are_the_threats_own():
 def test_bounds_themselves(bounds, message):
     with pytest.raises(ValueError, match=message):
         Threat("linf", 0.1, bounds)
+
+
+@pytest.mark.parametrize(
+    ("eps", "bounds", "message"),
+    [
+        (8, (0, 1), r"eps must be at most 1, .*\(0\.0, 1\.0\), got 8: .* of the inputs; 8/255\?$"),
+        (1.01, (0, 1), r"at most 1, .* got 1\.01"),
+        (3, (-1, 1), r"at most 2, .* of the inputs$"),
+        (256, (0, 255), r"at most 255, .* of the inputs$"),
+    ],
+    ids=["8/255", "above", "normalized", "bytes"],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_an_eps_in_other_units(eps, bounds, message):
+    with pytest.raises(ValueError, match=message):
+        Threat("linf", eps, bounds)
+    high = bounds[1] - bounds[0]
+    assert (Threat("linf", high, bounds).eps, Threat("l2", eps, bounds).eps) == (high, eps)

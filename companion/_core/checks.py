@@ -1,6 +1,7 @@
 """Argument checks shared by the modules: each error names the argument, what came and what is wanted."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from companion._core.words import Same, Unchecked
 
 # A list, or an array of any library.
 Numbers = Sequence[float | int] | Shaped[Any, "..."]
+
+_ROUNDING = 1e-3  # of the range; what is farther outside is no rounding, and clipping would spoil it
+_BYTES = 16  # a largest pixel that no normalization reaches
+_CHANNELS = 4  # of an image: more are a side of it
 
 
 def batch(name: str, value: Unchecked) -> np.ndarray:
@@ -30,7 +35,9 @@ def batch(name: str, value: Unchecked) -> np.ndarray:
 def precise(name: str, dtype: Unchecked) -> None:
     """Refuse all but float32 and float64: kernels of half precision overflow, and integers are no pixels."""
     if dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be float32 or float64, got {dtype}: scale pixels to [0, 1] first")
+        whole = getattr(dtype, "kind", None) in ("i", "u")
+        cure = f'{name}.astype("float32")' + (" / 255, of pixels from 0 to 255" if whole else "")
+        raise TypeError(f"{name} must be float32 or float64, got {dtype}: {cure}")
 
 
 def finite(name: str, array: np.ndarray) -> np.ndarray:
@@ -52,27 +59,58 @@ def within(name: str, array: np.ndarray, bounds: tuple[float, float]) -> np.ndar
     if least >= low and largest <= high:
         return array
     value, by = (least, low - least) if low - least > largest - high else (largest, largest - high)
-    if by <= 1e-3 * (high - low):
-        cure = f"Where that is rounding, np.clip({name}, {low:g}, {high:g}) cures it"
-    elif least >= 0 and largest > 10 * max(high, 1):
-        cure = f"Are these bytes? {name} / 255, or Threat(..., bounds=(0, 255))"
+    if by <= _ROUNDING * (high - low):
+        cure = (
+            f"{value!r} is outside by {by:.3g}. Where that is rounding, np.clip({name}, {low:g}, {high:g}) "
+            "cures it"
+        )
+    elif bounds == (0, 1) and _BYTES <= largest <= 255 and least >= 0:
+        cure = (
+            f"pixels from 0 to 255? Divide them, {name} / 255, here and where the function was fitted or "
+            "trained. (Clipped, every pixel above 0 would be 1.)"
+        )
     else:
-        cure = "Were they normalized? Give the pixels themselves, and normalize them within the predictor"
-    raise ValueError(
-        f"{name} must lie in the bounds {bounds}, got {least:.4g} to {largest:.4g}: {value!r} is outside by "
-        f"{by:.3g}. {cure}"
-    )
+        cure = (
+            "normalized images? Keep images in the bounds, so that eps is in pixels, and put the "
+            "normalization into the function, lambda x: f((x - mean) / std)"
+        )
+    raise ValueError(f"{name} must lie in the bounds {bounds}, got {least:.4g} to {largest:.4g}: {cure}")
+
+
+def channels_last(name: str, shape: Sequence[int]) -> None:
+    """Warn of images (n, h, w, c) whose shape is rather that of (n, c, h, w): every number would be wrong."""
+    if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > _CHANNELS:
+        _, channels, height, width = shape
+        warnings.warn(
+            f"{name} looks like images (n, c, h, w), got (n, {channels}, {height}, {width}), and is read as "
+            f"(n, h, w, c): {width} channels. np.moveaxis({name}, 1, -1) puts the channels last",
+            stacklevel=3,
+        )
 
 
 def class_labels(name: str, value: Unchecked, n: int, n_outputs: int | None = None) -> np.ndarray:
     """Labels (n,) as int32, in [0, max(2, n_outputs)) where the number of outputs is known; or an error."""
     labels = np.asarray(value)
+    if labels.shape == (n,) and labels.dtype.kind in "UOST":
+        raise TypeError(
+            f"{name} must be integers, got {labels.dtype}: np.unique({name}, return_inverse=True)[1] numbers "
+            "the classes from 0"
+        )
+    if labels.ndim == 2 and len(labels) == n and labels.shape[1] > 1:
+        raise ValueError(
+            f"{name} must have shape ({n},), got {labels.shape}: of a one-hot matrix, {name}.argmax(axis=1)"
+        )
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got {labels.dtype}")
+        raise TypeError(
+            f"{name} must be integers, got {labels.dtype}: {name}.astype(int), if these are whole"
+        )
     if labels.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {labels.shape}")
     if n_outputs is not None and n and (labels.min() < 0 or labels.max() >= max(2, n_outputs)):
-        raise ValueError(f"{name} must lie in [0, {max(2, n_outputs)}), got {labels.min()} to {labels.max()}")
+        raise ValueError(
+            f"{name} must lie in [0, {max(2, n_outputs)}), got {labels.min()} to {labels.max()}: "
+            f"np.unique({name}, return_inverse=True)[1] numbers classes with other names from 0"
+        )
     return labels.astype(np.int32)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from companion._core.checks import precise, random_key, same_inputs
+from companion._core.checks import channels_last, precise, random_key, same_inputs
 from companion._core.compile import double, keep_compiled, precision
 from companion._core.types import Array, KernelFunction, Key
 from companion._core.words import Unchecked
@@ -122,6 +122,8 @@ def _flat(name: str, pixel_power: int, halvings: int, argument: str, shape: Sequ
         raise ValueError(f"{name} wants {argument} as images (n, h, w, c), got shape {shape}")
     if len(shape) < 2 or 0 in shape:
         raise ValueError(f"{argument} must be a batch (n, ...) of at least one example, got shape {shape}")
+    if pixel_power and argument != "x2":  # which has x1's shape, or is refused
+        channels_last(argument, shape)
     if halvings and (shape[1] % 2**halvings or shape[2] % 2**halvings):
         raise ValueError(
             f"{name} wants {argument} with a height and a width that are multiples of {2**halvings}, "

@@ -26,6 +26,7 @@ from companion.attacks._predict import outputs_of as outputs_of
 from companion.attacks._sanity import AttackWarning, SanityChecks, sanity_checks
 from companion.attacks._square import square
 from companion.attacks._threat import Threat
+from companion.attacks._threat import checked_threat as checked_threat
 from companion.attacks._transfer import Transfer, gradient_cosine, transfer
 
 # What is imported and not listed here is for other packages of companion.

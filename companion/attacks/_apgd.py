@@ -20,7 +20,7 @@ from companion.attacks._ascent import Search
 from companion.attacks._losses import loss_named, progress_of, targeted_dlr
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, some_at_once
 from companion.attacks._targets import likely_targets
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 
 _MOMENTUM, _RISING = 0.75, 0.75  # α and ρ of the paper
 _LOOK = 5  # steps between two looks at who is fooled
@@ -80,7 +80,8 @@ def apgd(
     batch_size = some_at_once(batch_size)
     random_key("key", key)
     aimed = loss == "targeted_dlr"
-    x, labels = checked_inputs(predict, x, labels, threat.bounds, loss="dlr" if aimed else loss)
+    bounds = checked_threat(threat).bounds
+    x, labels = checked_inputs(predict, x, labels, bounds, loss="dlr" if aimed else loss)
     with double(x, predict):
         batch_size = min(batch_size, len(x))
         if aimed:

@@ -20,7 +20,7 @@ from companion.attacks._apgd import apgd
 from companion.attacks._fab import fab
 from companion.attacks._predict import as_partial, checked_inputs, outputs_of, some_at_once
 from companion.attacks._square import square
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 from companion.statistics import Estimate, proportion
 from companion.storage import fingerprint, held, place, read_arrays, write_atomically
 
@@ -116,7 +116,7 @@ def autoattack(
         raise ValueError(f"version must be 'standard' or some of {STANDARD}, got {version!r}")
     queries, batch_size = count("queries", queries), some_at_once(batch_size)
     random_key("key", key)
-    x, labels = checked_inputs(predict, x, labels, threat.bounds)
+    x, labels = checked_inputs(predict, x, labels, checked_threat(threat).bounds)
     if "square" in names and x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
     with double(x, predict):

@@ -12,7 +12,7 @@ from companion._core.checks import count, finite, random_key, within
 from companion._core.compile import double
 from companion._core.types import Key
 from companion.attacks._predict import checked_inputs, in_batches
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 from companion.regression import KernelPredictor, checked
 
 
@@ -37,7 +37,7 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Key) -> Float[np
     array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
     """
     random_key("key", key)
-    x = within("x", examples("x", x), threat.bounds)
+    x = within("x", examples("x", x), checked_threat(threat).bounds)
     with double(x):
         if threat.norm == "linf":
             low, high = geometry.box(threat, x)
@@ -66,7 +66,7 @@ def random_uniform(x: Float[Any, "m ..."], threat: Threat, *, key: Key) -> Float
     True
     """
     random_key("key", key)
-    x = within("x", examples("x", x), threat.bounds)
+    x = within("x", examples("x", x), checked_threat(threat).bounds)
     with double(x):
         low, high = geometry.box(threat, x)
         keys = jax.random.split(key, len(x))
@@ -113,7 +113,7 @@ def one_step(
     """
     checked(f)
     batch_size = count("batch_size", batch_size)
-    x, labels = checked_inputs(f, x, labels, threat.bounds)
+    x, labels = checked_inputs(f, x, labels, checked_threat(threat).bounds)
     (low, high), attacked = geometry.box(threat, x), np.empty_like(x)
     with double(x, f):
         for some in in_batches(np.arange(len(x)), min(batch_size, len(x))):

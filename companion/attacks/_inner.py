@@ -13,7 +13,7 @@ from companion._core import geometry
 from companion._core.checks import count, number
 from companion._core.types import Array, Key, LossFunction, Predict, Scalar
 from companion.attacks._losses import Loss, loss_named
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def training_attack(
     >>> attack(lambda x: x @ jnp.ones((2, 1)), x, jnp.array([1]), jax.random.key(0), jnp.inf)
     Array([[0.25, 0.25]], dtype=float32)
     """
-    steps = count("steps", steps, least=0)
+    steps, threat = count("steps", steps, least=0), checked_threat(threat)
     if step_size is None:
         step_size = threat.eps * (2.5 / steps if steps > 1 else 1.25 if random_start else 1.0)
     numbers = number("step_size", step_size), threat.eps, number("ramp", ramp), number("growth", growth)
@@ -104,6 +104,7 @@ def free_training(threat: Threat, *, replays: int = 8) -> Replay:
     >>> free_training(Threat("linf", 0.1), replays=4).replays
     4
     """
+    checked_threat(threat)
     return Replay(count("replays", replays), Partial(_mover(threat.norm, threat.bounds), threat.eps))
 
 

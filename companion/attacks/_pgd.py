@@ -15,7 +15,7 @@ from companion._core.words import Unchecked
 from companion.attacks._ascent import Search, attempt, until_fooled
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._predict import as_partial, checked_inputs
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 
 
 @deferred()
@@ -90,7 +90,7 @@ def pgd(
         raise ValueError("restarts must be 1 without a key: all attempts would start at x")
     if early_stop and not best_iterate:
         raise ValueError("early_stop must be False without best_iterate: it ends at the first success")
-    sizes = _sizes(step_size, steps, threat.eps)
+    sizes = _sizes(step_size, steps, checked_threat(threat).eps)
     if key is not None:
         random_key("key", key)
     x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
@@ -156,7 +156,7 @@ def fgsm(
         labels,
         threat,
         steps=1,
-        step_size=threat.eps,
+        step_size=checked_threat(threat).eps,
         loss=loss,
         targeted=targeted,
         best_iterate=False,

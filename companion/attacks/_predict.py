@@ -55,7 +55,9 @@ def checked_inputs(
     rely on it.
     """
     if not callable(predict):
-        raise TypeError(f"{name} must be a function of inputs (m, ...), got {predict!r}")
+        got = repr(predict) if isinstance(predict, int | float | str) else type(predict).__name__
+        inside = f": give {name}.predictor" if hasattr(type(predict), "predictor") else ""
+        raise TypeError(f"{name} must be a function of inputs (m, ...), got {got}{inside}")
     if any(kind.__module__.startswith("torch.") for kind in type(predict).__mro__):
         raise TypeError(
             f"{name} is a module of PyTorch: give networks.from_torch({name}), which JAX sees into"

@@ -16,7 +16,7 @@ from companion.attacks._controls import random_sign
 from companion.attacks._losses import Loss, loss_named
 from companion.attacks._pgd import fgsm, pgd
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, loss_gradient, outputs_of
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 from companion.statistics import Estimate, accuracy
 
 
@@ -89,6 +89,8 @@ def sanity_checks(
               other, so an accuracy above 2 % is the attack's failure.
             - *weaker than AutoAttack*, by more than 2 %, where `found` is given: report AutoAttack's number.
             - *random as strong*: the attack is not stronger than random signs (and is not idle: ε > 0).
+            - *eps of half the range*, for "linf": every input may become the same gray one, so that no
+              function can be robust, and an accuracy near 0 is no finding.
 
     Raises:
         TypeError, ValueError: as `pgd`; also `found` of another number of inputs.
@@ -106,7 +108,7 @@ def sanity_checks(
     """
     steps = count("steps", steps)
     random_key("key", key)
-    x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
+    x, labels = checked_inputs(predict, x, labels, checked_threat(threat).bounds, loss=loss)
     if found is not None and len(found.fooled_by) != len(x):
         raise ValueError(f"found must be of these {len(x)} inputs, got one of {len(found.fooled_by)}")
     predict = as_partial(predict)
@@ -137,7 +139,11 @@ def sanity_checks(
     }
     flat = _zero_gradients(predict, x, labels, loss_named(loss), batch_size)
     values = {name: one.value for name, one in reached.items()}
-    messages = (*_messages(values, flat, threat.eps), *_weaker(values["few_steps"], found))
+    messages = (
+        *_too_wide(threat),
+        *_messages(values, flat, threat.eps),
+        *_weaker(values["few_steps"], found),
+    )
     for message in messages:
         warnings.warn(message, AttackWarning, stacklevel=2)
     return SanityChecks(**reached, zero_gradient=flat, messages=messages)
@@ -158,6 +164,16 @@ def _messages(value: dict[str, float], flat: float, eps: float) -> list[str]:
         "gradients say nothing here": eps > 0 and few >= value["random"] > 0,
     }
     return [message for message, raised in suspicious.items() if raised]
+
+
+def _too_wide(threat: Threat) -> list[str]:
+    low, high = threat.bounds
+    if threat.norm != "linf" or threat.eps < (high - low) / 2:
+        return []
+    return [
+        f"eps = {threat.eps:g} is half of the range {threat.bounds} or more: every input may become the same "
+        "gray one, and no function can be robust; eps is in units of the inputs, such as 8/255"
+    ]
 
 
 def _weaker(few: float, found: AutoAttack | None) -> list[str]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from companion._core import geometry
-from companion._core.checks import count, number, random_key
+from companion._core.checks import channels_last, count, number, random_key
 from companion._core.compile import double
 from companion._core.interrupt import deferred
 from companion._core.types import Array, Key, LossFunction, Predict, Scalar
@@ -19,7 +19,7 @@ from companion.attacks._losses import Loss, loss_named, progress_of
 from companion.attacks._predict import as_partial, checked_inputs, in_batches
 from companion.attacks._square_moves import L2Moves as _L2Moves
 from companion.attacks._square_moves import LinfMoves as _LinfMoves
-from companion.attacks._threat import Threat
+from companion.attacks._threat import Threat, checked_threat
 
 
 @deferred()
@@ -78,9 +78,10 @@ def square(
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}")
     random_key("key", key)
-    x, labels = checked_inputs(predict, x, labels, threat.bounds, loss=loss)
+    x, labels = checked_inputs(predict, x, labels, checked_threat(threat).bounds, loss=loss)
     if x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
+    channels_last("x", x.shape)
     if threat.norm == "l2" and min(x.shape[1:3]) < 5:
         raise ValueError(f"x must be images of 5 × 5 pixels at least for the L2 attack, got shape {x.shape}")
     spread = 10_000 / queries if rescaled else 1.0

@@ -1,12 +1,12 @@
 """What an attacker may do to an input."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from companion._core.checks import number
+from companion._core.words import Unchecked
 
 
 @dataclass(frozen=True)
@@ -15,14 +15,13 @@ class Threat:
 
     Attributes:
         norm: "linf", the largest change of a pixel, or "l2", the Euclidean length of the whole change.
-        eps: ε ≥ 0 in pixel units, such as 8/255 of pixels in [0, 1], whatever a model does to its inputs.
+        eps: ε ≥ 0 in pixel units, such as 8/255 of pixels in [0, 1], whatever a model does to its inputs. At
+            most high − low for "linf", where every input may become any other; "l2" has no largest one.
         bounds: the least and the largest value of a pixel.
 
     Raises:
-        ValueError: an unknown norm, ε < 0 or not finite, bounds that are not two increasing numbers.
-
-    Warns:
-        UserWarning: a change of pixels by more than their whole range, such as 8 for 8/255.
+        ValueError: an unknown norm, ε < 0 or not finite, bounds that are not two increasing numbers; an L∞ ε
+            above high − low, which is one in other units, 8 for 8/255.
 
     >>> Threat("linf", 8 / 255).bounds
     (0.0, 1.0)
@@ -45,8 +44,15 @@ class Threat:
             raise ValueError(f"bounds must be two increasing finite numbers, got {self.bounds!r}")
         object.__setattr__(self, "bounds", (low, high))
         if self.norm == "linf" and self.eps > high - low:
-            warnings.warn(
-                f"eps = {self.eps:g} is more than the whole range of a pixel, {low:g} to {high:g}: "
-                "it is in pixel units, so 8/255 for pixels in [0, 1]",
-                stacklevel=3,
+            meant = f"; {self.eps:g}/255?" if (low, high) == (0, 1) and self.eps <= 255 else ""
+            raise ValueError(
+                f"eps must be at most {high - low:g}, the whole range of the bounds {self.bounds}, got "
+                f"{self.eps:g}: eps is in units of the inputs{meant}"
             )
+
+
+def checked_threat(threat: Unchecked) -> Threat:
+    """The threat itself, or a TypeError that shows how one is written."""
+    if not isinstance(threat, Threat):
+        raise TypeError(f'threat must be a Threat, such as Threat("linf", 0.1), got {threat!r}')
+    return threat

@@ -15,7 +15,7 @@ from companion._core import geometry
 from companion._core.checks import count, finite, number, one_of, random_key
 from companion._core.compile import double
 from companion._core.types import Array, Key, Predict, Scalar
-from companion.attacks import Threat, as_partial, checked_inputs, cross_entropy, grown
+from companion.attacks import Threat, as_partial, checked_inputs, checked_threat, cross_entropy, grown
 
 
 def noisy_fgsm(
@@ -83,7 +83,7 @@ class _Sizes(NamedTuple):
 
 
 def _ball(threat: Threat) -> _Ball:
-    if threat.norm != "linf":
+    if checked_threat(threat).norm != "linf":
         raise ValueError(f"threat must be L∞, got {threat}")
     return _Ball(*map(float, threat.bounds), threat.eps)
 

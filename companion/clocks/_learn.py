@@ -18,7 +18,7 @@ from companion._core.compile import double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Array, InLoop, Key
 from companion._core.words import Unchecked
-from companion.attacks import Threat, squared, training_attack
+from companion.attacks import Threat, checked_threat, squared, training_attack
 from companion.clocks._flow import Pull, Solver, checked_clocks, flow, problem, with_coefficients
 from companion.kernels import gram
 from companion.regression import KernelPredictor
@@ -120,7 +120,7 @@ def learn(
     if f.kernel is None:
         raise TypeError("f must know its kernel: fit(kernel, x, targets, k_train_train=matrix)")
     clocks = checked_clocks(start, len(matrix), "start")
-    x = within("x", examples("x", x), threat.bounds)
+    x = within("x", examples("x", x), checked_threat(threat).bounds)
     same_inputs("x", x, "f's training inputs", f.x_train)
     labels = class_labels("labels", labels, len(x), targets.shape[1])
     attack = training_attack(threat) if attack is None else attack

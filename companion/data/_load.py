@@ -113,7 +113,8 @@ def targets(
     class j and −1/k for the others, so that each row sums to 0.
 
     Args:
-        labels: integers from 0 to k − 1, shape (n,).
+        labels: integers from 0 to k − 1, shape (n,). Of other names, such as 4 and 9 or strings,
+            `np.unique(names, return_inverse=True)[1]` makes them.
         n_classes: k, at least 2. Default: the largest label + 1, and at least 2.
 
     Returns:
@@ -127,7 +128,7 @@ def targets(
     [-1.0, 1.0, 1.0]
     """
     k = None if n_classes is None else count("n_classes", n_classes, least=2)
-    if np.ndim(labels) != 1:
+    if np.ndim(labels) == 0:
         raise ValueError(f"labels must have shape (n,), got {np.shape(labels)}")
     labels = class_labels("labels", labels, len(labels), k)
     if k is None:

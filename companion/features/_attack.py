@@ -20,7 +20,7 @@ from companion._core.checks import count, number, same_inputs, within
 from companion._core.compile import Kind, double, kernel_entries, kernel_function, made_once, pixels
 from companion._core.types import Array, KernelFunction, Scalar
 from companion._core.words import Unchecked
-from companion.attacks import Threat
+from companion.attacks import Threat, checked_threat
 from companion.features._modes import Modes, feature_indices, wanted_signs, weights
 from companion.regression import KernelPredictor
 
@@ -65,7 +65,7 @@ def correct_under_attack(
     Source: Tsilivis & Kempe (2022), arXiv 2210.05577, section 4; their notebook attacks one after the other.
     """
     steps = count("steps", steps)
-    size = _step(step_size, steps, threat.eps)
+    size = _step(step_size, steps, checked_threat(threat).eps)
     x, index = examples("x", x), feature_indices(f, modes)
     same_inputs("x", x, "x_train", f.x_train)
     within("x", x, threat.bounds)

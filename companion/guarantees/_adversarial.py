@@ -13,7 +13,7 @@ from companion._core.checks import class_labels, count, number, within
 from companion._core.compile import Kind, double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Kernel
-from companion.attacks import Threat, outputs_of, pgd
+from companion.attacks import Threat, checked_threat, outputs_of, pgd
 from companion.data import targets
 from companion.guarantees._compiled import compiled_once
 from companion.kernels import gram
@@ -90,7 +90,10 @@ def fit_adversarial(
         count("steps", steps),
         number("ridge", ridge, open_end=True),
     )
-    tolerance, x = number("tolerance", tolerance), within("x", examples("x", x), threat.bounds)
+    tolerance, x = (
+        number("tolerance", tolerance),
+        within("x", examples("x", x), checked_threat(threat).bounds),
+    )
     labels = class_labels("labels", labels, len(x))
     wanted = targets(labels, n_classes).astype(np.float64)
     kernel = compiled_once(kernel, kind)

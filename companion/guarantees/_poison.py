@@ -16,7 +16,7 @@ from companion._core.checks import class_labels, count, finite, number, random_k
 from companion._core.compile import Kind, double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Kernel, Key, LossFunction
-from companion.attacks import Loss, Threat, loss_named
+from companion.attacks import Loss, Threat, checked_threat, loss_named
 from companion.guarantees._adjoint import fitted
 from companion.guarantees._compiled import compiled_once
 from companion.kernels import gram
@@ -101,6 +101,7 @@ def poison(
            [-0.2 ,  0.25]], dtype=float32)
     """
     steps, batch_size = count("steps", steps), count("batch_size", batch_size)
+    checked_threat(threat)
     if step_size is None:
         step_size = threat.eps * (2.5 / steps if steps > 1 else 1)
     step_size, ridge, t = (

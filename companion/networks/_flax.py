@@ -29,7 +29,7 @@ from companion.networks._trees import (
 
 try:
     import flax.linen as nn
-    from flax.errors import InvalidRngError
+    from flax.errors import InvalidRngError, ScopeCollectionNotFound
 except ModuleNotFoundError as error:
     raise missing("flax", "networks") from error
 
@@ -71,7 +71,15 @@ def of_linen(module: nn.Module) -> _Pair:
         rngs: dict[str, Key] | None = None,
     ) -> Array | tuple[Array, Collections]:
         options = {"mutable": mutable, "rngs": rngs} | mode(names, training)
-        return modules[training].apply(collections, x, **options)
+        try:
+            return modules[training].apply(collections, x, **options)
+        except ScopeCollectionNotFound as error:
+            had = ", ".join(name for name in collections if name != "params") or "none"
+            raise ValueError(
+                f'state must hold collections of Flax by name, such as {{"batch_stats": …}}; it has '
+                f'{had}. Flax\'s own variables, {{"params": …, "batch_stats": …}}, go in whole: '
+                "networks.predict_fn(model, variables)"
+            ) from error
 
     @jax.jit  # op by op every random draw would be compiled alone, in twice the time
     def draw(key: Key, x: Array) -> Variables:

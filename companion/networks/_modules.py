@@ -1,5 +1,6 @@
 """The Flax modules of `companion.networks`."""
 
+from companion._core.checks import channels_last
 from companion._core.extras import missing
 from companion._core.types import Array
 from companion.networks._layers import Conv, average_pool, max_pool
@@ -13,7 +14,8 @@ except ModuleNotFoundError as error:
 
 
 def _check(network: str, x: Array, least: int) -> None:
-    """Refuse inputs that are no images, or of which pooling would leave nothing."""
+    """Refuse inputs that are no images, or of which pooling would leave nothing; warn of channels first."""
+    channels_last("x", x.shape)
     if x.ndim != 4 or min(x.shape[1:3]) < least:
         raise ValueError(
             f"{network} wants x as images (n, h, w, c) of {least} × {least} pixels at least, got shape "

@@ -39,7 +39,8 @@ def kernel_and_targets(
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
         raise ValueError(f"k_train_train must be square (n, n), got shape {kernel.shape}")
     if targets.ndim != 2 or len(targets) != len(kernel):
-        raise ValueError(f"targets must have shape ({len(kernel)}, k), got {targets.shape}")
+        labels = ": of labels, data.targets(labels)" if targets.shape == (len(kernel),) else ""
+        raise ValueError(f"targets must have shape ({len(kernel)}, k), got {targets.shape}{labels}")
     finite("targets", targets)
     if not symmetric:
         _symmetric(kernel)
