@@ -22,7 +22,7 @@ def two_features(
     steps: Places,
     strengths: Mapping[str, Float[np.ndarray, "seeds e 2"]],
     sizes: Places,
-    accuracy: Mapping[str, Float[np.ndarray, "e 3"]],
+    accuracy: Mapping[str, Float[np.ndarray, "m 3"]],
     *,
     window: tuple[float, float],
 ) -> Figure:
@@ -32,8 +32,8 @@ def two_features(
         steps: at which strengths are given, (e,).
         strengths: after "standard" training and "PGD" training, by seed: of the robust feature and of the
             non-robust one, (seeds, e, 2).
-        sizes: ε of the attacks, 0 for none, (e,).
-        accuracy: of ways of training in `TRAINED`: value, low and high ends, (e, 3).
+        sizes: ε of the attacks, 0 for none, (m,).
+        accuracy: of ways of training in `TRAINED`: value, low and high ends, (m, 3).
         window: the ε between which theory has the robust feature alone grow.
 
     Returns:
