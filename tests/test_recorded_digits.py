@@ -24,20 +24,14 @@ def test_dynamics_runs_whole():
     np.testing.assert_allclose(across[[0, 1], [0, 1]], distances[:, -1], atol=1e-6)
     assert between[-1, 0, 1] > 1e-6
     assert (found["final"][0, 0, :, 1, 0] <= found["final"][0, 0, :, 0, 0]).all()
-    # What no path shares: the second phase from the start is one for both.
+    # The second phase from the start is one for both paths.
     np.testing.assert_array_equal(found["linear"][0, 0, 0, 0, 0], found["linear"][0, 0, 1, 0, 0])
 
 
 def test_normalization_runs_whole():
-    case = replace(normalization.Case(), **SMALL, n_probe=4, sizes=(2,), draws=100, final=(1, 1), ramp=0.0)
-    variants = normalization.INPUTS[0], normalization.LAYERS[0]
-    found = normalization.run(normalization.Config((case,), variants, ("pgd",), 1))
-    raw, normed = found["modes"][0, :, 0, 0]
-    assert np.isnan(raw).all()
-    assert (normed > 1e-6).all()
-    assert (found["final"][0, :, 0, 0, 1, 0] <= found["final"][0, :, 0, 0, 0, 0]).all()
-    # Three estimators behind two convolutions: Bessel's factor is known.
-    ratio = found["ratio"][0, 0, :, 0]
-    np.testing.assert_allclose(
-        ratio[:, 1, 1] / ratio[:, 0, 1], [1 + 1 / (2 * p - 1) for p in (784, 196)], rtol=1e-4
-    )
+    case = replace(normalization.Case(), **SMALL, n_probe=4, final=(1, 1), ramp=0.0)
+    config = normalization.Config((case,), normalization.LAYERS[:1], ("pgd",), 1)
+    found = {name: array[0, 0, 0, 0] for name, array in normalization.run(config).items()}
+    assert (found["modes"] > 1e-6).all()
+    assert found["final"][1, 0] <= found["final"][0, 0]
+    assert 0 < found["specialization"] <= 10
