@@ -21,6 +21,7 @@ def _kernel(model: networks.Model) -> NetworkKernel:
 
 def there(variables: Variables, x: Array, y: Array, *, model: networks.Model, eps: Scalar) -> np.ndarray:
     """The kernel of the probe where FGSM moves it to."""
+    variables = jax.tree.map(jnp.asarray, variables)  # as training has them: for NumPy's it is compiled anew
     return _kernel(model)(variables, _stepped(x, _gradients(variables, x, y, model), eps))
 
 

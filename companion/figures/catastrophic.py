@@ -34,7 +34,7 @@ def bent_loss(
     Returns:
         The figure: the loss above, margins below.
     """
-    figure, (ax, below) = sheet(2.4, 2.7)
+    figure, (ax, below) = sheet(2.4, 3.1)
     for (name, loss), hue in zip(losses.items(), ("chance", *TRAINED), strict=False):
         ax.plot(ball, loss, color=COLORS[hue], label=name)
     ax.axvline(center, color=COLORS["chance"], linestyle=":")
@@ -180,7 +180,7 @@ def every_seed(
     Returns:
         The figure, two panels in a row.
     """
-    figure, axes = grid(len(accuracy), 2, 1.25, sharex=True, sharey=True)
+    figure, axes = grid(len(accuracy), 2, 1.45, sharex=True, sharey=True)
     for s, (ax, (name, rows)) in enumerate(zip(axes, accuracy.items(), strict=True)):
         for column, hue, label in ((0, "adversarial", "FGSM"), (1, "robust", "PGD")):
             ax.plot(epochs, rows[:, column], color=COLORS[hue], linewidth=1.2, label=label)
