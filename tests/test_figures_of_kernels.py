@@ -42,7 +42,9 @@ def test_units_show_their_ways_at_the_width_of_the_slider(made):
     )
     top, low = made["draw"](width=4).axes
     np.testing.assert_allclose(named(top)["start"], ways[4][0, :3].T)
-    np.testing.assert_allclose(drawn(top)[1][1:], ways[4][:, 0].T)  # from the start to the end
+    way = np.array(named(top)["way to the end"])
+    np.testing.assert_allclose(way[:, :2], ways[4][:, 0].T)  # from the start to the end, and then a gap
+    assert np.isnan(way[:, 2::3]).all()
     assert top.get_title() == "parameters moved by 25 %, the kernel by 10 %"
     np.testing.assert_allclose(named(low)["network"], (TIMES, learned[1]))
     assert "moved by 50 % of their length" in made["alt"](width=2)
