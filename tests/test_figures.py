@@ -7,7 +7,6 @@ from drawings import drawn, is_narrow, keep_players, middles, named, titles
 
 from companion import figures, interactive
 from companion.plots import COLORS
-from companion.statistics import Estimate
 
 # ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
@@ -113,9 +112,9 @@ def test_recorded_roads_have_a_thin_line_a_split_and_their_mean():
 
 def test_recorded_gains_stand_under_their_case_with_their_intervals():
     gains = {
-        "clocks": [Estimate(0.1, 0.0, 0.3, 0.95, 9), None],
-        "begun late": [Estimate(0.2, 0.1, 0.3, 0.95, 9), Estimate(0.0, -0.1, 0.1, 0.95, 9)],
-        "dealt": [None, Estimate(-0.1, -0.2, 0.1, 0.95, 9)],
+        "clocks": np.array([[0.1, 0.0, 0.3], [np.nan] * 3]),
+        "begun late": np.array([[0.2, 0.1, 0.3], [0.0, -0.1, 0.1]]),
+        "dealt": np.array([[np.nan] * 3, [-0.1, -0.2, 0.1]]),
     }
     figure = figures.overfitting.recorded_gains(["one", "two"], gains)
     (ax,) = figure.axes

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int, Real
 from companion.figures._layout import TIME, Figure, blank, grid, sheet
 from companion.interactive import Player, explore
 from companion.plots import COLORS, images, signed_image
-from companion.statistics import Estimate
 
 
 def one_clock(
@@ -254,12 +253,13 @@ def _two_lines(title: str) -> str:
     return ", ".join(parts[:half]) + ",\n" + ", ".join(parts[half:])
 
 
-def recorded_gains(cases: Sequence[str], gains: Mapping[str, Sequence[Estimate | None]]) -> Figure:
+def recorded_gains(cases: Sequence[str], gains: Mapping[str, Real[Any, "cases 3"]]) -> Figure:
     """Draw differences with their intervals, below one another, the name of each case above its own.
 
     Args:
         cases: their names.
-        gains: of each kind of difference, named in the legend, one for each case; None where it was not run.
+        gains: of each kind of difference, named in the legend, value and both ends of its interval for each
+            case, (cases, 3); NaN where it was not run.
 
     Returns:
         The figure.
@@ -268,12 +268,11 @@ def recorded_gains(cases: Sequence[str], gains: Mapping[str, Sequence[Estimate |
     looks = (("o", "clean"), ("s", "network"), ("^", "nonrobust"))
     step = 0.2
     for k, ((name, found), (marker, hue)) in enumerate(zip(gains.items(), looks, strict=True)):
-        rows = [i for i, one in enumerate(found) if one is not None]
-        values = np.array([found[i].value for i in rows])
-        ends = np.array([[found[i].low, found[i].high] for i in rows]).reshape(-1, 2)
-        error = np.abs(ends - values[:, None]).T
+        rows = np.flatnonzero(np.isfinite(found[:, 0]))
+        values, *ends = found[rows].T
+        error = np.abs(np.array(ends) - values)
         bar = {"color": COLORS[hue], "label": name, "markersize": 5, "linewidth": 1.5}
-        ax.errorbar(values, np.array(rows) + step * k, xerr=error, fmt=marker, **bar)
+        ax.errorbar(values, rows + step * k, xerr=error, fmt=marker, **bar)
     ax.axvline(0, color=COLORS["chance"], linewidth=1)
     for i, name in enumerate(cases):
         ax.text(0, i - 0.3, name, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
