@@ -17,7 +17,7 @@ SIGNS: dict[Verdict, str] = {
     "undecided": "?",
     "not tested": "–",
 }
-COLUMNS = ("digits", "Fashion-MNIST", "CIFAR-10")
+COLUMNS = ("digits", "Fashion-MNIST", "CIFAR-10", "patches")
 MOST = 30
 """Rows of a figure; of more, those that do not count are folded."""
 
