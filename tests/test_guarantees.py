@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
 
-from companion import data, guarantees, regression
+from companion import data, guarantees, regression, results
 from companion.architectures import conv, fc, myrtle
 from companion.attacks import Threat, autoattack, outputs_of, pgd
 from companion.guarantees import certified_accuracy, flip_accuracy, flips, lipschitz, modulus, radius
 from companion.kernels import gram
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from guarantees import under_fire
 
 rng = np.random.default_rng(0)
 
@@ -193,6 +199,25 @@ def test_autoattack_moves_nothing_inside_its_radius(version):
     number, moved = kept_within(f, PAIR.x_test, 0.4, every)
     assert number > 20
     assert moved == 0
+
+
+def test_autoattack_was_recorded_just_inside_twenty_thousand_radii():
+    found = results.load("guarantee_benchmark", "cpu")
+    cases = np.array(list(found.values["cases"].values()))
+    assert found.values["pairs"] == cases[:, 0].sum() >= 20_000
+    assert found.values["broken"] == cases[:, 1].sum() == 0
+    assert found.values["beyond"] == cases[:, 3].sum() > 1000  # the same attack is not idle farther out
+    assert found.provenance["config"]["restarts"] == 10
+
+
+def test_the_record_s_attack_counts_what_it_breaks(monkeypatch):
+    f = regression.fit(fc(1), PAIR.x_train, data.targets(PAIR.y_train), kind="nngp", ridge=0.3)
+    x, options = PAIR.x_test, {"restarts": 1, "group": 60}  # the shapes of the test above: compiled once
+    pairs, broken, share, _ = under_fire(f, x, jax.random.key(0), **options)
+    assert (pairs, broken) == (60, 0)
+    assert 0 < share < 1
+    monkeypatch.setattr(guarantees, "radius", lambda f, x: np.full(len(x), 20.0))
+    assert under_fire(f, x, jax.random.key(0), **options)[:2] == (60, 60)
 
 
 def linear(a, b, get):
