@@ -167,7 +167,7 @@ def test_flaxs_own_variables_go_in_as_they_are(kind, of):
     jacobian = jax.jacobian(lambda p: net.apply({"params": p, "batch_stats": stats}, X).sum(1))(params)
     rows = jnp.concatenate([leaf.reshape(6, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
     kernel = empirical_ntk(networks.evaluation(model), variables, X, reduce="full")
-    np.testing.assert_allclose(kernel.sum((1, 3)), rows @ rows.T, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(kernel.reshape(6, 3, 6, 3).sum((1, 3)), rows @ rows.T, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.usefixtures("as_users_run")

@@ -3,12 +3,37 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed: `make torch` runs this")
+from companion import attacks, data, regression
+from companion.architectures import fc
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: `make torch` runs this")
 pytest.importorskip("equinox", reason="Equinox is not installed: `make torch` runs this")
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "bring_your_own_network.md"
+
+
+def test_chapter_2s_target_of_pytorch_runs(capsys):
+    text = (PAGE.parent / "02_attacks_without_training.md").read_text("utf8").split("## Your own network")[1]
+    code = re.search(r"^```\{code-block\} python\n(.*?)^```$", text, re.M | re.S)[1]
+    pair = data.load("mnist5k", classes=(4, 9), n_train=20, n_test=20)
+    f = regression.fit(fc(1), pair.x_train, data.targets(pair.y_train))
+    names = {
+        "np": np,
+        "attacks": attacks,
+        "f": f,
+        "pair": pair,
+        "y": pair.y_test,
+        "small": attacks.Threat("linf", 0.1),
+    }
+    torch.manual_seed(0)
+    exec(compile(code, "chapter 2", "exec"), names)
+    # What it prints is the share of images that its network has right and loses.
+    before, after = (names["predict"](x).argmax(1) == pair.y_test for x in (pair.x_test, names["fooling"]))
+    share = (before & ~after).sum() / before.sum()
+    assert capsys.readouterr().out.startswith(f"{share:.3f} [")
 
 
 def test_the_page_runs_from_top_to_bottom():

@@ -352,7 +352,7 @@ def test_steps_end_at_the_ball_at_the_bounds_and_where_their_length_does():
         (0.3, 1, 5.0, 0.3),
         (0.3, 3, 0.02, 0.06),
         (0.3, 1, 0.0, 0.0),
-        (3.0, 3, None, 3.0),
+        (1.3, 3, None, 1.3),
     ):
         found = ft.correct_under_attack(
             features, POINTS, LABELS[1], Threat("linf", eps, bounds), modes=3, steps=steps, step_size=size

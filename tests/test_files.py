@@ -120,7 +120,7 @@ print(json.dumps([said, left, (folder / "old").read_text(), path[0].sum(), whole
 
 
 def test_a_full_disk_harms_nothing_and_a_store_goes_on_after_it(tmp_path):
-    pytest.importorskip("zarr", reason="pip install 'ntk-robustness[cluster]'")
+    pytest.importorskip("zarr", reason="the extra `cluster`")
     (tmp_path / "disk").mkdir()
     script, real = [sys.executable, "-c", FULL, str(tmp_path / "disk")], True
     mount = 'mount -t tmpfs -o size=1100k none "$4" && exec "$@"'

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -229,6 +230,32 @@ def test_images_with_their_channels_first_are_warned_of(name):
 @pytest.mark.parametrize("shape", [(2, 3, 8, 4), (2, 3, 3, 8), (2, 8, 8, 8), (2, 28, 28, 1), (2, 3, 8)])
 def test_other_shapes_are_not(shape):
     channels_last("x", shape)
+
+
+WIDE = np.full((2, 28, 28, 1), 0.5, np.float32)
+MET = {
+    "eps": lambda: Threat("linf", 8),
+    "bounds": lambda: attacks.pgd(network(1), 255 * X, Y, THREAT),
+    "names": lambda: attacks.pgd(network(1), X, np.array(["four", "nine"] * 2), THREAT),
+    "numbers": lambda: attacks.pgd(network(1), X, np.array([4, 9, 4, 9]), THREAT),
+    "targets": lambda: regression.fit(np.eye(4), targets=Y),
+    "shapes": lambda: fitted(1)(WIDE),
+    "threat": lambda: attacks.pgd(network(1), X, Y, 0.1),
+    "certificate": lambda: guarantees.radius(network(1), X),
+    "channels": lambda: channels_last("x", (2, 1, 28, 28)),
+}
+
+
+@pytest.mark.parametrize("name", MET)
+@pytest.mark.usefixtures("as_users_run")
+def test_what_is_met_stands_in_troubleshooting(name):
+    page = (Path(__file__).resolve().parent.parent / "book/troubleshooting.md").read_text("utf8")
+    with pytest.raises((ValueError, TypeError, UserWarning)) as caught:
+        MET[name]()
+    # Of a message, what is before the first number of the case at hand.
+    start = re.split(r"got |\((?:4,|n, c)", str(caught.value))[0]
+    assert len(start) > 15
+    assert start in page.split("## Attacks and certificates")[1]
 
 
 def test_bounds_are_the_threats_own():

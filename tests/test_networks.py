@@ -347,7 +347,7 @@ for make, arguments in {
     networks.resnet: (2,), networks.from_flax: (linear,), normalization.layer: ("batch", True),
     importlib.import_module: ("companion.training",),
 }.items():
-    refused("pip install 'ntk-robustness[networks]'", make, *arguments)
+    refused("pip install 'ntk-robustness[networks] @ git+https://", make, *arguments)
 """
 
 

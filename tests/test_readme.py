@@ -12,6 +12,14 @@ EXAMPLES = [
 ]
 
 
+def test_your_own_data_reads_alike_where_it_stands():
+    readme = (ROOT / "README.md").read_text("utf8")
+    code = next(c for c in re.findall(EXAMPLES[0][1], readme, re.S) if "# yours" in c)
+    told = code.removeprefix("import numpy as np\n\n").split("  # 0.")[0]
+    assert told.count("\n") == 6
+    assert told in (ROOT / "book/bring_your_own_network.md").read_text("utf8")
+
+
 @pytest.mark.parametrize(("page", "pattern"), EXAMPLES, ids=[page for page, _ in EXAMPLES])
 def test_examples_run_and_print_what_they_say(page, pattern, capsys):
     codes = re.findall(pattern, (ROOT / page).read_text("utf8"), re.S)

@@ -299,9 +299,7 @@ def test_a_record_holds_no_path_and_no_text(tmp_path):
 @pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.matrix), "dask"])
 def test_any_executor_makes_the_same_bytes(kind, whole, tmp_path):
     if kind == "dask":
-        pytest.importorskip(
-            "distributed", reason="needs dask[distributed]: pip install 'ntk-robustness[cluster]'"
-        )
+        pytest.importorskip("distributed", reason="needs dask[distributed]: the extra `cluster`")
         from distributed import Client, LocalCluster
 
         path = str(Path(toy_runs.__file__).parent)

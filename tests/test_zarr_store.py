@@ -15,7 +15,7 @@ from companion.architectures import fc
 from companion.kernels import _elsewhere, _tiles, gram
 from companion.storage import Chunks
 
-reason = "pip install 'ntk-robustness[cluster]'"
+reason = "needs the extra `cluster`"
 distributed = pytest.importorskip("distributed", reason=reason)
 da = pytest.importorskip("dask.array", reason=reason)
 zarr = pytest.importorskip("zarr", minversion="3", reason=reason)
@@ -223,7 +223,9 @@ def test_workers_that_write_elsewhere_are_noticed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("package", ["zarr", "fsspec"])
 def test_without_the_extra_the_error_names_it(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"needs {package}: pip install 'ntk-robustness\[cluster\]'"):
+    with pytest.raises(
+        ImportError, match=rf"needs {package}: pip install 'ntk-robustness\[cluster\] @ git\+https://"
+    ):
         gram(fc(1), X, tile=4, out=tmp_path / "k.zarr")
 
 

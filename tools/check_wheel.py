@@ -33,7 +33,7 @@ assert model.apply(*model.init(np.zeros(2, np.uint32), x), x, False)[0].shape ==
 try:
     networks.mlp(2)
 except ImportError as error:
-    assert "pip install 'ntk-robustness[networks]'" in str(error), error
+    assert "pip install 'ntk-robustness[networks] @ git+https://" in str(error), error
 else:
     raise AssertionError("companion.networks.mlp needs no extra here")
 extras = {"training": "networks", "plots": "plots", "interactive": "plots"}
@@ -41,17 +41,17 @@ for room, extra in extras.items():
     try:
         __import__(f"companion.{room}")
     except ImportError as error:
-        assert f"pip install 'ntk-robustness[{extra}]'" in str(error), (room, error)
+        assert f"pip install 'ntk-robustness[{extra}] @ git+https://" in str(error), (room, error)
     else:
         raise AssertionError(f"companion.{room} needs no extra here")
 try:
     __import__("companion.data").data.load("mnist5k")
 except ImportError as error:
-    assert "pip install 'ntk-robustness[data]'" in str(error), error
+    assert "pip install 'ntk-robustness[data] @ git+https://" in str(error), error
 try:
     gram(fc(1), x, out="kernel.zarr")
 except ImportError as error:
-    assert "pip install 'ntk-robustness[cluster]'" in str(error), error
+    assert "pip install 'ntk-robustness[cluster] @ git+https://" in str(error), error
 else:
     raise AssertionError("a Zarr store needs no extra here")
 print(companion.__version__, companion.__file__)

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BRANCH = "main"
 FILES = ("_config.yml", "README.md", "CITATION.cff", "CHANGELOG.md", "pyproject.toml", "environment.yml")
-GLOBS = ("book/*.md", "book/*.ipynb", "book/api/*.md", "companion/*.py")
+GLOBS = ("book/*.md", "book/*.ipynb", "book/api/*.md", "companion/*.py", "companion/_core/*.py")
 # Links of ours are those that a reader clones from, opens on Colab, or reads files from. Another project's
 # repository is never linked in these three ways, except as a plain page, which the last pattern leaves alone.
 OURS = (

@@ -95,7 +95,7 @@ def gram(
             bytes; a finished one is only opened. A folder: one file that this process writes, with a mark for
             every finished tile. A name that ends in .zarr, or a URL that fsspec knows ("s3://...", with
             fsspec's own settings): a Zarr store with the inputs in it and a chunk for every tile, which any
-            number of processes fill at the same time (needs `pip install 'ntk-robustness[cluster]'`).
+            number of processes fill at the same time (needs the extra `cluster`).
         executor: computes the tiles: a `concurrent.futures.Executor` of threads, processes or a cluster's
             (Dask's `client.get_executor()`, `mpi4py.futures`), each tile on one device; the bytes are those
             of one process with one device of the same kind. With a Zarr store workers read and write there,

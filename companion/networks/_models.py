@@ -66,7 +66,7 @@ def evaluation(model: Model) -> Apply:
     (5, 3)
     """
 
-    def apply_fn(variables: Variables, x: Array) -> Array:
+    def apply_fn(variables: Variables | Collections, x: Array) -> Array:
         with outside_loops():
             return _evaluated(model)(variables, x)
 
@@ -75,7 +75,7 @@ def evaluation(model: Model) -> Apply:
 
 @functools.lru_cache
 def _evaluated(model: Model) -> Apply:
-    def apply_fn(variables: Variables, x: Array) -> Array:
+    def apply_fn(variables: Variables | Collections, x: Array) -> Array:
         params, state = _pair(variables)
         return model.apply(params, jax.lax.stop_gradient(state), x, False)[0]
 
