@@ -54,3 +54,11 @@ def test_at_zero_the_derivatives_are_zero_and_not_infinite():
         assert jax.grad(lambda m, i=i: angle_and_rest(m)[i])(jnp.float32(0)) == 0
         # Two computations of one norm differ by an ε, and leave a gap of its square.
         assert jax.grad(lambda m: angle_and_rest(m)[0])(jnp.float32(1e-14)) == 0
+
+
+def test_what_rounds_below_zero_counts_as_zero():
+    # A gap that XLA computes twice, and rounds otherwise: its root was NaN, on some machines only.
+    for m in (-1e-24, -1e-15):
+        assert [float(value) for value in angle_and_rest(jnp.float32(m))] == [0, 0]
+        assert jax.grad(lambda m: angle_and_rest(m)[0])(jnp.float32(m)) == 0
+    assert np.isnan(angle_and_rest(jnp.float32(np.nan))[0])

@@ -23,8 +23,10 @@ def angle_and_rest(m: Array) -> tuple[Array, Array]:
     Both are powers of √m times a polynomial: φ = √m · P(m) and sin φ − φ cos φ = √m · m · Q(m). Their
     derivatives are 1/√(m (2 − m)) and φ. At m = 0 the first one is infinite and a kernel has a kink: there it
     is taken as 0, the mean of the slopes on the two sides. The same holds for m of the size of squared
-    rounding errors, which is where two computations of one norm leave the gap of equal inputs.
+    rounding errors, which is where two computations of one norm leave the gap of equal inputs. Such an m may
+    be negative too, where XLA computes it twice and rounds otherwise: it counts as 0.
     """
+    m = jnp.maximum(m, jnp.zeros_like(m))
     # Two roots, for memory: of a shared one XLA would store every entry. Time is the same.
     # A power of two keeps the cube of a small m from vanishing.
     large = 2.0**40 * m
