@@ -30,9 +30,7 @@ OUTCOMES = {"passes": "robust", "open": "chance", "fails": "adversarial"}
 BELOW = "outside lower center"
 
 
-def toy(
-    cosines: Real[Any, " s"], first: Places, passes: Real[Any, " c"], *, fgsm: float | int | np.integer
-) -> Figure:
+def toy(cosines: Real[Any, " s"], first: Places, passes: Real[Any, " c"], *, fgsm: float | int) -> Figure:
     """Draw the cosine of gradients along clean training, and what the schedules of the toy cost.
 
     Args:
