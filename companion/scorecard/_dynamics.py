@@ -51,7 +51,7 @@ _claim = functools.partial(
     chapter="04_kernel_dynamics",
     experiment="dynamics",
     scale=scale,
-    profiles=("full", "long", "quick"),
+    profiles=("full", "long", "digits"),
 )
 _of_a = functools.partial(_claim, source="tsilivis2022", theirs=_A)
 _of_c = functools.partial(_claim, source="loo2022", theirs=_C)

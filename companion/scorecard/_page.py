@@ -17,7 +17,7 @@ SIGNS: dict[Verdict, str] = {
     "undecided": "?",
     "not tested": "–",
 }
-COLUMNS = ("digits", "Fashion-MNIST", "CIFAR-10", "patches")
+COLUMNS = ("digits", "Fashion-MNIST", "CIFAR-10")
 MOST = 30
 """Rows of a figure; of more, those that do not count are folded."""
 
@@ -49,7 +49,10 @@ def matrix(cards: Mapping[str, Card]) -> Shown:
     for name, one in cards.items():
         title = f'<a href="#claim-{name.lower()}"><b>{name}</b> {_text(one.claim.title)}</a>'
         title += "" if one.claim.quotation else "<small>not in the abstract</small>"
+        made = {item.dataset for item in one.comparisons} - set(COLUMNS)
         cells = "".join(_cell(one, column) for column in COLUMNS)
+        if made and not any(one.on(column)[1] for column in COLUMNS):  # drawn by the experiment itself
+            cells = "".join(_cell(one, name, span=len(COLUMNS)) for name in made)
         verdict = f"{badge(one.judgment.verdict)}<small>{_counts(one)}</small>"
         lines.append(f'<tr><th scope="row">{title}</th>{cells}<td>{verdict}</td></tr>')
     key = " ".join(f"{badge(verdict)} {_MEANING[verdict]}" for verdict in VERDICTS)
@@ -67,15 +70,16 @@ _MEANING: dict[Verdict, str] = {
 }
 
 
-def _cell(one: Card, dataset: str) -> str:
+def _cell(one: Card, dataset: str, span: int = 1) -> str:
     judged, some = one.on(dataset)
+    wide, named = (f' colspan="{span}"', f"{dataset}, ") if span > 1 else ("", "")
     if not some:
         return '<td><span class="visually-hidden">no data</span></td>'
     counted = [item for item in some if item.counts] or list(some)
     sign, verdict = SIGNS[judged.verdict], judged.verdict
     return (
-        f'<td><span class="verdict {_class(verdict)}" title="{verdict}">{sign}'
-        f'<span class="visually-hidden"> {verdict}</span></span><small>{_amount(counted)}</small></td>'
+        f'<td{wide}><span class="verdict {_class(verdict)}" title="{verdict}">{sign}'
+        f'<span class="visually-hidden"> {verdict}</span></span><small>{named}{_amount(counted)}</small></td>'
     )
 
 
