@@ -154,7 +154,9 @@ def interval(
     if outside := int(((low > estimate) | (estimate > high)).sum()):
         raise ValueError(f"estimate: got {outside} of {len(x)} outside [low, high]; want none")
     settings = {"marker": "o", "linestyle": "none", "capsize": 3} | line
-    ax.errorbar(x, estimate, (estimate - low, high - estimate), color=_color(color), label=label, **settings)
+    # As lists: of one point matplotlib would ask NumPy 2.1 for an array's truth, which warns.
+    ends = [(estimate - low).tolist(), (high - estimate).tolist()]
+    ax.errorbar(x, estimate, ends, color=_color(color), label=label, **settings)
     return ax
 
 
