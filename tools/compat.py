@@ -33,6 +33,7 @@ LEFT_OUT = {
     "test_environment.py": "the lock, and what make installs",
     "test_notebooks.py": "the exporter, which needs the book's packages; --notebooks runs the notebooks",
     "test_page_sizes.py": "the chapters as pages, read with the book's packages",
+    "test_print.py": "the printed book, which is made of built pages",
     "test_tools.py": "the tools of the book, which need its packages",
 }
 QUICK = ("tests/test_neural_tangents.py",)
