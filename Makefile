@@ -10,7 +10,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 CACHE := $(CURDIR)/.cache
 # Tests compile thousands of small programs and run each once: without XLA's optimization, and by its older code
-# for loops, that takes a fifth of the time. Chapters and `make compat` have users' settings; OPTIMIZED=1 has them too.
+# for loops, compilation takes a sixth. Chapters and the newest row of `make compat` have users' settings.
 ifndef OPTIMIZED
   QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false"
 endif
@@ -49,7 +49,8 @@ help:
 	@echo "make book        install into .venv, execute every chapter, build _build/html/index.html"
 	@echo "make pdf         print the built book, contents and all, into _build/html/ntk-robustness.pdf (needs Chromium)"
 	@echo "make serve       show the built book on localhost (PORT=8000)"
-	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser"
+	@echo "make test        lint, tests, doctests, checks of notebooks, site and pages in a browser;"
+	@echo "                 OPTIMIZED=1: compiled with XLA's optimization, as users have it"
 	@echo "make lint        ruff, and whether notebooks and addresses are up to date (seconds)"
 	@echo "make wheel       build the wheel and use it from an empty environment"
 	@echo "make matrix      the variants of checks that make test leaves out (makes the book first)"

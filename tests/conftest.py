@@ -1,5 +1,6 @@
 """Checks that every test runs under: shapes and types checked, and float64 where a test asks for it."""
 
+import contextlib
 import gc
 import os
 import re
@@ -39,14 +40,49 @@ def x64():
     jax.config.update("jax_enable_x64", before)
 
 
-@pytest.fixture(scope="module")
-def unoptimized():
-    """Compile one file without optimization, a third less time: where definitions are tested, not speed."""
+@contextlib.contextmanager
+def _optimizing(wanted):
+    """Whether XLA optimizes for a while; what was compiled otherwise is compiled again."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    if before != wanted:  # it does already, or does not
+        yield
+        return
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", not wanted)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()  # the next file compiles its own
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def unoptimized():
+    """Compile one file without optimization, in less time: where definitions are tested, not speed."""
+    with _optimizing(False):
+        yield
+
+
+@pytest.fixture
+def optimized():
+    """Compile one test with optimization: where rounding must be what users have."""
+    with _optimizing(True):
+        yield
+
+
+@pytest.fixture
+def plain_settings():
+    """Put matplotlib's settings back after a test."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        yield
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What a player is made of: its functions `draw` and `alt` and its settings; no frame is drawn."""
+    from drawings import keep_players
+
+    return keep_players(monkeypatch)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_at_zero_the_derivatives_are_zero_and_not_infinite():
 
 
 def test_what_rounds_below_zero_counts_as_zero():
-    # A gap that XLA computes twice, and rounds otherwise: its root was NaN, on some machines only.
+    # A gap that XLA computes twice, and rounds otherwise: its root was NaN where nothing was optimized.
     for m in (-1e-24, -1e-15):
         assert [float(value) for value in angle_and_rest(jnp.float32(m))] == [0, 0]
         assert jax.grad(lambda m: angle_and_rest(m)[0])(jnp.float32(m)) == 0

@@ -3,29 +3,20 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
-from drawings import drawn, is_narrow, keep_players, middles, named, titles
+from drawings import drawn, is_narrow, middles, named, titles
 
 from companion import figures, interactive
 from companion.plots import COLORS
 
 # ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning"),
+    pytest.mark.usefixtures("plain_settings"),
+]
 
 RNG = np.random.default_rng(0)
 TIMES = np.array([0.1, 1.0, 10.0])
 IMAGES = RNG.uniform(size=(4, 5, 5, 1))
-
-
-@pytest.fixture(autouse=True)
-def plain_settings():
-    with mpl.rc_context():
-        yield
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """What a player is made of: its functions `draw` and `alt` and its settings; no frame is drawn."""
-    return keep_players(monkeypatch)
 
 
 def test_the_road_is_drawn_twice_the_second_time_sooner():

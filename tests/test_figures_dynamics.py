@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
-from test_figures import made, named, plain_settings
+from drawings import named
 
 from companion import figures
 from companion.plots import COLORS
 
-__all__ = ["made", "plain_settings"]  # fixtures
 # ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning"),
+    pytest.mark.usefixtures("plain_settings"),
+]
 
 RNG = np.random.default_rng(0)
 EPOCHS = np.array([0.0, 1.0, 3.0])

@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from drawings import drawn, is_narrow, middles, named, titles
 from matplotlib.colors import to_rgb
-from test_figures import drawn, is_narrow, made, middles, named, plain_settings, titles
 
 from companion import figures
 from companion.plots import COLORS
 
-__all__ = ["made", "plain_settings"]  # fixtures
 # ipywidgets 7 makes its channels the way that ipykernel 7 calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning"),
+    pytest.mark.usefixtures("plain_settings"),
+]
 
 RNG = np.random.default_rng(0)
 EPOCHS = np.arange(4.0)

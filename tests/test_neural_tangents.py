@@ -560,13 +560,14 @@ def test_input_gradient_where_the_derivative_exists(name, point):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("name", "point"), TIPS)
-def test_input_gradient_at_a_tip(name, point):
+def test_input_gradient_at_a_tip(name, point, request):
+    if (name, point) == ("fc_relu_1", "opposite"):  # 0 there, to the last bit with optimization alone
+        request.getfixturevalue("optimized")
     x1, ntk, gradient = point_and_kernel(name, point, bias=False)
     got = gradient(x1)
     # Homogeneous of degree 1 in x1: a wide difference along it is exact, up to 1e-8 of rounding in the angle.
-    # At −x it is 0 exactly, and nothing but that rounding is left.
     along = ntk(x1 * 1.5) - ntk(x1 * 0.5)
-    np.testing.assert_allclose(np.sum(got * x1), along, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(np.sum(got * x1), along, rtol=1e-6)
     h = 1e-4
     across = np.random.default_rng(5).normal(size=x1.shape)
     across -= x1 * np.sum(across * x1, axis=-1, keepdims=True) / np.sum(x1 * x1, axis=-1, keepdims=True)
