@@ -99,7 +99,7 @@ wheel: env
 	@$(RUN) tools/check_wheel.py
 
 matrix: book
-	@$(QUICKLY) $(RUN) -m pytest -n $(WORKERS) -m matrix tests $(ARGS)
+	@$(QUICKLY) $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m matrix tests $(ARGS)
 
 notebooks: env
 	@$(RUN) tools/export_notebooks.py

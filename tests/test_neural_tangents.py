@@ -293,7 +293,8 @@ MATRIX = {"conv_flatten", "conv_global", "conv_residual", "fc_erf_2", "fc_layer_
     "name",
     [pytest.param(n, marks=[pytest.mark.matrix] * (n in MATRIX)) for n in NETWORKS if n != "linear"],
 )
-def test_analytic_kernels_lie_within_monte_carlo_error(name):
+def test_analytic_kernels_lie_within_monte_carlo_error(name, optimized):
+    # Optimized: thousands of wide convolutions take forty times as long without.
     # Finite width shifts the mean by O(1/width), the standard error is O(1/sqrt(width draws)): with
     # width = 8 draws, the shift stays under the error and no tolerance has to be added for it.
     draws, width, outputs = (48, 384, 192) if name.startswith("fc") else (24, 192, 128)
