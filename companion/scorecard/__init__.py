@@ -6,10 +6,12 @@ runs that are recorded so far, and `matrix`, `show`, `stronger` and `compute` ar
 """
 
 from companion.scorecard._cards import CLAIMS, scorecard
-from companion.scorecard._claim import Card, Claim, Scale, card
+from companion.scorecard._claim import Card, Claim, Gap, Scale, card
 from companion.scorecard._forest import forest
-from companion.scorecard._gaps import Gap, gaps, stronger
-from companion.scorecard._page import COLUMNS, Shown, compute, matrix, show
+from companion.scorecard._gaps import gaps, recorded_gaps
+from companion.scorecard._html import Shown
+from companion.scorecard._page import COLUMNS, compute, matrix, show
+from companion.scorecard._stronger import CHECKED, apart, checked, gap_rows, span_of, stronger
 from companion.scorecard._verdicts import (
     MARGIN,
     SAVED,
@@ -26,6 +28,7 @@ from companion.scorecard._verdicts import (
 )
 
 __all__ = [
+    "CHECKED",
     "CLAIMS",
     "COLUMNS",
     "MARGIN",
@@ -38,11 +41,14 @@ __all__ = [
     "Judgment",
     "Scale",
     "Shown",
+    "apart",
     "card",
     "cheaper_and_as_robust",
+    "checked",
     "compute",
     "equal_accuracy",
     "forest",
+    "gap_rows",
     "gaps",
     "judge",
     "matrix",
@@ -50,7 +56,9 @@ __all__ = [
     "outcomes",
     "paired",
     "rank_correlation",
+    "recorded_gaps",
     "scorecard",
     "show",
+    "span_of",
     "stronger",
 ]
