@@ -209,7 +209,7 @@ def _air(**changes: Setting) -> Transfers:
 PROFILES = {
     "quick": Config(
         cases=(
-            Case("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), _INK, 0.1),
+            Case("mnist5k", (4, 9), 800, 200, ("FC-1",), _INK, 0.1),
             Case("mnist5k", None, 800, 256, ("FC-1",), _INK, 0.1),
         ),
         variants=(Transfers(widths=(), scales=_SCALES, moved=100),),
