@@ -10,6 +10,8 @@ from companion.scorecard._claim import Card, Claim, Scale, card
 from companion.scorecard._forest import forest
 from companion.scorecard._gaps import Gap, gaps, stronger
 from companion.scorecard._page import COLUMNS, Shown, compute, matrix, show
+from companion.scorecard._power import Decided, decided, half_width, power, wanted
+from companion.scorecard._ranks import rank_correlation, rank_trend
 from companion.scorecard._verdicts import (
     MARGIN,
     SAVED,
@@ -22,7 +24,6 @@ from companion.scorecard._verdicts import (
     newcombe,
     outcomes,
     paired,
-    rank_correlation,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Card",
     "Claim",
     "Comparison",
+    "Decided",
     "Gap",
     "Judgment",
     "Scale",
@@ -41,16 +43,21 @@ __all__ = [
     "card",
     "cheaper_and_as_robust",
     "compute",
+    "decided",
     "equal_accuracy",
     "forest",
     "gaps",
+    "half_width",
     "judge",
     "matrix",
     "newcombe",
     "outcomes",
     "paired",
+    "power",
     "rank_correlation",
+    "rank_trend",
     "scorecard",
     "show",
     "stronger",
+    "wanted",
 ]
