@@ -125,7 +125,7 @@ def test_inherited_robustness_is_compared_at_equal_clean_accuracy(seeds, unit):
 def test_a_linear_model_stands_beside_the_kernel_and_does_not_count():
     plan = plain(attacks.Transfers(widths=(8,), seeds=3))
     success = np.array([0.5, 0.4, 0.1]) + 0.01 * np.arange(3)[:, None] * [1, 2, 0]
-    found = judged("A2a", {"linear": [plan]}, linear_success=success[None, :, None])
+    found = judged("A2a", {"transfers": plan, "linear": [plan]}, linear_success=success[None, :, None])
     linear, beyond = found.comparisons
     assert (linear.effect.value, beyond.effect.value) == pytest.approx((0.32, 0.09))
     assert found.judgment.verdict == "not tested"

@@ -52,7 +52,13 @@ def attacked(record: Result) -> Iterator[Comparison]:
 
 
 def transferred(record: Result) -> Iterator[Comparison]:
-    """A2a: success of the kernel's perturbations on networks beyond that of random signs, by width."""
+    """A2a: success of the kernel's perturbations on networks, and of a linear model's, shown only."""
+    yield from by_width(record)
+    yield from beside_linear(record)
+
+
+def by_width(record: Result) -> Iterator[Comparison]:
+    """Success of the kernel's perturbations beyond that of random signs, by width."""
     if "success" not in record.arrays:
         return
     plan, last = record.provenance["config"]["transfers"], record.arrays["success"][:, :, -1].astype(float)
@@ -63,7 +69,6 @@ def transferred(record: Result) -> Iterator[Comparison]:
             f"random signs {np.nanmean(random):.3f}"
         )
         yield from compare(plan["dataset"], f"width {width:,}", paired(kernel, random), 1, 0.1, note=note)
-    yield from beside_linear(record)
 
 
 def beside_linear(record: Result) -> Iterator[Comparison]:
