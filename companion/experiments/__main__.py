@@ -81,7 +81,7 @@ def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Path | None)
         row = [one.done, one.missing, *hours, one.guessed]
         lines.append(_line(experiment.name, row, unknown=one.left is None))
         sums += row
-    return "\n".join([*lines, _line("all", sums), _GUESSED])
+    return "\n".join([*lines, _line("all", sums.tolist()), _GUESSED])
 
 
 _GUESSED = (
