@@ -11,6 +11,8 @@ from companion.scorecard._forest import forest
 from companion.scorecard._gaps import gaps, recorded_gaps
 from companion.scorecard._html import Shown
 from companion.scorecard._page import COLUMNS, compute, matrix, show
+from companion.scorecard._power import Decided, decided, half_width, power, wanted
+from companion.scorecard._ranks import rank_correlation, rank_trend
 from companion.scorecard._stronger import CHECKED, apart, checked, gap_rows, span_of, stronger
 from companion.scorecard._verdicts import (
     MARGIN,
@@ -24,7 +26,6 @@ from companion.scorecard._verdicts import (
     newcombe,
     outcomes,
     paired,
-    rank_correlation,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Card",
     "Claim",
     "Comparison",
+    "Decided",
     "Gap",
     "Judgment",
     "Scale",
@@ -46,19 +48,24 @@ __all__ = [
     "cheaper_and_as_robust",
     "checked",
     "compute",
+    "decided",
     "equal_accuracy",
     "forest",
     "gap_rows",
     "gaps",
+    "half_width",
     "judge",
     "matrix",
     "newcombe",
     "outcomes",
     "paired",
+    "power",
     "rank_correlation",
+    "rank_trend",
     "recorded_gaps",
     "scorecard",
     "show",
     "span_of",
     "stronger",
+    "wanted",
 ]

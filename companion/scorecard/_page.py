@@ -53,8 +53,9 @@ _MEANING: dict[Verdict, str] = {
     "undecided": "neither;",
     "not tested": "nothing that is recorded can tell. Under a verdict how many comparisons speak "
     "for, against, and leave it open; under a sign the number n of seeds, splits or runs. One split: a "
-    "single training set, with an interval over that many test images (im.) or features (f.). "
-    "AutoAttack: what it takes off the robust accuracies behind a claim that PGD was measured by.",
+    "single training set, with an interval over that many test images (im.), features (f.), or blocks of "
+    "neighboring features. AutoAttack: what it takes off the robust accuracies behind a claim that PGD was "
+    "measured by.",
 }
 
 
@@ -94,7 +95,7 @@ def _amount(some: Sequence[Comparison]) -> str:
         numbers = [item.effect.n for item in some if item.unit == unit]
         low, high = min(numbers), max(numbers)
         number = f"{low:,}{'' if low == high else f'–{high:,}'}"
-        after = {"images": "im.", "features": "f."}.get(unit)
+        after = {"images": "im.", "features": "f.", "blocks": "blocks of f."}.get(unit)
         parts.append(f"one split, {number} {after}" if after else f"n = {number}")
     return "; ".join(parts)
 
@@ -241,11 +242,14 @@ def compute(cards: Mapping[str, Card]) -> Shown:
         for card in cards.values()
         for profile, origin in card.provenances.items()
     }
-    rows, hours = [], 0.0
+    rows, hours, cores = [], 0.0, 0.0
     for name, origin in known.items():
         done, wanted = origin["runs"]
-        hours += origin["seconds"] / 3600
-        text = [f"{done:,} of {wanted:,}", f"{origin['seconds'] / 3600:.2f}", origin["machines"]]
+        took = [origin[one] / 3600 for one in ("seconds", "core_seconds")]
+        hours, cores = hours + took[0], cores + took[1]
+        text = [f"{done:,} of {wanted:,}", *(f"{one:.2f}" for one in took), origin["machines"]]
         rows.append([name, *text, origin["commit"][:7], f"jax {origin['jax']}", origin["dataset"]])
-    rows.append(["all", "", f"{hours:.2f}", "", "", "", ""])
-    return Shown(html_table(("record", "runs", "hours", "machine", "commit", "versions", "data"), rows))
+    rows.append(["all", "", f"{hours:.2f}", f"{cores:.2f}", "", "", "", ""])
+    return Shown(
+        html_table(("record", "runs", "hours", "core-hours", "machine", "commit", "versions", "data"), rows)
+    )
