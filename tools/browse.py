@@ -27,7 +27,8 @@ FLAGS = [
 WIDE = 1400  # pixels: a desktop window
 VIEW = "application/vnd.jupyter.widget-view+json"
 LOCAL = ("file:", "data:", "blob:", "about:")
-PATIENCE = 10_000  # milliseconds for a page to be ready
+# Milliseconds for a page to load, and for its widgets to appear: other work may keep every core busy.
+LOADING, PATIENCE = 60_000, 60_000
 
 READY = f"""() => {{
   const asked = document.querySelectorAll('script[type="{VIEW}"]').length;
@@ -85,13 +86,14 @@ def visit(
     width: int = WIDE,
     theme: str = "light",
     javascript: bool = True,
-    patience: int = PATIENCE,
+    patience: int | None = None,
 ) -> Iterator[tuple[Page, list[str]]]:
     """Open a page as a file; yield it with a list, complete when the block ends, of what went wrong.
 
     Listed are requests that want to leave the machine, errors on the console and in scripts, and files
     that are missing.
     """
+    patience = patience or PATIENCE
     problems: list[str] = []
     events: list[tuple[str, str, str]] = []
     size = {"width": width, "height": 900}
@@ -99,14 +101,14 @@ def visit(
     context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
     context.on("request", lambda request: events.append(("remote request", request.url, request.url)))
     page = context.new_page()
-    page.set_default_timeout(patience)
+    page.set_default_timeout(max(LOADING, patience))
     page.on("console", lambda m: m.type == "error" and events.append(("console", m.location["url"], m.text)))
     page.on("pageerror", lambda error: events.append(("script error", "", str(error))))
     page.on("requestfailed", lambda request: events.append(("not loaded", request.url, request.url)))
     page.goto(path.resolve().as_uri(), wait_until="load")
     if javascript:
         try:
-            page.wait_for_function(READY)
+            page.wait_for_function(READY, timeout=patience)
         except TimeoutError:
             events.append(("widgets", "", f"not all of them appear within {patience / 1000:g} s"))
         page.evaluate("() => window.MathJax?.startup?.promise")
