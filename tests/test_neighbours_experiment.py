@@ -164,7 +164,8 @@ def test_profiles_are_well_formed(profile):
     jobs = experiment.jobs(config)
     assert len(set(map(experiment.EXPERIMENT.key, jobs))) == len(jobs)
     each = len(config.kernels) + 1 + len(config.biases)
-    assert len(jobs) == config.seeds * len(config.cases) * each
+    more = max(config.draws - config.seeds, 0) * len(config.cases)  # of the first kernel with its conjugate
+    assert len(jobs) == config.seeds * len(config.cases) * each + more
     assert config.biases[0] == 0.0
     for case in config.cases:
         assert case.dataset in SETS

@@ -127,10 +127,7 @@ PROFILES = {
         ),
         pgd_modes=12,
         times=12,
-        linear=(
-            Case("mnist5k", (4, 9), 400, 600, (), 0.1, None, 600),
-            Case("cifar10", _AIR, 2000, 2000, (), 8 / 255, None, 1000),
-        ),
+        linear=(Case("mnist5k", (4, 9), 400, 600, (), 0.1, None, 600),),
     ),
     "paper": Config(
         cases=(
