@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -68,7 +69,12 @@ def forest(
         buffer = io.BytesIO()
         options = {"metadata": {"Date": None}} if format == "svg" else {"dpi": 160}
         figure.savefig(buffer, format=format, facecolor="white", **options)
-    return buffer.getvalue()
+    drawn = buffer.getvalue()
+    if format != "svg":
+        return drawn
+    # A page has dozens: places (in tags, not words) to a hundredth of a point, no indentation: a sixth less.
+    shorter = re.sub(rb"<[^>]*>", lambda tag: re.sub(rb"\b([1-9]\d*\.\d\d)\d+", rb"\1", tag[0]), drawn)
+    return re.sub(rb"\n\s*", b"\n", shorter)
 
 
 def _sorted(pairs: Sequence[tuple[Comparison, Outcome]]) -> list[tuple[Comparison, Outcome]]:

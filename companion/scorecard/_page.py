@@ -1,7 +1,6 @@
 """Claims as HTML for the page What reproduces: a matrix, a card for each, and what it took."""
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -181,10 +180,7 @@ def _figure(one: Card, pairs: Sequence[tuple[Comparison, Outcome]]) -> str:
         f"of which {counts.count('for')} speak for the claim, {counts.count('against')} against it, "
         f"{counts.count('open')} leave it open."
     )
-    drawn = forest(pairs, one.claim.effect, percent=one.claim.percent)
-    # A sixth of the page: places to a hundredth of a point, and no indentation.
-    drawn = re.sub(rb"\n\s*", b"\n", re.sub(rb"\b([1-9]\d*\.\d\d)\d+", rb"\1", drawn))
-    picture = base64.b64encode(drawn).decode()
+    picture = base64.b64encode(forest(pairs, one.claim.effect, percent=one.claim.percent)).decode()
     return f'<img class="forest" alt="{escaped(alt)}" src="data:image/svg+xml;base64,{picture}">'
 
 
