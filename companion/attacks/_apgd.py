@@ -1,7 +1,7 @@
 """Auto-PGD: projected ascent with momentum that finds its step sizes itself."""
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from companion.attacks._predict import as_partial, checked_inputs, in_batches, s
 from companion.attacks._targets import likely_targets
 from companion.attacks._threat import Threat, checked_threat
 
+_State = _apgd_steps.State | _apgd_l1.State
 _LOOK = 5  # steps between two looks at who is fooled
 
 
@@ -181,7 +182,7 @@ def _noisy(key: Key, index: Array, restart: Scalar, x: Array) -> Array:
     return x + row.reshape(x.shape).astype(x.dtype)
 
 
-def _joined(parts: list[tuple[np.ndarray, NamedTuple]], n: int) -> NamedTuple:
+def _joined(parts: list[tuple[np.ndarray, _State]], n: int) -> _State:
     whole = jax.tree.map(lambda leaf: np.empty((n, *leaf.shape[1:]), leaf.dtype), parts[0][1])
     for some, one in parts:
         for target, leaf in zip(whole, one, strict=True):

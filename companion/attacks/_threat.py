@@ -19,7 +19,7 @@ class Threat:
         norm: "linf", the largest change of a pixel, "l2", the Euclidean length of the whole change, or "l1",
             the sum of all changes: few pixels may change much.
         eps: ε ≥ 0 in pixel units, such as 8/255 of pixels in [0, 1], whatever a model does to its inputs. At
-            most high − low for "linf", where every input may become any other; the others have no largest one.
+            most high − low for "linf", where every input may become any other; the others have no limit.
         bounds: the least and the largest value of a pixel.
 
     Raises:
