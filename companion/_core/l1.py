@@ -33,10 +33,11 @@ def _excess(size: Array, room: Array, eps: Array) -> jax.Array:
         moving = ((size > at) & (size - at < room)).sum(axis=1, keepdims=True).astype(size.dtype)
         above = kept > eps
         least, largest = jnp.where(above, at, least), jnp.where(above, largest, at)
-        done = (jnp.abs(kept - eps) <= 32 * tiny * eps) | (largest - least <= tiny * largest)
+        near, narrow = jnp.abs(kept - eps) <= 32 * tiny * eps, largest - least <= tiny * largest
         newton, middle = at + (kept - eps) / jnp.maximum(moving, 1), (least + largest) / 2
         good = (moving > 0) & (newton > least) & (newton < largest) & (i % 3 < 2)
-        return i + 1, least, largest, jnp.where(done, largest, jnp.where(good, newton, middle)), done
+        following = jnp.where(narrow, largest, jnp.where(good, newton, middle))
+        return i + 1, least, largest, jnp.where(near, at, following), near | narrow
 
     def going(state: tuple[Array, ...]) -> Array:
         return (state[0] < _ROUNDS) & ~state[-1].all()
