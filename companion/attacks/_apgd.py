@@ -52,6 +52,8 @@ def apgd(
     momentum, within 3 ε for 30 % of the steps, within 2 ε for as many, then within ε. It starts where Π takes
     normal noise. At every checkpoint k becomes ‖x_best − x‖₀ / 1.5; η goes back to ε, and the search to
     the best point, where that has become sparser by 5 %; elsewhere η is divided by 1.5, down to ε / 10.
+    Unlike the authors' program k is rounded down, to 1 at least, and pixels that would leave the bounds are
+    passed over: with few pixels their steps come to rest short of the maximum.
 
     Args:
         predict: as for `pgd`.

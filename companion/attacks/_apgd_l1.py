@@ -73,11 +73,15 @@ def step(
     norm: str,  # noqa: ARG001
 ) -> State:
     """Up by the signs of the largest slopes, of length size in all; then the projection, and a look."""
-    slopes = jnp.abs(s.gradient).reshape(len(x), -1)
+    # A pixel at its bound goes no further: were it taken, a step of few pixels would go nowhere.
+    free = jnp.where(s.gradient > 0, s.now < high, s.now > low)
+    slope = jnp.where(free, s.gradient, 0).reshape(len(x), -1)
+    slopes = jnp.abs(slope)
     d = slopes.shape[1]
-    place = jnp.clip(d - s.changed / _SPARSER, 0, d - 1).astype(np.int32)
+    # In whole pixels, rounded down: up, two pixels would stay two, and steps along them are all alike.
+    place = d - jnp.clip(s.changed / _SPARSER, 1, d).astype(np.int32)
     least = jnp.take_along_axis(jnp.sort(slopes, axis=1), place[:, None], axis=1)
-    signs = jnp.where(slopes >= least, jnp.sign(s.gradient).reshape(slopes.shape), 0)
+    signs = jnp.where(slopes >= least, jnp.sign(slope), 0)
     length = (s.size / jnp.maximum(jnp.abs(signs).sum(axis=1), 1))[:, None]
     moved = l1.project(s.now + (length * signs).reshape(x.shape), x, low, high, eps)
     value, gradient, here = evaluated(predict, moved, labels, targets, loss)
