@@ -10,9 +10,11 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 CACHE := $(CURDIR)/.cache
 # Tests compile thousands of small programs and run each once: without XLA's optimization, and by its older code
-# for loops, compilation takes a sixth. Chapters and the newest row of `make compat` have users' settings.
+# for loops, compilation takes a sixth; in one piece, not 32 for threads that other workers need, a quarter less of
+# that. Chapters and the newest row of `make compat` have users' settings.
 ifndef OPTIMIZED
-  QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false"
+  QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+    XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 endif
 
 # Settings of other tools stay out, and their caches come here.
@@ -99,7 +101,7 @@ wheel: env
 	@$(RUN) tools/check_wheel.py
 
 matrix: book
-	@$(QUICKLY) $(RUN) -m pytest -n $(WORKERS) -m matrix tests $(ARGS)
+	@$(QUICKLY) $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m matrix tests $(ARGS)
 
 notebooks: env
 	@$(RUN) tools/export_notebooks.py

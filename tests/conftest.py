@@ -179,16 +179,24 @@ def pytest_make_parametrize_id(config, val, argname):
 def pytest_addoption(parser):
     """Offer a run of every test function, but with one of its cases."""
     parser.addoption(
-        "--one-each", action="store_true", help="of each parametrized test one case, by its name"
+        "--one-each",
+        action="store_true",
+        help="of each parametrized test one case, by its name; all where each case is a thing of its own",
     )
 
 
 def one_each(items):
-    """Of each test function one item: always the same, and in functions of equal cases not the same case."""
-    cases = {}
+    """Of each test function one item: always the same, and in functions of equal cases not the same case.
+
+    A test marked `each` keeps all its items: a benchmark that runs says nothing of another.
+    """
+    cases, kept = {}, []
     for item in items:
-        cases.setdefault(item.nodeid.split("[")[0], []).append(item)
-    return [each[zlib.crc32(name.encode()) % len(each)] for name, each in cases.items()]
+        if item.get_closest_marker("each"):
+            kept.append(item)
+        else:
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    return kept + [each[zlib.crc32(name.encode()) % len(each)] for name, each in cases.items()]
 
 
 @pytest.hookimpl(trylast=True)

@@ -45,8 +45,10 @@ ATTACKS = {
 }
 ONE_STEP = "has one step"
 NO_RESTARTS = "has no restarts"
+RANDOM = "searches at random, and need not find all"
 # Where a property cannot hold, why.
 EXEMPT = {
+    ("linear", "square"): RANDOM,
     ("curved", "fgsm"): ONE_STEP,
     ("steps", "fgsm"): ONE_STEP,
     **{("restarts", name): NO_RESTARTS for name in ("fgsm", "fab", "square", "autoattack")},
@@ -118,6 +120,33 @@ def more(attack, option, values, size=0.03):
     assert shares[-1] < 1
 
 
+def linear(attack):
+    # Of a line the worst point of ball and box is known: each pixel goes as far as it may, by itself.
+    rng = np.random.default_rng(14)
+    w, b, size = rng.normal(size=25), 0.1, 0.05
+    f = Partial(lambda w, x: x.reshape(len(x), -1) @ w[:, None] + b, jnp.asarray(w, jnp.float32))
+    labels, flat = classes(f, X), X.reshape(8, 25).astype(float)
+    way = np.where(labels, -1, 1)[:, None] * np.sign(w)
+    worst = np.clip(flat + size * way, 0, 1) @ w + b
+    lost = (worst > 0) != labels
+    assert np.abs(worst).min() > 0.3
+    assert lost.sum() == 4
+    attacked = attack(f, X, labels, Threat("linf", size))
+    np.testing.assert_array_equal(classes(f, attacked) != labels, lost)
+
+
+def nan_in_the_ball(attack):
+    # Finite at the inputs, and nowhere else: an attack that finds nothing there has not looked.
+    x = np.full((2, 5, 5, 1), 0.5, np.float32)
+
+    def f(x):
+        far = jnp.abs(x - 0.5).reshape(len(x), -1).max(axis=1, keepdims=True) > 1e-3
+        return jnp.where(far, jnp.nan, x.reshape(len(x), -1).mean(axis=1, keepdims=True) - 0.47)
+
+    with pytest.raises(ValueError, match="NaN"):
+        attack(Partial(f), x, np.ones(2, int), Threat("linf", 0.05))
+
+
 def outputs(attack, k):
     f = network(k)
     labels = classes(f, X)
@@ -150,7 +179,9 @@ PROPERTIES = {
         lambda *given, **options: attack(*given, steps=2, **options), "restarts", (1, 3, 9)
     ),
     **{f"k = {k}": lambda attack, k=k: outputs(attack, k) for k in (1, 2, 3, 4, 10)},
+    "linear": linear,
     "nan": nan,
+    "nan in the ball": nan_in_the_ball,
     "wrong already": wrong_already,
 }
 # One output is the column of eps, three are most others'; two and ten are compiled for the matrix alone.

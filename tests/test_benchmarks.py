@@ -24,6 +24,7 @@ def test_tricks_replace_what_exists(monkeypatch):
 
 
 @pytest.mark.matrix
+@pytest.mark.each
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmark_runs_and_records_nothing(name):
     before = sorted((ROOT / "book" / "results").rglob("*"))

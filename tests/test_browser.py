@@ -58,20 +58,16 @@ def page(request):
     return request.param
 
 
+# Opened once, as wide as a phone and then as a desktop.
 @pytest.mark.parametrize("page", pages(is_written), indirect=True)
-def test_a_page_is_complete_silent_and_accessible(browser, axe, page):
-    assert check_browser.check_page(browser, page, axe=axe) == []
+def test_a_page_is_complete_silent_and_accessible_and_fits_a_phone(browser, axe, page):
+    assert check_browser.check_page(browser, page, axe=axe, narrow=True) == []
 
 
 # In the dark one page of each kind: the others have no colors but theirs.
 @pytest.mark.parametrize("page", pages(DARK.__contains__), indirect=True)
 def test_a_page_is_accessible_in_the_dark(browser, axe, page):
     assert check_browser.check_page(browser, page, theme="dark", axe=axe) == []
-
-
-@pytest.mark.parametrize("page", pages(is_written), indirect=True)
-def test_a_page_fits_a_phone(browser, page):
-    assert check_browser.check_width(browser, page) == []
 
 
 @pytest.mark.parametrize("page", [SITE / "book/reproduction.html"], indirect=True)
@@ -168,6 +164,15 @@ def test_overflow_is_found_and_a_box_that_scrolls_is_none(browser, write):
     (found,) = check_browser.check_width(browser, write(wide))
     assert "px too wide at 375 px: div.wide" in found
     assert check_browser.check_width(browser, write(f'<div style="overflow-x:auto">{wide}</div>')) == []
+
+
+def test_one_opening_shows_what_is_wrong_on_a_phone_and_what_is_on_a_desktop(browser, axe, write):
+    rule = "@media (min-width: 1000px) { p { color: #bbb } }"
+    path = write(f'<style>{rule}</style><p>pale</p><div class="wide" style="width:600px">t</div>')
+    found = check_browser.check_page(browser, path, axe=axe, narrow=True)
+    assert len(found) == 2
+    assert "px too wide at 375 px: div.wide" in found[0]
+    assert "axe, light: color-contrast" in found[1]
 
 
 def test_a_player_without_a_still_is_found(browser, write):

@@ -229,3 +229,26 @@ def test_profiles_can_calibrate_and_score(profile):
         assert case.n_watch + case.n_probe <= case.n_test  # the probe is no watched image
         assert set(case.skip) <= set(experiment.METHODS[2:])
         assert experiment.model_of(case, 10).name.startswith("ResNet") == bool(case.blocks)
+
+
+def test_a_strong_attack_moves_whole_batches_with_either_statistics(start, images):
+    found = experiment.compute(TOY, experiment.STRONG, 0, 3, 2)["strong"]
+    x, y = images.x_test, images.y_test  # 40 images, one batch
+    in_training = experiment.model_of(TOY, 10).apply(*start.variables, x, True)[0]
+    assert found[1, 0] == pytest.approx(np.mean(np.asarray(in_training).argmax(axis=1) == y), abs=1e-6)
+    assert found[0, 0] == pytest.approx(
+        np.mean(np.asarray(logits(start.variables, x)).argmax(axis=1) == y), abs=1e-6
+    )
+    moved = np.clip(x + np.float32(TOY.eps) * np.sign(slope(start.variables, x, y)), 0, 1)
+    fgsm = np.mean(np.asarray(logits(start.variables, moved)).argmax(axis=1) == y)
+    assert found[0, 1] == pytest.approx(fgsm, abs=0.026)  # an image
+    assert (found[:, 2] <= found[:, 0]).all()
+
+
+def test_networks_in_batches_are_gathered_by_case_and_seed():
+    config = replace(CONFIG, in_batches=2, strong=(3, 2))
+    some = [job for job in experiment.EXPERIMENT.jobs(config) if job.config[1] == experiment.STRONG]
+    assert [job.config[2:] for job in some] == [(0, 3, 2), (1, 3, 2)]
+    arrays = experiment.gather(config, {job: {"strong": np.full((2, 3), job.seed)} for job in some})
+    assert arrays["strong"].shape == (1, 2, 2, 3)
+    assert (arrays["strong"][0, 1] == 1).all()

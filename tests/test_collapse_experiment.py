@@ -61,6 +61,28 @@ def test_blocks_are_those_of_jacobians_and_all_methods_start_alike(measured):
     assert (measured["measures"][0, 1:, 0, 1, :3] != measured["measures"][0, 0, 0, 1, :3]).any()
 
 
+def test_kernels_of_infinite_width_are_measured_on_the_probe_too(measured):
+    d, _, _ = at_start()
+    probe = np.concatenate([np.flatnonzero(d.y_train == c)[:4] for c in range(2)])
+    for rows, found in (
+        (probe, measured["limit on the probe"][0, 0]),
+        (np.arange(16), measured["limit"][0, 0, 0]),
+    ):
+        x, y = d.x_train[rows].reshape(len(rows), -1).astype(float), d.y_train[rows]
+        # FC-1 by the arc-cosine formulas, w_std = √2 and b_std = .1.
+        sigma = 2 * x @ x.T / x.shape[1] + 0.01
+        size = np.sqrt(np.outer(np.diag(sigma), np.diag(sigma)))
+        theta = np.arccos(np.clip(sigma / size, -1, 1))
+        nngp = size * (np.sin(theta) + (np.pi - theta) * np.cos(theta)) / np.pi + 0.01
+        ntk = nngp + sigma * (np.pi - theta) / np.pi
+        for kernel, spread in zip((ntk, nngp), found, strict=True):
+            values, vectors = np.linalg.eigh(kernel)
+            z = vectors * np.sqrt(np.maximum(values, 0))
+            means = np.stack([z[y == c].mean(axis=0) for c in (0, 1)])
+            apart = means[y] - z.mean(axis=0)
+            assert spread == pytest.approx(((z - means[y]) ** 2).sum() / (apart**2).sum(), rel=1e-3)
+
+
 def test_the_kernel_of_the_features_is_their_mean_up_to_the_signs():
     d, _, params = at_start()
     exact = jacobian_kernel(networks.features, params, d.x_train[:5])

@@ -62,9 +62,15 @@ def test_brief_is_one_case_of_each_test_without_optimization_on_colabs_row(tmp_p
 
 
 def test_one_case_of_each_test_is_kept_and_not_always_the_first():
-    items = [SimpleNamespace(nodeid=f"a.py::test_{n}[{case}]") for n in range(8) for case in ("l2", "linf")]
-    items.append(SimpleNamespace(nodeid="a.py::test_plain"))
-    kept = [item.nodeid for item in one_each(items)]
+    def item(name, *marks):
+        return SimpleNamespace(nodeid=name, get_closest_marker=lambda mark: mark if mark in marks else None)
+
+    items = [item(f"a.py::test_{n}[{case}]") for n in range(8) for case in ("l2", "linf")]
+    items.append(item("a.py::test_plain"))
+    of_their_own = [item(f"a.py::test_of_each[{case}]", "each") for case in range(3)]
+    kept = [item.nodeid for item in one_each([*items, *of_their_own])]
+    assert kept[:3] == [item.nodeid for item in of_their_own]
+    del kept[:3]
     assert [name.split("[")[0] for name in kept] == [
         *(f"a.py::test_{n}" for n in range(8)),
         "a.py::test_plain",

@@ -151,7 +151,15 @@ def test_losses_are_lines_and_outputs_a_histogram():
 
 def test_accuracy_against_eps_and_along_training():
     tasks = {"one": attack_curves(), "two": attack_curves()}
-    figure = figures.attacks.against_eps([0, 0.1, 0.2], tasks)
+    curves = {"two": np.array([[0.9, 0.8, 1.0], [0.2, 0.1, 0.4]]), "one": np.zeros((2, 3))}
+    figure = figures.attacks.against_eps([0, 0.1, 0.2], tasks, [0.0, 0.2], curves)
+    for ax, title in zip(figure.axes, ("one", "two"), strict=True):
+        np.testing.assert_allclose(named(ax)["smallest perturbations"], ([0, 0.2], curves[title][:, 0]))
+    (band,) = (one for one in figure.axes[1].collections if len(one.get_paths()) == 1 and one.get_alpha())
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.round(6).tolist()}
+    assert corners == {(0.0, 0.8), (0.0, 1.0), (0.2, 0.1), (0.2, 0.4)}
+    lines = {one.get_label(): one.lines[0].get_linestyle() for one in figure.axes[1].containers}
+    assert lines == {"random signs": ":", "PGD, 40 steps": "None", "FGSM, 1 step": "None"}
     assert titles(figure) == ["one", "two"]
     found = middles(figure.axes[1])
     assert set(found) == {"random signs", "PGD, 40 steps", "FGSM, 1 step"}

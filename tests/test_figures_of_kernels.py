@@ -57,6 +57,21 @@ def test_motion_and_distances_are_middles_over_seeds_with_a_slope_of_a_half():
     assert is_narrow(figure)
 
 
+def test_robustness_along_the_width_has_the_kernel_as_a_line_and_bars_where_there_are_intervals():
+    rows = {"network": np.array([[0.2, 0.1, 0.3], [0.4, np.nan, np.nan]]), "linearized": np.full((1, 3), 0.3)}
+    spared = {"network": rows["network"] + 0.1}
+    figure = figures.wide_networks.robustness([8, 16], np.array([0.6, 0.5, 0.7]), rows, spared)
+    (ax,) = figure.axes
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 0.6)
+    drawn_rows = {bars.get_label(): bars for bars in ax.containers}
+    assert set(drawn_rows) == {"network", "network, black pixels left alone", "linearized"}
+    np.testing.assert_allclose(drawn_rows["network"].lines[0].get_ydata(), [0.2, 0.4])
+    ends = drawn_rows["network"].lines[2][0].get_segments()
+    np.testing.assert_allclose([segment[:, 1] for segment in ends], [[0.1, 0.3], [0.4, 0.4]])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16"]
+    assert is_narrow(figure)
+
+
 def test_matrices_have_one_scale_for_all_widths(made):
     kernels, limit, labels = RNG.uniform(size=(2, 3, 3)), np.ones((3, 3)), np.array([0, 0, 5])
     figures.wide_networks.matrices([8, 16], kernels, limit, np.array([0.5, 0.25]), labels)

@@ -13,20 +13,24 @@ from companion.kernels import _elsewhere, gram
 
 X = np.random.default_rng(0).random((11, 6), np.float32)
 Z = np.random.default_rng(1).random((5, 6), np.float32)
-ALONE = {"self": gram(fc(1), X, tile=4), "cross": gram(fc(1), Z, X, tile=4)}
 
 
-def both(executor, **options):
+def both(executor=None):
     return {
-        "self": gram(fc(1), X, tile=4, executor=executor, **options),
+        "self": gram(fc(1), X, tile=4, executor=executor),
         "cross": gram(fc(1), Z, X, tile=4, executor=executor),
     }
 
 
-def test_threads_make_the_same_bytes():
+@pytest.fixture(scope="module")
+def alone():
+    return both()
+
+
+def test_threads_make_the_same_bytes(alone):
     with ThreadPoolExecutor(3) as executor:
         found = both(executor)
-    for name, matrix in ALONE.items():
+    for name, matrix in alone.items():
         np.testing.assert_array_equal(found[name], matrix)
 
 
@@ -44,7 +48,7 @@ class Failing(ThreadPoolExecutor):
         return lost
 
 
-def test_what_was_made_before_a_worker_was_lost_is_kept(tmp_path, monkeypatch):
+def test_what_was_made_before_a_worker_was_lost_is_kept(alone, tmp_path, monkeypatch):
     with Failing(1) as executor, pytest.raises(ConnectionError, match="the worker is gone"):
         gram(fc(1), X, tile=4, out=tmp_path, executor=executor)
     done = int(np.load(tmp_path / "done.npy").sum())
@@ -53,7 +57,7 @@ def test_what_was_made_before_a_worker_was_lost_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(_elsewhere, "_tile", lambda *args: made.append(threading.get_ident()) or real(*args))
     with ThreadPoolExecutor(2) as executor:
         found = gram(fc(1), X, tile=4, out=tmp_path, executor=executor)
-    np.testing.assert_array_equal(found, ALONE["self"])
+    np.testing.assert_array_equal(found, alone["self"])
     assert len(made) == 6 - done
 
 

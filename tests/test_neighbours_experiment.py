@@ -171,3 +171,15 @@ def test_profiles_are_well_formed(profile):
         assert max(case.n_attacked, case.n_conv_attacked) <= case.n_test
         # mnist5k has 800 images of a pair for training, and 200 for tests.
         assert case.dataset != "mnist5k" or (case.n_train <= 800 and case.n_test <= 200)
+
+
+def test_the_first_kernel_has_more_draws():
+    config = experiment.Config((CASE,), kernels=("FC-1", "FC-2"), biases=(0.0,), seeds=1, draws=3)
+    jobs = experiment.jobs(config)
+    assert [job.seed for job in jobs if job.config[0] == "kernels" and job.config[3] == "FC-1"] == [0, 1, 2]
+    assert {job.seed for job in jobs if job.config[3] != "FC-1"} == {0}
+    made = {job: {"clean": np.full(2, job.seed)} for job in jobs if job.config[0] == "kernels"}
+    clean = experiment.EXPERIMENT.gather(config, made)["clean"]
+    assert clean.shape == (1, 3, 2, 2)
+    np.testing.assert_array_equal(clean[0, :, 0, 0], [0, 1, 2])
+    assert np.isnan(clean[0, 1:, 1]).all()

@@ -330,7 +330,7 @@ def test_filled_puts_nan_behind_what_is_shorter_and_where_nothing_is():
 def test_the_command_line_says_how_far_it_is_and_merges(tmp_path, capsys):
     arguments = ["scale", "--profile", "quick", "--folder", str(tmp_path)]
     assert main([*arguments, "--status"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["scale", "0", "1", "0.0", "?"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["scale", "0", "1", "0.0", "0.0", "?", "1"]
     assert main([*arguments, "--minutes", "0"]) == 0
     assert main([*arguments, "--merge", str(tmp_path / "other")]) == 0
     assert "scale: 0 added, 0 there, 0 differ and stay" in capsys.readouterr().out

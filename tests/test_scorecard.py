@@ -9,8 +9,8 @@ import scipy.stats
 from companion import scorecard
 from companion.experiments import clocks, evaluation, features, warm_start
 from companion.results import Result
-from companion.scorecard import Comparison, judge
-from companion.statistics import Estimate
+from companion.scorecard import Comparison, _gaps, judge
+from companion.statistics import Estimate, proportion
 
 CLAIMS = {one.name: one for one in scorecard.CLAIMS}
 T3 = 4.302653  # Student's 97.5 % quantile with two degrees of freedom, from a table
@@ -591,12 +591,112 @@ def test_the_gap_to_autoattack_is_over_the_images_of_all_seeds():
     more = np.full((len(full.networks), 2, 2), np.nan)
     accuracy[1, :, :, 0] = [[0.9, 0.5, 0.5, 0.5, 0.48, 0.47], [0.9, 0.6, 0.6, 0.6, 0.6, 0.59]]
     more[1] = [[20, 5], [5, 0]]
+    # Of another network both seeds lose the same, which is no spread; of a third there is one seed.
+    accuracy[2:4, 0, :, 0] = accuracy[2, 1, :, 0] = [0.9, 0.5, 0.5, 0.5, 0.5, 0.5]
+    more[2] = more[3, 0] = 0
     origin = {"config": {"n_test": 500}, "profile": "full"}
-    (found,) = scorecard.gaps(Result({}, {"accuracy": accuracy, "more": more}, origin))
-    assert (found.label, found.seeds, found.images) == (full.networks[1].label, 2, 1000)
+    found, same, single = scorecard.gaps(Result({}, {"accuracy": accuracy, "more": more}, origin))
+    assert (found.experiment, found.label) == ("warm_start", "fgsm, constant rate")
+    assert found.data == "CIFAR-10, ε = 4/255"
+    assert (found.seeds, found.images) == (2, 1000)
     assert (found.pgd, found.autoattack) == pytest.approx((0.55, 0.53))
     # Half an image more where the two agree and where they do not: 25.5 and 5.5 of 1,002.
     share = np.array([25.5, 5.5]) / 1002
     half = scipy.stats.norm.ppf(0.975) * np.sqrt((share.sum() - (share[0] - share[1]) ** 2) / 1002)
     assert found.gap.value == pytest.approx(0.02)
     assert (found.gap.low, found.gap.high) == pytest.approx((20 / 1002 - half, 20 / 1002 + half))
+    # Student's 97.5 % quantile with one degree of freedom, from a table; gaps .03 and .01.
+    assert found.by_seed.value == pytest.approx(0.02)
+    assert found.by_seed.high == pytest.approx(0.02 + 12.7062 * 0.01, rel=1e-5)
+    assert same.by_seed is single.by_seed is None
+    assert (same.seeds, single.seeds) == (2, 1)
+    assert scorecard.span_of([found, same]) == "0.000 to 0.020"
+    assert scorecard.span_of([same, single]) == "0.000"
+    assert scorecard.apart([found, same, single]) == pytest.approx(0.02)
+    heads, rows = scorecard.gap_rows([single, found])
+    assert [row[0] for row in rows] == [
+        "CIFAR-10, ε = 4/255, fgsm, constant rate",
+        f"{single.data}, {single.label}",
+    ]
+    assert {len(row) for row in rows} == {len(heads)}
+    assert (rows[0][5], rows[1][5]) == ("[-0.107, +0.147]", "–")
+
+
+def test_gaps_of_clocks_are_over_the_images_that_both_attacks_saw():
+    rows, case = (
+        clocks.ROWS,
+        {"dataset": "mnist5k", "eps": 0.1, "kernel": "FC-3", "n_train": 1000, "classes": None},
+    )
+    right, auto = np.full((1, 2, len(rows), 2, 5), np.nan), np.full((1, 2, len(rows), 4), np.nan)
+    at = rows.index("best time")
+    right[0, :, at, 1], auto[0, :, at] = [1, 1, 1, 0, 1], [[1, 0, 1, 0], [1, 1, 1, 0]]
+    record = Result({}, {"right": right, "auto": auto}, {"config": {"cases": [case]}, "profile": "full"})
+    (found,) = _gaps._of_clocks(record)
+    assert (found.data, found.label) == ("digits, ten classes, ε = 0.1", "FC-3, n = 1,000, best time")
+    assert (found.seeds, found.images, found.gap.value) == (2, 8, 1 / 8)
+    assert (found.pgd, found.autoattack) == (0.75, 0.625)
+
+
+def test_gaps_of_shares_alone_have_the_interval_of_two_samples():
+    case = {
+        "dataset": "cifar10",
+        "classes": ["a", "b"],
+        "eps": 8 / 255,
+        "n_test": 200,
+        "architectures": ["FC-1", "FC-5"],
+    }
+    auto, pgd = np.full((2, 5, 3), np.nan), np.full((2, 3), np.nan)
+    auto[1, :, 0], pgd[1, 0] = [0.9, 0.4, 0.35, 0.35, 0.3], 0.4
+    record = Result(
+        {}, {"auto": auto, "auto_pgd": pgd}, {"config": {"evaluations": [case]}, "profile": "full"}
+    )
+    (found,) = _gaps._of_kernels(record)
+    assert (found.data, found.label) == ("CIFAR-10, a pair, ε = 8/255", "FC-5")
+    one, two = (proportion(np.arange(200) < n) for n in (80, 60))
+    half = (
+        np.hypot(one.value - one.low, two.high - two.value),
+        np.hypot(one.high - one.value, two.value - two.low),
+    )
+    assert (found.gap.low, found.gap.high) == pytest.approx((0.1 - half[0], 0.1 + half[1]))
+
+
+# Claims on kernels, clean accuracy, or success of given perturbations alone.
+NOT_OF_ROBUSTNESS = {
+    "A2a",
+    "A3c",
+    "A5",
+    "A6a",
+    "A6b",
+    "C1a",
+    "C1b",
+    "E1a",
+    "E2a",
+    "E2b",
+    "E3a",
+    "E4a",
+    "E4b",
+    "E4c",
+}
+
+
+def test_every_claim_on_robust_accuracy_says_what_autoattack_takes_off(cards):
+    assert set(scorecard.CHECKED) == {one.name for one in scorecard.CLAIMS} - NOT_OF_ROBUSTNESS
+    table = scorecard.matrix(cards).html
+    assert table.count("<small>AutoAttack: ") + table.count("<small>Both Auto-PGDs: ") == len(
+        scorecard.CHECKED
+    )
+    for name, card in cards.items():
+        shown = scorecard.show(cards, name).html
+        said = "<b>AutoAttack.</b>" in shown or "<b>Both Auto-PGDs.</b>" in shown
+        assert said == (name in scorecard.CHECKED)
+        if card.gaps and not isinstance(card.gaps, str):
+            assert f"<td>{card.gaps[0].data}, {card.gaps[0].label}</td>" in shown
+    # Whose training and attack: two variants of inputs, each on two sets.
+    of = {
+        name: {one.label for one in card.gaps} for name, card in cards.items() if isinstance(card.gaps, tuple)
+    }
+    assert of["B1a"] == {"raw", "centered"}
+    assert of["B1e"] == {"raw", "batch norm"}
+    assert all(" noise" in one or one.endswith((", fgsm", ", pgd")) for one in of["B3c"])
+    assert {one.split(", ")[-1] for one in of["D1"]} == {"plain", "best time"}
+    assert not of["E1a"]

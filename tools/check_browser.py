@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from browse import NAMES, ROOT, VIEW, count_players, find_browser, open_browser, toc_pages, visit
+from browse import NAMES, ROOT, VIEW, WIDE, count_players, find_browser, open_browser, toc_pages, visit
 from playwright.sync_api import Browser, Error, Locator, Page
 from vendor_js import AXE
 
@@ -39,10 +39,18 @@ AUDIT = """async (tags) => {
 }"""
 
 
-def check_page(browser: Browser, path: Path, *, theme: str = "light", axe: Path | None = None) -> list[str]:
-    """Return what is wrong on a page in one theme: remote requests, console errors, axe-core's violations."""
+def check_page(
+    browser: Browser, path: Path, *, theme: str = "light", axe: Path | None = None, narrow: bool = False
+) -> list[str]:
+    """Return what is wrong on a page in one theme: remote requests, console errors, axe-core's violations.
+
+    With `narrow` it is opened as wide as a phone, must not scroll sideways there, and is then made wide.
+    """
     script = axe or AXE.target / AXE.proof
-    with visit(browser, path, theme=theme) as (page, problems):
+    with visit(browser, path, theme=theme, width=NARROW if narrow else WIDE) as (page, problems):
+        if narrow:
+            problems += _overflow(page)
+            page.set_viewport_size({**page.viewport_size, "width": WIDE})
         # The theme's colors fade in; axe must measure the final ones.
         page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
         shown = page.evaluate("() => document.documentElement.dataset.theme")
@@ -61,7 +69,11 @@ def check_page(browser: Browser, path: Path, *, theme: str = "light", axe: Path 
 def check_width(browser: Browser, path: Path, *, width: int = NARROW) -> list[str]:
     """Return what makes a page scroll sideways in a narrow window."""
     with visit(browser, path, width=width) as (page, _):
-        return [f"overflow: {line}" for line in page.evaluate(WIDEST)]
+        return _overflow(page)
+
+
+def _overflow(page: Page) -> list[str]:
+    return [f"overflow: {line}" for line in page.evaluate(WIDEST)]
 
 
 def check_without_javascript(browser: Browser, path: Path) -> list[str]:
@@ -179,8 +191,7 @@ def screenshots(browser: Browser, pages: Sequence[Path], folder: Path) -> list[P
 
 def check_all(browser: Browser, path: Path) -> list[str]:
     """Return everything that is wrong on one page."""
-    found = [line for theme in ("light", "dark") for line in check_page(browser, path, theme=theme)]
-    found += check_width(browser, path)
+    found = check_page(browser, path, narrow=True) + check_page(browser, path, theme="dark")
     if players := count_players(path):
         moved, wrong = check_sliders(browser, path)
         found += wrong + check_without_javascript(browser, path)

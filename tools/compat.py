@@ -41,7 +41,7 @@ QUICK = ("tests/test_neural_tangents.py",)
 # older code for loops, which JAX 0.12 no longer has, is the quicker to compile.
 UNOPTIMIZED = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 }
 
 

@@ -4,6 +4,7 @@ Usage: python tools/print_book.py     after `make book`; writes _build/html/ntk-
 
 The browser of the checks prints it, Chromium or Chrome 131 or newer: the pages' own equations, tables,
 numbers and pictures. Numbers of pages are read from a first print and written into the next, until they stay.
+There is no EPUB: Sphinx's builder leaves equations as raw TeX, or asks for a TeX installation to draw them.
 """
 
 import logging

@@ -114,11 +114,11 @@ def fab(
                         now = _step(predict, *now, *fixed, norm=norm)
                     best[some], distance[some] = now[1], now[2]
                 bar.update(len(x))
+        if np.isnan(distance).any():
+            raise ValueError("predict returned NaN, or its gradient did")
         found = np.isfinite(distance) & (distance > 0)
         best[found] = _bisected(predict, best[found], x[found], labels[found], batch_size)
         distance[found] = _lengths((best - x)[found], norm)
-        if np.isnan(best).any():
-            raise ValueError("predict returned NaN, or its gradient did")
         return Smallest(best, distance)
 
 
@@ -158,11 +158,16 @@ def _step(
         share = jnp.minimum(lengths[0] / jnp.maximum(lengths[0] + lengths[1], 1e-12), _BACK)
         share = share.reshape(-1, *[1] * (x.ndim - 1))
         moved = jnp.clip((1 - share) * (now + _OVER * here) + share * (x + _OVER * there), low, high)
-        fooled = progress_of(predict(moved), labels, targeted=False) > 0
+        outputs = predict(moved)
+        fooled = progress_of(outputs, labels, targeted=False) > 0
+    parts = outputs, value, gradient
+    broken = [jnp.isnan(one).reshape(len(x), -1).any(axis=1) for one in parts]
     length = _length(moved - x, norm)
     nearer, wide = fooled & (length < distance), fooled.reshape(-1, *[1] * (x.ndim - 1))
     best = jnp.where(nearer.reshape(wide.shape), moved, best)
-    return jnp.where(wide, x + _INWARD * (moved - x), moved), best, jnp.where(nearer, length, distance)
+    distance = jnp.where(nearer, length, distance)
+    distance = jnp.where(broken[0] | broken[1] | broken[2], jnp.nan, distance)  # and stays so, to be told of
+    return jnp.where(wide, x + _INWARD * (moved - x), moved), best, distance
 
 
 def _length(way: Array, norm: str) -> Array:

@@ -16,6 +16,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from companion import experiments, results
 from companion.experiments import Experiment, Job, campaign, status
 from companion.storage import place
@@ -70,16 +72,28 @@ def executor_of(text: str | None) -> Iterator[Executor | None]:
 
 def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Path | None) -> str:
     """What `--status` prints."""
-    lines = [f"{'experiment':16}{'done':>7}{'missing':>9}{'hours':>8}{'left':>8}"]
-    sums = [0, 0, 0.0, 0.0]
+    heads = ("done", "missing", "hours", "core h", "left h", "guessed")
+    lines = [f"{'experiment':16}" + "".join(f"{head:>9}" for head in heads)]
+    sums = np.zeros(len(heads))
     for experiment, jobs in plan:
         one = status(experiment, jobs, folder)
-        left = "?" if one.left is None else f"{one.left / 3600:.1f}"
-        lines.append(f"{experiment.name:16}{one.done:7}{one.missing:9}{one.seconds / 3600:8.1f}{left:>8}")
-        for i, value in enumerate((one.done, one.missing, one.seconds / 3600, (one.left or 0) / 3600)):
-            sums[i] += value
-    lines.append(f"{'all':16}{sums[0]:7}{sums[1]:9}{sums[2]:8.1f}{sums[3]:8.1f}")
-    return "\n".join(lines)
+        hours = (seconds / 3600 for seconds in (one.seconds, one.core_seconds, one.left or 0.0))
+        row = [one.done, one.missing, *hours, one.guessed]
+        lines.append(_line(experiment.name, row, unknown=one.left is None))
+        sums += row
+    return "\n".join([*lines, _line("all", sums.tolist()), _GUESSED])
+
+
+_GUESSED = (
+    "guessed: missing runs of a kind, or on a data set, of which none is recorded: their time is least sure. "
+    "Which comparisons the records decide: python -m companion.scorecard"
+)
+
+
+def _line(name: str, row: Sequence[float | int], *, unknown: bool = False) -> str:
+    done, missing, hours, core, left, guessed = row
+    ahead = "?" if unknown else f"{left:.1f}"
+    return f"{name:16}{done:9.0f}{missing:9.0f}{hours:9.1f}{core:9.1f}{ahead:>9}{guessed:9.0f}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -172,6 +172,7 @@ class Config:
         paths: accuracies along time.
         evaluations: AutoAttack.
         kinds: networks of other kinds.
+        linear: networks under the perturbations of a linear model too, at the last of their residuals.
         steps: of PGD, and of a longer PGD, both with steps that can cross the ball.
         times: times between 1/λ_max and 10⁷/λ_max at which the main attack is repeated.
         restarts: of the stronger PGD on pairs.
@@ -185,6 +186,7 @@ class Config:
     paths: tuple[Path, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     kinds: tuple[Kinds, ...] = ()
+    linear: tuple[Transfers, ...] = ()
     steps: tuple[int, int] = (10, 40)
     times: int = 8
     restarts: int = 3
@@ -209,7 +211,7 @@ def _air(**changes: Setting) -> Transfers:
 PROFILES = {
     "quick": Config(
         cases=(
-            Case("mnist5k", (4, 9), 800, 200, ("FC-1", "FC-5"), _INK, 0.1),
+            Case("mnist5k", (4, 9), 800, 200, ("FC-1",), _INK, 0.1),
             Case("mnist5k", None, 800, 256, ("FC-1",), _INK, 0.1),
         ),
         variants=(Transfers(widths=(), scales=_SCALES, moved=100),),
@@ -242,6 +244,7 @@ PROFILES = {
             Kinds(seeds=5),
             Kinds("cifar10", _AIR, eps=8 / 255, updates=400, seeds=5),
         ),
+        linear=(Transfers(residuals=(0.2,)), _air(widths=(64, 256, 1024), residuals=(0.2,), seeds=3)),
         paths=(
             Path("cifar10", _AIR, 500, 300, ("FC-1", "FC-5", "FC-3"), 4 / 255),
             Path("mnist5k", (4, 9), 400, 200, ("FC-1", "FC-5", "FC-3"), 0.1),

@@ -9,6 +9,8 @@ METHODS = (
     "fgsm", "pgd", "fgsm, random start", "isotropic noise", "gradient noise", "half ε", "gradalign", "switch",
     "fgsm, decayed rate",
 )  # fmt: skip
+STRONG = "fgsm, in batches"
+"""FGSM training again, whose network is tested with the batch's own statistics too."""
 SIGNALS = ("top share", "effective rank", "log trace", "linearity", "pgd accuracy")
 SIDES = ("above", "below", "above", "below", "below")
 WATCHED = ("clean", "fgsm", "pgd")
@@ -77,6 +79,8 @@ class Config:
             trained on the others. Detectors that are scored are calibrated on fewer: `calibrating`.
         switch: which signal triggers the switch to PGD.
         at_most: methods that are trained on the first so many seeds alone.
+        in_batches: seeds of FGSM whose networks with batch norm are tested by `STRONG` too.
+        strong: steps and restarts of its PGD.
     """
 
     cases: tuple[Case, ...] = (Case(),)
@@ -85,6 +89,8 @@ class Config:
     calibration: int = 0
     switch: str = "log trace"
     at_most: tuple[tuple[str, int], ...] = ()
+    in_batches: int = 0
+    strong: tuple[int, int] = (50, 3)
 
 
 _DIGITS = Case(n_test=1000, n_watch=150, epochs=25, final=(40, 2))
@@ -111,7 +117,7 @@ _NIGHT = replace(
 _SOME = tuple((method, 15 if method == "switch" else 10) for method in METHODS[1:])
 PROFILES = {
     "quick": Config((Case(width=8, eps=0.24, epochs=18, ramp=6.0, batches=False),)),
-    "full": Config((_DIGITS, _RESIDUAL), METHODS, seeds=20, calibration=5, at_most=_SOME),
+    "full": Config((_DIGITS, _RESIDUAL), METHODS, seeds=20, calibration=5, at_most=_SOME, in_batches=3),
     # Outside digits: a night on two cores.
     "night": Config(
         tuple(replace(_NIGHT, eps=eps / 255) for eps in (8, 12, 16)),

@@ -1,18 +1,49 @@
-"""Finite networks beside the kernels of the experiment on clocks: plain training, and against PGD."""
+"""Finite networks beside the kernels of the experiments on clocks and widths, at the kernel's own time."""
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from companion._core.types import Array, Key, Params, Predict, State, Variables
+from companion import networks
+from companion._core.types import Array, InLoop, Key, Params, Predict, State, Variables
 from companion.architectures import Architecture
-from companion.attacks import Threat, training_attack
 from companion.experiments._shared import sgd
 from companion.networks import Model
 from companion.training import train
 
-_MOMENTUM, _BATCH = 0.9, 50
+
+@dataclass(frozen=True)
+class Descent:
+    """SGD with momentum.
+
+    Attributes:
+        rate: in units of 1/λ of the mean loss, λ its largest curvature under the kernel.
+        batch_size: images in a step; None for all.
+        momentum: μ.
+    """
+
+    rate: float = 0.5
+    batch_size: int | None = 50
+    momentum: float = 0.9
+
+    def batch(self, n: int) -> int:
+        """Images in a step, of n."""
+        return min(self.batch_size or n, n)
+
+    def epochs(self, n: int, largest: float, time: float) -> tuple[int, float]:
+        """The epochs that come nearest to a time of the kernel, one at least, and their time.
+
+        A step takes η / ((1 − μ) n) of it, for a rate η: with the mean over a minibatch gradient flow on the
+        sum over all n images is followed, as long as the kernel stays.
+        """
+        epoch = n // self.batch(n) * self.rate / largest / (1 - self.momentum)
+        count = max(1, round(time / epoch))
+        return count, count * epoch
+
+
+AS_RECORDED = Descent()
 
 
 @functools.lru_cache
@@ -29,42 +60,48 @@ def centered(architecture: Architecture) -> Model:
     return Model(architecture.name, init, apply)
 
 
+@functools.lru_cache
+def linear(architecture: Architecture) -> Model:
+    """⟨∂_θ f(x; θ₀), δ⟩ from the same θ₀: all that the network's kernel at the start can learn."""
+
+    def apply(params: Params, state: State, x: Array, _: bool) -> tuple[Array, State]:
+        return architecture.apply(params, x), state
+
+    plain = Model(architecture.name, lambda key, x: (architecture.init(key, x), ()), apply)
+    return networks.linearized(plain, center=True)
+
+
 def on_the_road(
-    architecture: Architecture,
+    model: Model,
     x: np.ndarray,
     labels: np.ndarray,
-    threat: Threat | None,
     times: Sequence[float],
     *,
-    steps: int,
+    attack: InLoop | None,
     largest: float,
     key: Key,
+    descent: Descent = AS_RECORDED,
 ) -> Iterator[tuple[float, Predict]]:
-    """The network at these times of its training by SGD with momentum on the squared loss.
-
-    A step takes η / ((1 − μ) n) of the kernel's time, for momentum μ, a rate η, and n images: with the mean
-    over a minibatch gradient flow on the sum over all images is followed, as long as the kernel stays.
+    """A network at these times of its training on the squared loss.
 
     Args:
-        architecture: with width and outputs.
+        model: with one output a class, such as `centered` or `linear`.
         x: training images (n, ...).
         labels: their classes (n,).
-        threat: of the PGD that it is trained against; None for plain training.
         times: in the kernel's units, growing.
-        steps: of that PGD.
+        attack: what it is trained against; None for plain training.
         largest: eigenvalue of the kernel, which bounds the rate.
         key: a JAX random key.
+        descent: how it is trained.
 
     Yields:
         Time, to a whole epoch, and the network then.
     """
-    n, batch = len(x), min(_BATCH, len(x))
-    epoch = (n // batch) * 0.5 / largest / (1 - _MOMENTUM)  # in time, at half of the mean loss's 1 / λ
-    epochs = sorted({max(1, round(t / epoch)) for t in times})
-    model = centered(architecture)
-    attack = None if threat is None else training_attack(threat, steps=steps)
-    options = {"optimizer": sgd(0.5 * n / largest, _MOMENTUM), "loss": "squared", "attack": attack}
-    options |= {"batch_size": batch, "record": epochs, "keep": epochs, "key": key}
-    run = train(model, x, labels, epochs=epochs[-1], **options)
-    for one in epochs:
-        yield one * epoch, run.predict(model, epoch=one)
+    n = len(x)
+    moments = dict(sorted({descent.epochs(n, largest, t) for t in times}))
+    epochs = list(moments)
+    options = {"optimizer": sgd(descent.rate * n / largest, descent.momentum), "loss": "squared"}
+    options |= {"batch_size": descent.batch(n), "record": epochs, "keep": epochs, "key": key}
+    run = train(model, x, labels, epochs=epochs[-1], attack=attack, **options)
+    for one, moment in moments.items():
+        yield moment, run.predict(model, epoch=one)

@@ -10,6 +10,7 @@ MEASURES = (
     "drift",
 )  # fmt: skip
 KERNELS = ("ntk", "nngp")
+ON_PROBE = "limit on the probe"
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,24 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from tqdm.auto import tqdm
 
 from companion import results
 from companion._core.words import Settings
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, computed, in_order, pixels, plain
+from companion.experiments._forecast import durations
 from companion.results import RecordedRun
 from companion.storage import held
 
 # What a worker is sent, and what it sends back: arrays, and where they come from.
 Work = tuple[Callable[..., Arrays], tuple[Part, ...], list[Mapping[str, np.ndarray]], Path | None]
 Made = tuple[Arrays, Settings]
-Guess = Callable[[Job], float | None]  # seconds that a run will take
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,17 @@ class Status:
         done: runs recorded.
         missing: runs not recorded.
         seconds: of the recorded.
-        left: expected seconds of the missing; None where nothing like them was recorded.
+        core_seconds: the same times the cores that each had; runs that shared them count whole.
+        left: expected seconds of the missing; None where nothing of the experiment is recorded.
+        guessed: of how many of the missing no run of the same kind, or none of the same data set, is.
     """
 
     done: int
     missing: int
     seconds: float
+    core_seconds: float
     left: float | None
+    guessed: int
 
 
 def status(experiment: Experiment, jobs: Sequence[Job], folder: Path | None = None) -> Status:
@@ -59,10 +62,19 @@ def status(experiment: Experiment, jobs: Sequence[Job], folder: Path | None = No
     every = list(in_order(jobs))
     made = [records[key] for job in every if (key := experiment.key(job)) in records]
     missing = [job for job in every if experiment.key(job) not in records]
-    guess = _durations(experiment, every, records)
-    times = [guess(job) for job in missing]
+    guess = durations(experiment, every, records)
+    forecasts = [guess(job) for job in missing]
+    times = [one.seconds for one in forecasts]
     left = None if None in times else float(sum(times))
-    return Status(len(made), len(missing), float(sum(one.origin["seconds"] for one in made)), left)
+    origins = [one.origin for one in made]
+    return Status(
+        len(made),
+        len(missing),
+        float(sum(one["seconds"] for one in origins)),
+        float(sum(one["seconds"] * one["device"]["cores"] for one in origins)),
+        left,
+        sum(not one.known for one in forecasts),
+    )
 
 
 def campaign(
@@ -116,7 +128,7 @@ class _Queue:
             records = results.read_runs(results.place_of(experiment.name, folder))
             every = list(in_order(jobs))
             self.records[experiment.name] = records
-            self.guess[experiment.name] = _durations(experiment, every, records)
+            self.guess[experiment.name] = durations(experiment, every, records)
             rounds: dict[str, int] = {}
             for number, job in enumerate(every):
                 turn = rounds[job.label] = rounds.get(job.label, -1) + 1
@@ -153,7 +165,7 @@ class _Queue:
                 if end is not None:
                     if time.monotonic() >= end:
                         return
-                    if time.monotonic() + (self.guess[experiment.name](job) or 0) > end:
+                    if time.monotonic() + (self.guess[experiment.name](job).seconds or 0) > end:
                         continue
                 self.waiting.remove(one)
                 going = True
@@ -228,22 +240,3 @@ def _work(
     arrays = computed(compute, config, needed, {} if folder is None else {"folder": folder})
     nice = os.nice(0) if hasattr(os, "nice") else 0
     return arrays, {"seconds": round(time.perf_counter() - start, 3), "nice": nice, **results.here()}
-
-
-def _durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str, RecordedRun]) -> Guess:
-    """How to guess a run's seconds: by others of its label, else by all of the experiment, else None.
-
-    By those alone that were made on a platform like this one ("cpu", "gpu"), where there are any.
-    """
-    made = [(job.label, records[key].origin) for job in jobs if (key := experiment.key(job)) in records]
-    here = [(label, one) for label, one in made if one["device"]["platform"] == jax.default_backend()]
-    known: dict[str, list[float]] = {}
-    for label, one in here or made:
-        known.setdefault(label, []).append(one["seconds"])
-    every = [second for some in known.values() for second in some]
-
-    def guess(job: Job) -> float | None:
-        some = known.get(job.label) or every
-        return float(np.median(some)) if some else None
-
-    return guess

@@ -120,9 +120,9 @@ class Experiment:
 
         Returns:
             The arrays of `gather`, NaN where there is no run. As provenance the configuration, with so many
-            seeds; the seeds; the sum of the seconds; how many of how many `runs`; the data sets; the
-            machines and JAX's versions, of all in words; and commit, device, versions and date of the latest
-            run.
+            seeds; the seeds; the sum of the seconds, and of the seconds of cores; how many of how many
+            `runs`; the data sets; the machines and JAX's versions, of all in words; and commit, device,
+            versions and date of the latest run.
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
@@ -151,6 +151,7 @@ class Experiment:
             "dataset": "; ".join(dict.fromkeys(one["source"] for one in origins)),
             "seeds": sorted({job.seed for job in found}),
             "seconds": sum(one["seconds"] for one in origins),
+            "core_seconds": sum(one["seconds"] * one["device"]["cores"] for one in origins),
             "runs": (len(found), len(wanted)),
             "machines": results.machines(origins),
             "jax": ", ".join(sorted({one["versions"]["jax"] for one in origins})),

@@ -9,6 +9,7 @@ from companion.experiments._experiment import LISTS
 
 EDGES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 FROM = (20, 100)  # "later" features are those from these indices on
+LATER = FROM[1]
 TOPS = (1, 2, 5, 10, 20, 50, 100)
 RIDGE = 1e-3  # of whole kernels of whole data sets, in units of the mean diagonal
 
@@ -73,6 +74,7 @@ class Config:
         times: times between 1/λ_max and 10⁷/λ_max of early stopping.
         learners: kernels that learn from relabeled images, beside the one that was attacked.
         relabel_up_to: training images of the largest case that is relabeled.
+        linear: data whose principal components are measured too, as features of ridge regression on pixels.
     """
 
     cases: tuple[Case, ...]
@@ -82,6 +84,7 @@ class Config:
     times: int = 8
     learners: tuple[str, ...] = ("FC-1", "FC-3", "FC-5")
     relabel_up_to: int = 2000
+    linear: tuple[Case, ...] = ()
 
 
 _AIR = ("airplane", "automobile")
@@ -124,6 +127,10 @@ PROFILES = {
         ),
         pgd_modes=12,
         times=12,
+        linear=(
+            Case("mnist5k", (4, 9), 400, 600, (), 0.1, None, 600),
+            Case("cifar10", _AIR, 2000, 2000, (), 8 / 255, None, 1000),
+        ),
     ),
     "paper": Config(
         cases=(

@@ -47,6 +47,7 @@ class Config:
         kernels: network families, each with its tangent and its conjugate kernel.
         biases: B of one hidden layer, for inputs that are scaled to preactivations of variance 1.
         seeds: splits into training and test images, and networks.
+        draws: splits of the first kernel with its conjugate, where they are more: it is cheap.
         ridge: of all kernel regressions, in units of the mean diagonal.
         ridges: along which both kernels are attacked as well, in the same unit.
         radii: L2 sizes at which certified accuracy is recorded.
@@ -62,6 +63,7 @@ class Config:
     kernels: tuple[str, ...] = field(default=("FC-1", "FC-5", "Conv-3"), metadata=LISTS)
     biases: tuple[float, ...] = field(default=(0.0, 1.0, 2.0), metadata=LISTS)
     seeds: int = field(default=3, metadata=LISTS)
+    draws: int = field(default=0, metadata=LISTS)
     ridge: float = 0.01
     ridges: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
     radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0)
@@ -89,7 +91,7 @@ PROFILES = {
         width=64,
         epochs=5,
     ),
-    "full": Config(tuple(Case(*one) for one in _PAIRS)),
+    "full": Config(tuple(Case(*one) for one in _PAIRS), draws=5),
     "paper": Config(
         tuple(Case(*one, 8000, 2000, 2000, 1000, 1000, 1000) for one in _PAIRS if one[0] != "mnist5k"),
         biases=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5),

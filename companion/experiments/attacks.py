@@ -29,10 +29,10 @@ from companion.experiments._attacks_cases import (
     Transfers,
 )
 from companion.experiments._attacks_networks import of_kinds, transferred
+from companion.experiments._attacks_paths import along_time, geometry_of, times_of
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, Place, filled
+from companion.experiments._linear_control import beside_linear
 from companion.experiments._shared import architecture, attack_batch
-from companion.kernels import gram
-from companion.regression import KernelPredictor
 
 __all__ = [
     "ATTACKS",
@@ -85,7 +85,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         `auto` (a, 5, 3), accuracy after each of `STAGES`, and `auto_pgd` (a, 3). Of networks of other kinds,
         cases k and `TARGETS`: `kinds_success` (k, s, 3, 5) for `MAKERS`; `kinds_clean` (k, s, 3); with the
         dense and the convolutional kernel, `kinds_cosine` (k, s, 3, 2) and their accuracy `kinds_kernels`
-        (k, s, 2).
+        (k, s, 2). Of `linear` cases l: `linear_success` (l, s, w, 3), `linear_clean` (l, s, 2) and
+        `linear_cosine` (l, s), as `_linear_control` describes them.
     """
     return EXPERIMENT.run(config, progress=progress)
 
@@ -112,6 +113,16 @@ def jobs(config: Config) -> list[Job]:
         for one in config.kinds
         for seed in range(one.seeds)
     ]
+    linear = [
+        Job(
+            ("linear", to, seed),
+            f"{to.dataset}, {to.n_train:,} images, beside a linear model",
+            seed,
+            to.dataset,
+        )
+        for to in config.linear
+        for seed in range(to.seeds)
+    ]
     paths = [
         Job(("path", case, name, seed), f"{_of(case, name)}, along time", seed, case.dataset)
         for case, name in path_rows(config)
@@ -121,7 +132,7 @@ def jobs(config: Config) -> list[Job]:
         Job(("evaluation", case, name), f"{_of(case, name)}, AutoAttack", 0, case.dataset)
         for case, name in evaluation_rows(config)
     ]
-    return [*kernels, *networks, *others, *paths, *evaluations]
+    return [*kernels, *networks, *others, *linear, *paths, *evaluations]
 
 
 def _of(case: Path | Evaluation, name: str) -> str:
@@ -138,7 +149,8 @@ def compute(part: str, *sizes: Part) -> Arrays:
         "kernel": _attacked,
         "networks": transferred,
         "kinds": of_kinds,
-        "path": _path,
+        "linear": beside_linear,
+        "path": along_time,
         "evaluation": _evaluated,
     }
     return parts[part](*sizes)
@@ -151,6 +163,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         "networks": lambda job: (job.seed,),
         "variant": lambda job: (config.variants.index(job.config[1]), job.seed),
         "kinds": lambda job: (config.kinds.index(job.config[1]), job.seed),
+        "linear": lambda job: (config.linear.index(job.config[1]), job.seed),
         "path": lambda job: (path_rows(config).index(job.config[1:3]), job.seed),
         "evaluation": lambda job: (evaluation_rows(config).index(job.config[1:3]),),
     }
@@ -165,6 +178,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         "networks": (config.transfers.seeds,),
         "variant": _axes(config.variants),
         "kinds": _axes(config.kinds),
+        "linear": _axes(config.linear),
         "path": (len(path_rows(config)), max((case.seeds for case in config.paths), default=0)),
         "evaluation": (len(evaluation_rows(config)),),
     }
@@ -191,11 +205,6 @@ def path_rows(config: Config) -> list[tuple[Path, str]]:
 def evaluation_rows(config: Config) -> list[tuple[Evaluation, str]]:
     """The same of AutoAttack."""
     return [(case, name) for case in config.evaluations for name in case.architectures]
-
-
-def times_of(number: int) -> np.ndarray:
-    """Times between 1 and 10⁷, in units of 1/λ_max."""
-    return np.geomspace(1, 1e7, number)
 
 
 def _attacked(
@@ -233,7 +242,7 @@ def _attacked(
         # The squared norm of f_∞ is αᵀΘα = αᵀY.
         squared_norm = float((f.coefficients * targets).sum())
         geometry = [
-            *_geometry(f, x, 2.0 * y - 1, case.main, options["batch_size"]),
+            *geometry_of(f, x, 2.0 * y - 1, case.main, options["batch_size"]),
             np.sqrt(squared_norm),
             regression.condition_number(f),
         ]
@@ -243,39 +252,6 @@ def _attacked(
         "along": np.swapaxes(along, 0, 1),
         "stronger": stronger,
         "geometry": np.array(geometry),
-    }
-
-
-def _geometry(f: KernelPredictor, x: np.ndarray, sign: np.ndarray, eps: float, batch: int) -> list[float]:
-    parts = [x[i : i + batch] for i in range(0, len(x), batch)]
-    outputs = np.concatenate([np.asarray(f(part))[:, 0] for part in parts])
-    gradients = np.concatenate(
-        [np.abs(np.asarray(f.gradient(part))).reshape(len(part), -1).sum(1) for part in parts]
-    )
-    survive = sign * outputs > eps * gradients
-    return [float(np.abs(outputs).mean()), float(gradients.mean()), float(survive.mean())]
-
-
-def _path(case: Path, name: str, seed: int) -> Arrays:
-    images = data.load(
-        case.dataset, classes=case.classes, n_train=case.n_train, n_test=case.n_test, seed=seed
-    )
-    kernel, x, y = architecture(name), images.x_test, images.y_test
-    matrix, threat = gram(kernel, images.x_train), Threat("linf", case.eps)
-    f = regression.fit(kernel, images.x_train, data.targets(images.y_train, 2), k_train_train=matrix)
-    diagonal = float(np.diag(matrix).mean())
-    path, geometry = [], []
-    for t in times_of(case.times):
-        g = f.at(t / f.eigenvalues[0])
-        attacked = pgd(g, x, y, threat, steps=case.steps, early_stop=True)
-        path.append([robust_accuracy(g, z, y).value for z in (x, attacked)])
-        # f = Θα has the squared norm αᵀΘα, and in the kernel Θ/c the c-fold.
-        squared_norm = float((g.coefficients * g.from_kernel(matrix)).sum()) * diagonal
-        geometry.append([*_geometry(g, x, 2.0 * y - 1, case.eps, 256)[:2], np.sqrt(max(squared_norm, 0.0))])
-    return {
-        "path": np.array(path),
-        "path_geometry": np.array(geometry),
-        "path_kernel": np.array([diagonal, regression.condition_number(f)]),
     }
 
 

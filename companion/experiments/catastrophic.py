@@ -7,20 +7,26 @@ others.
 After finding B3 of Li et al. (2023), arXiv 2312.02236.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.tree_util import Partial
 
 from companion import catastrophic, networks
-from companion._core.types import Array, Variables
 from companion.attacks import Threat, training_attack
-from companion.experiments._catastrophic_cases import METHODS, PROFILES, SIDES, SIGNALS, WATCHED, Case, Config
+from companion.experiments._catastrophic_batches import in_batches, strongly
+from companion.experiments._catastrophic_cases import (
+    METHODS,
+    PROFILES,
+    SIDES,
+    SIGNALS,
+    STRONG,
+    WATCHED,
+    Case,
+    Config,
+)
 from companion.experiments._catastrophic_fates import (
     AHEAD,
     CALIBRATION,
@@ -33,11 +39,18 @@ from companion.experiments._catastrophic_fates import (
     fates,
     outcome,
 )
+from companion.experiments._catastrophic_networks import (
+    attack_of,
+    model_of,
+    optimizer_of,
+    penalty_of,
+    trained,
+)
 from companion.experiments._catastrophic_watch import surface_of, there, watched
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
-from companion.experiments._shared import at_the_end, images_of, sgd
+from companion.experiments._shared import at_the_end, images_of
 from companion.normalization import BatchNorm
-from companion.training import Probe, Run, Switch, train
+from companion.training import Run, Switch
 
 __all__ = [
     "AHEAD",
@@ -50,6 +63,7 @@ __all__ = [
     "ROBUST",
     "SIDES",
     "SIGNALS",
+    "STRONG",
     "WATCHED",
     "Case",
     "Config",
@@ -90,13 +104,18 @@ def jobs(config: Config) -> list[Job]:
             and (method != "switch" or seed >= config.calibration)
             and seed < dict(config.at_most).get(method, np.inf)
         ]
+        if case.norm == "batch":
+            found += [job(STRONG, seed, *config.strong) for seed in range(config.in_batches)]
     return sorted(found, key=lambda one: one.seed)
 
 
-def compute(case: Case, method: str, seed: int, signal: str = "", *calm: Mapping[str, np.ndarray]) -> Arrays:
-    """One network, watched; a switch by a signal is calibrated on calm runs."""
+def compute(case: Case, method: str, seed: int, *more: Part | Mapping[str, np.ndarray]) -> Arrays:
+    """One network, watched; a switch by a signal, the first of more, is calibrated on calm runs, the rest."""
+    if method == STRONG:
+        return _strong(case, seed, *more)
     if method != "switch":
         return _watched(case, method, seed, attack_of(case, method))
+    signal, *calm = more
     detector = calibrated(calm)[SIGNALS.index(signal)]
     rule = catastrophic.alarmed(detector, signal)
     return _watched(case, method, seed, Switch(attack_of(case, "fgsm"), attack_of(case, "pgd"), rule))
@@ -105,10 +124,13 @@ def compute(case: Case, method: str, seed: int, signal: str = "", *calm: Mapping
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
     seeds = config.seeds
-    rows, switched, apart, found = {}, {}, {}, {}
+    rows, switched, apart, found, strong = {}, {}, {}, {}, {}
     for job, arrays in made.items():
         case, method, seed = job.config[:3]
         c = config.cases.index(case)
+        if method == STRONG:
+            strong[c, seed] = arrays
+            continue
         rows[c, config.methods.index(method), seed] = {
             name: array for name, array in arrays.items() if name not in _APART
         }
@@ -134,6 +156,7 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         filled((c, len(config.methods), seeds), rows)
         | filled((c,), found)
         | filled((c,), apart)
+        | filled((c, config.in_batches), strong)
         | (filled((c, seeds), switched) or {"switched": np.full((c, seeds), np.nan, np.float32)})
     )
 
@@ -158,77 +181,10 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         of training, with the probe's where a switch needs it; `switched` (c, s); `onset` (c, m, s); `alarm`
         (c, 5, 2, s): when each signal's detector rings on "fgsm" and "pgd", infinity for never, and
         `threshold` (c, 5), with calibration; `surface` (c, r, 21, 11): the mean loss of ten images of seed 0
-        under "fgsm" along FGSM's direction and a random one of signs.
+        under "fgsm" along FGSM's direction and a random one of signs; `strong` (c, i, 2, 3), of networks of
+        FGSM at the end with running and with the batch's statistics: clean, FGSM, and PGD with restarts.
     """
     return EXPERIMENT.run(config, progress=progress)
-
-
-def model_of(case: Case, n_outputs: int) -> networks.Model:
-    """The network of a case."""
-    if case.blocks:
-        return networks.resnet(n_outputs, blocks=case.blocks, width=case.width, norm=case.norm)
-    return networks.small_cnn(n_outputs, width=case.width, norm=case.norm)
-
-
-def optimizer_of(case: Case, method: str = "fgsm") -> optax.GradientTransformation:
-    """SGD with momentum; of constant rate, or of one that falls to a tenth after half and three quarters."""
-    steps = case.epochs * (case.n_train // case.batch_size)
-    falls = (steps // 2, steps * 3 // 4) if method.endswith("decayed rate") else ()
-    return sgd(case.rate, 0.9, falls)
-
-
-def attack_of(case: Case, method: str) -> Partial:
-    """The training attack of a method."""
-    threat = Threat("linf", case.eps)
-    if method == "pgd":
-        return training_attack(threat, steps=case.steps, ramp=case.ramp)
-    if method.endswith("noise"):
-        kind = "gradient" if method.startswith("gradient") else "isotropic"
-        return catastrophic.noisy_fgsm(threat, noise=kind, size=case.noise, top=case.rank, ramp=case.ramp)
-    threat = Threat("linf", case.eps / 2) if method == "half ε" else threat
-    if method.endswith("random start"):
-        return training_attack(threat, steps=1, ramp=case.ramp)
-    # Without noise it is FGSM, to the bit, and shares the compiled loop of isotropic noise.
-    return catastrophic.noisy_fgsm(threat, size=0, ramp=case.ramp)
-
-
-def penalty_of(case: Case, method: str) -> Partial | None:
-    """What a method adds to the loss."""
-    if method != "gradalign":
-        return None
-    return catastrophic.gradalign(Threat("linf", case.eps), weight=case.weight)
-
-
-def trained(
-    case: Case,
-    seed: int,
-    attack: Partial | Switch,
-    penalty: Partial | None = None,
-    *,
-    method: str = "fgsm",
-    progress: bool = False,
-) -> Run:
-    """One network with its kernels, and itself at every record."""
-    images = images_of(case)
-    model, key = model_of(case, len(images.classes)), jax.random.key(seed)
-    return train(
-        model,
-        images.x_train,
-        images.y_train,
-        epochs=case.epochs,
-        optimizer=optimizer_of(case, method),
-        key=key,
-        batch_size=case.batch_size,
-        attack=attack,
-        penalty=penalty,
-        record=np.linspace(0, case.epochs, case.epochs * case.record + 1).tolist(),
-        x_test=images.x_test[: case.n_watch],
-        labels_test=images.y_test[: case.n_watch],
-        test_attack=training_attack(Threat("linf", case.eps), steps=2 * case.steps),
-        probe=Probe(images.x_test[-case.n_probe :], "trace"),
-        keep=True,
-        progress=progress,
-    )
 
 
 def _watched(case: Case, method: str, seed: int, attack: Partial | Switch) -> Arrays:
@@ -261,25 +217,28 @@ def _watched(case: Case, method: str, seed: int, attack: Partial | Switch) -> Ar
         "onset": np.array(catastrophic.onset(one.epochs, one.robust, least=ROBUST)),
     }
     if case.norm == "batch" and case.batches:
+        attack = training_attack(Threat("linf", case.eps), steps=2 * case.steps)
+        given = {"model": _models(case)[1]}
+        some = x, y, jax.random.key(0), case.eps, attack
         found["in_batches"] = np.array(
-            [_in_batches(one.snapshots[epoch], x, y, case=case) for epoch in one.epochs]
+            [np.asarray(in_batches(one.snapshots[epoch], *some, **given))[[0, 2]] for epoch in one.epochs]
         )
     if (method, seed) == ("fgsm", 0):
         found["surface"] = surfaces(case, one)
     return found
 
 
-@functools.partial(jax.jit, static_argnames="case")
-def _in_batches(variables: Variables, x: Array, y: Array, *, case: Case) -> Array:
-    """Accuracy, clean and under PGD, of the same weights with the statistics of the test batch itself."""
-    model = model_of(replace(case, norm=BatchNorm(evaluation="batch")), 10)
+def _models(case: Case) -> tuple[networks.Model, networks.Model]:
+    """A network with its running statistics, and with those of the batch that it is given."""
+    return model_of(case, 10), model_of(replace(case, norm=BatchNorm(evaluation="batch")), 10)
 
-    def predict(z: Array) -> Array:
-        return model.apply(*variables, z, False)[0]
 
-    attack = training_attack(Threat("linf", case.eps), steps=2 * case.steps)
-    moved = attack(predict, x, y, jax.random.key(0), jnp.inf)
-    return jnp.array([(predict(z).argmax(axis=1) == y).mean() for z in (x, moved)])
+def _strong(case: Case, seed: int, steps: int, restarts: int) -> Arrays:
+    """FGSM training again, and its network at the end under a strong attack, with both statistics."""
+    images, one = images_of(case), trained(case, seed, attack_of(case, "fgsm"))
+    sizes = {"steps": steps, "restarts": restarts, "seed": seed}
+    given = images.x_test, images.y_test, Threat("linf", case.eps)
+    return {"strong": strongly(_models(case), one.variables, *given, **sizes)}
 
 
 def surfaces(case: Case, one: Run) -> np.ndarray:

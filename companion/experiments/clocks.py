@@ -20,7 +20,7 @@ from companion._core.checks import predicted
 from companion._core.types import Array, Key, Predict, Scalar
 from companion.attacks import Threat, autoattack, outputs_of, pgd, squared, training_attack
 from companion.experiments._clocks_cases import CONTROLS, LEARNED, PROFILES, ROWS, SCALARS, Case, Config
-from companion.experiments._clocks_networks import on_the_road
+from companion.experiments._clocks_networks import centered, on_the_road
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._shared import architecture
 
@@ -268,10 +268,10 @@ def _networks(
     split, n = _Split(case, seed, weights), case.n_train
     size = {"width": width, "n_outputs": split.targets.shape[1]}
     network = architecture(case.kernel, w_std=weights[0], b_std=weights[1], **size)
-    given = {"steps": pgd_steps[0], "largest": float(split.f.eigenvalues[0]), "key": split.key(3)}
-    times, found = [t / split.unit for t in moments], []
-    for threat in (None, split.threat):
-        road = list(on_the_road(network, split.x[:n], split.labels[:n], threat, times, **given))
+    given = {"largest": float(split.f.eigenvalues[0]), "key": split.key(3)}
+    times, found, images = [t / split.unit for t in moments], [], (split.x[:n], split.labels[:n])
+    for attack in (None, training_attack(split.threat, steps=pgd_steps[0])):
+        road = list(on_the_road(centered(network), *images, times, attack=attack, **given))
         found.append([[_packed(one) for one in split.right(f, split.test, pgd_steps[1])] for _, f in road])
     return {"network": np.array(found), "moments": np.array([t * split.unit for t, _ in road])}
 

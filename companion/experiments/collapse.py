@@ -20,7 +20,7 @@ from companion._core.types import Array, InLoop, Key, NetworkKernel, Params, Pre
 from companion.architectures import fc
 from companion.attacks import Threat, outputs_of, pgd, training_attack
 from companion.empirical import empirical_ntk_fn
-from companion.experiments._collapse_cases import KERNELS, MEASURES, METHODS, PROFILES, Case, Config
+from companion.experiments._collapse_cases import KERNELS, MEASURES, METHODS, ON_PROBE, PROFILES, Case, Config
 from companion.experiments._collapse_network import dense, feature_kernel, features
 from companion.experiments._experiment import Arrays, Experiment, Job, filled
 from companion.experiments._shared import sgd
@@ -32,6 +32,7 @@ __all__ = [
     "KERNELS",
     "MEASURES",
     "METHODS",
+    "ON_PROBE",
     "PROFILES",
     "Case",
     "Config",
@@ -58,29 +59,31 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         Arrays, NaN where there is no run, over cases c, `METHODS` m and seeds s. `measures` (c, m, s, e, 11):
         of `MEASURES`, at each epoch e. `accuracy` (c, m, s, 2): at the end, on test images as they are, and
         under PGD. `limit` (c, m, s, 2): the spread within classes of `KERNELS`, FC of the same depth, on all
-        training images.
+        training images; `limit on the probe` (c, s, 2): on those of the networks' kernels.
     """
     return EXPERIMENT.run(config, progress=progress)
 
 
 def jobs(config: Config) -> list[Job]:
-    """A run for every case, method and seed."""
+    """A run for every case, method and seed, and one for the kernels of infinite width on the probe."""
     return [
         Job(
-            (case, method, seed, config.final),
-            f"{case.dataset}, ε = {case.eps:.3g}, {method}",
+            (case, what, seed, config.final if what in METHODS else 0),
+            f"{case.dataset}, ε = {case.eps:.3g}, {what}",
             seed,
             case.dataset,
         )
         for seed in range(config.seeds)
         for case in config.cases
-        for method in METHODS
+        for what in (*METHODS, ON_PROBE)
     ]
 
 
 def compute(case: Case, method: str, seed: int, final: int) -> Arrays:
-    """One network; NaN where its training diverges."""
+    """One network, NaN where its training diverges; or the kernels of infinite width on the probe alone."""
     d = images(case, seed)
+    if method == ON_PROBE:
+        return {ON_PROBE: _limits(case, *_probe(case, d))}
     try:
         found = _trained(case, method, seed, final, d)
     except FloatingPointError:
@@ -88,9 +91,18 @@ def compute(case: Case, method: str, seed: int, final: int) -> Arrays:
             "measures": np.full((len(case.epochs), len(MEASURES)), np.nan),
             "accuracy": np.full(2, np.nan),
         }
-    x, y = d.x_train, d.y_train
-    spreads = [dynamics.variability(gram(fc(case.depth), x, kind=kind), y) for kind in KERNELS]
-    return found | {"limit": np.array(spreads)}
+    return found | {"limit": _limits(case, d.x_train, d.y_train)}
+
+
+def _probe(case: Case, d: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The first training images of each class, and their classes."""
+    rows = np.concatenate([np.flatnonzero(d.y_train == c)[: case.n_probe] for c in range(len(d.classes))])
+    return d.x_train[rows], d.y_train[rows]
+
+
+def _limits(case: Case, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The spread within classes of the kernels of infinite width, (2,)."""
+    return np.array([dynamics.variability(gram(fc(case.depth), x, kind=kind), y) for kind in KERNELS])
 
 
 def _trained(case: Case, method: str, seed: int, final: int, d: data.Dataset) -> Arrays:
@@ -124,11 +136,14 @@ def _trained(case: Case, method: str, seed: int, final: int, d: data.Dataset) ->
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
-    places = {}
+    networks, limits, shape = {}, {}, (len(config.cases), len(METHODS), config.seeds)
     for job, arrays in made.items():
-        case, method, seed, _ = job.config
-        places[config.cases.index(case), METHODS.index(method), seed] = arrays
-    return filled((len(config.cases), len(METHODS), config.seeds), places)
+        case, what, seed, _ = job.config
+        if what == ON_PROBE:
+            limits[config.cases.index(case), seed] = arrays
+        else:
+            networks[config.cases.index(case), METHODS.index(what), seed] = arrays
+    return filled(shape, networks) | filled(shape[::2], limits)
 
 
 def images(case: Case, seed: int) -> data.Dataset:
@@ -174,11 +189,10 @@ def measures(
     f, h = networks.predict_fn(model, (params, {})), np.asarray(features(params, x))
     moved = pgd(f, x, y, Threat("linf", case.eps), steps=case.steps, batch_size=min(500, len(x)), key=key)
     right = [float((predicted(outputs_of(f, points, 500)) == y).mean()) for points in (x, moved)]
-    probe = np.concatenate([np.flatnonzero(y == c)[: case.n_probe] for c in range(k)])
-    kernel = _kernel(model)((params, {}), x[probe])
-    of_features = feature_kernel(case.width)(params, x[probe])
-    entries = dynamics.class_blocks(kernel, y[probe])
-    own = dynamics.class_blocks(of_features, y[probe])
+    probe, classes = _probe(case, d)
+    kernel = _kernel(model)((params, {}), probe)
+    entries = dynamics.class_blocks(kernel, classes)
+    own = dynamics.class_blocks(feature_kernel(case.width)(params, probe), classes)
     weights = np.asarray(params[-1][0])
     collapse = dynamics.neural_collapse(h, y, weights)
     return {
@@ -187,7 +201,7 @@ def measures(
         "same": entries.same,
         "within": entries.within,
         "between": entries.between,
-        "spread": dynamics.variability(kernel, y[probe]),
+        "spread": dynamics.variability(kernel, classes),
         "feature spread": dynamics.variability(h @ h.T, y),
         "nc1": collapse.nc1,
         "nc2": collapse.nc2,

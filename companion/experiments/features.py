@@ -33,6 +33,7 @@ from companion.experiments._features_cases import (
 )
 from companion.experiments._features_controls import controlled, relabeled
 from companion.experiments._features_measures import attacked, clean_and_attacked, leading, one_by_one
+from companion.experiments._linear_control import of_pixels
 from companion.experiments._shared import architecture, attack_batch
 from companion.kernels import gram
 
@@ -76,7 +77,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         at `times` (t,) in units of 1/λ_max.
         Controls, which `controlled` and `relabeled` in `_features_controls` describe: `random` (r, q),
         `tail_accuracy` and `tail_correlation` (r, b, 3), `exceptions` (r, e, 4), `relabeled` (r, 3, l, 3)
-        and `reached` (r, 3).
+        and `reached` (r, 3). Of `linear` cases l, as `_linear_control` describes them: `linear_sum`
+        (l, 4, 2, 3), `linear_useful` (l, 2) and `linear_majority` (l,).
         Kernels, c of them: `angles` (seeds, c, c, tops), mean squared cosine of the principal angles between
         the first `TOPS` eigenvectors; `matched` (seeds, c, c, tops), mean cosine after a matching one by one.
     """
@@ -102,6 +104,9 @@ def jobs(config: Config) -> list[Job]:
                 continue
             words = label if part == "kernel" else f"{label}, {part}"
             made.append(Job((part, case, name, *how), words, 0, case.dataset))
+    for case in config.linear:
+        label = f"{case.dataset}, {case.n_train:,} images, ridge on pixels, ε = {case.eps:.3g}"
+        made.append(Job(("linear", case, config.steps), label, 0, case.dataset))
     some = config.overlap
     label = f"{some.dataset}, {some.n_train:,} images, overlap"
     return made + [Job(("overlap", some, seed), label, seed, some.dataset) for seed in range(some.seeds)]
@@ -110,21 +115,24 @@ def jobs(config: Config) -> list[Job]:
 def compute(part: str, *sizes: Part) -> Arrays:
     """The features of one kernel, their controls, or what kernels share with one seed."""
     parts = {"kernel": _measured, "controls": controlled, "relabeled": relabeled, "overlap": _compared}
-    parts["leading"] = leading
+    parts |= {"leading": leading, "linear": of_pixels}
     return parts[part](*sizes)
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
     """The arrays of `run`."""
-    kernels, overlap = {}, {}
+    kernels, overlap, linear = {}, {}, {}
     for job, arrays in made.items():
         if job.config[0] == "overlap":
             overlap[(job.seed,)] = arrays
+        elif job.config[0] == "linear":
+            linear[(config.linear.index(job.config[1]),)] = arrays
         else:
             kernels.setdefault((rows(config).index(job.config[1:3]),), {}).update(arrays)
     return (
         filled((len(rows(config)),), kernels)
         | filled((config.overlap.seeds,), overlap)
+        | filled((len(config.linear),), linear)
         | {"times": _times(config.times).astype(np.float32)}
     )
 

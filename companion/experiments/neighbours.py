@@ -92,10 +92,10 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 def jobs(config: Config) -> list[Job]:
     """The first kernel and the biases, case by case; then trained networks, and then deeper kernels."""
     found = []
-    for seed in range(config.seeds):
+    for seed in range(_splits(config)):
         for case in config.cases:
             name = f"{case.dataset} {'/'.join(map(str, case.classes))}"
-            for kernel in config.kernels:
+            for kernel in config.kernels if seed < config.seeds else config.kernels[:1]:
                 how = (
                     config.ridge,
                     config.ridges,
@@ -108,6 +108,8 @@ def jobs(config: Config) -> list[Job]:
                 sizes = *how, config.width, config.epochs
                 job = Job(("kernels", case, seed, kernel, *sizes), f"{name}, {kernel}", seed, case.dataset)
                 found.append((2 * config.kernels.index(kernel), job))
+            if seed >= config.seeds:
+                continue
             sizes = config.ridge, config.steps, config.width, config.epochs
             found.append((1, Job(("trained", case, seed, *sizes), f"{name}, trained", seed, case.dataset)))
             for bias in config.biases:
@@ -132,12 +134,16 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         place = {"kernels": config.kernels, "trained": (), "hidden": config.biases}[part]
         end = (place.index(which),) if place else ()
         parts[part][config.cases.index(case), seed, *end] = arrays
-    shape = len(config.cases), config.seeds
+    shape = len(config.cases), _splits(config)
     return (
         filled((*shape, len(config.kernels)), parts["kernels"])
         | filled(shape, parts["trained"])
         | filled((*shape, len(config.biases)), parts["hidden"])
     )
+
+
+def _splits(config: Config) -> int:
+    return max(config.seeds, config.draws)
 
 
 def _kernels(

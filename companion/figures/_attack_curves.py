@@ -19,9 +19,11 @@ SOURCES = (("the kernel's", "kernel"), ("white-box PGD", "network"), ("random si
 DEPTHS = ("#f08a3c", "#d9541a", "#9c3306", "#4a1800")  # from shallow to deep
 
 
-def over_eps(ax: Axes, eps: Places, curves: Mapping[str, Real[Any, "e 3"]]) -> None:
-    """Draw accuracy with its interval against ε for the attacks of `ATTACKS`."""
+def over_eps(ax: Axes, eps: Places, curves: Mapping[str, Real[Any, "e 3"]], *, pgd: str = "-") -> None:
+    """Draw accuracy with its interval against ε for the attacks of `ATTACKS`; PGD as a line, or as points."""
     for name, (label, color, style, marker) in ATTACKS.items():
+        if name == "pgd_long" and pgd == "none":
+            style, marker = "none", "o"
         kind = {"label": label, "color": color, "linestyle": style, "marker": marker, "markersize": 4}
         interval(ax, np.asarray(eps), *np.asarray(curves[name]).T, **kind)
     ax.set(ylim=(-0.03, 1.03))

@@ -67,19 +67,29 @@ def losses(
     return figure
 
 
-def against_eps(eps: Places, panels: Mapping[str, Mapping[str, Real[Any, "e 3"]]]) -> Figure:
-    """Draw accuracy against the size of the perturbation, a panel for each task.
+def against_eps(
+    eps: Places,
+    panels: Mapping[str, Mapping[str, Real[Any, "e 3"]]],
+    sizes: Places,
+    curves: Mapping[str, Real[Any, "q 3"]],
+) -> Figure:
+    """Draw accuracy against the size of the perturbation: the whole curve, and attacks made for one size.
 
     Args:
-        eps: sizes, the first 0, (e,).
+        eps: sizes of these attacks, (e,).
         panels: of each task, for `random`, `fgsm` and `pgd_long`, accuracy with its interval, (e, 3).
+        sizes: places of the curve, (q,).
+        curves: of each task, what the smallest perturbations leave, with its interval, (q, 3).
 
     Returns:
-        The figure.
+        The figure, a panel for each task.
     """
     figure, axes = sheet(*[2.3] * len(panels), sharex=True)
-    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        over_eps(ax, eps, curves)
+    for ax, (title, points) in zip(axes, panels.items(), strict=True):
+        value, low, high = np.asarray(curves[title]).T
+        ax.plot(sizes, value, color=COLORS["adversarial"], label="smallest perturbations")
+        ax.fill_between(sizes, low, high, color=COLORS["adversarial"], alpha=0.2)
+        over_eps(ax, eps, points, pgd="none")
         ax.set(ylabel="accuracy", title=title)
     axes[-1].set_xlabel("ε (pixels in [0, 1])")
     axes[-1].legend()

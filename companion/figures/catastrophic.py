@@ -94,8 +94,8 @@ def one_epoch(
         figure, (ax, spectrum, surface) = sheet(2.4, 2.4, 2.4)
         _accuracies(ax, epochs, accuracy)
         ax.axvline(epochs[i], color=COLORS["chance"], linestyle="--")
-        ax.set_title("FGSM training")
-        ax.legend(loc="center right")
+        ax.set_title("FGSM training", pad=24)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
         for r, hue in ((0, "chance"), (i, "network")):
             spectrum.semilogy(shares[r], color=COLORS[hue])
         spectrum.set(ylim=(1e-4, 1), xlabel="index", title="spectrum, as shares")

@@ -236,7 +236,7 @@ def recorded_radii(names: Sequence[str], radii: Mapping[str, Real[Any, "n 2"]], 
     Returns:
         The figure.
     """
-    figure, (ax,) = sheet(0.9 + 0.3 * len(names))
+    figure, (ax,) = sheet(0.9 + 0.32 * len(names))
     looks = ((-0.15, "nonrobust"), (0.15, "robust"))
     for (label, rows), (offset, hue) in zip(radii.items(), looks, strict=True):
         line = {"color": COLORS[hue], "linewidth": 4, "alpha": 0.5}
@@ -248,7 +248,7 @@ def recorded_radii(names: Sequence[str], radii: Mapping[str, Real[Any, "n 2"]], 
         ax.plot([], [], label=label, **line)
     ax.set(xscale="log", xlim=(least, 10), ylim=(len(names) - 0.5, -0.5))
     ax.set_xlabel("L2 distance: certified | found")
-    ax.set_yticks(range(len(names)), names, fontsize=7)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     ax.grid(axis="y", visible=False)
     return figure

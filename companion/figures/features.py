@@ -172,7 +172,7 @@ def one_by_one(
     """
     figure, (ax, below) = sheet(2.6, 3.4)
     profile(ax, index, rho, gamma, majority=majority, count=count, noisy=noisy)
-    ax.legend()
+    ax.legend(loc="upper right", ncols=2)
     dots = scatter(below, rho, gamma, index, majority)
     figure.colorbar(dots, ax=below, label="log₁₀(1 + index)")
     return figure

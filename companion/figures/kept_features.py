@@ -185,7 +185,7 @@ def recorded(
     by_top(middle, tops, top)
     trade(below, curves)
     for one in (ax, middle, below):
-        one.legend()
+        one.legend(ncols=2 if one is ax else 1)
     return figure
 
 
@@ -216,7 +216,7 @@ def each_kernel(
         by_top(below, tops[row], top[row])
         below.set_xlim(0.8, 6000)
         for one in (ax, below):
-            one.legend(loc="upper right" if one is ax else "best")
+            one.legend(loc="upper right" if one is ax else "best", ncols=2 if one is ax else 1)
         return figure
 
     def says(row: int) -> str:

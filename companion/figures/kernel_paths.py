@@ -65,6 +65,7 @@ def polar(
         The figure, a panel for each part.
     """
     figure = blank(2.8 * len(parts))
+    figure.get_layout_engine().set(h_pad=0.15)  # inches: numbers of radii do not count in the layout
     axes = figure.subplots(len(parts), 1, subplot_kw={"projection": "polar"})
     for part, (ax, title) in enumerate(zip(axes, parts, strict=True)):
         for name, angle in angles.items():

@@ -115,15 +115,16 @@ def one_digit(
     def draw(t: float) -> Figure:
         i = shown.index(t)
         figure = blank(4.6)
-        ax = figure.add_subplot(2, 1, 1)
+        parts = figure.add_gridspec(2, 2)
+        ax = figure.add_subplot(parts[0, :])
         for part, name, hue in ((0, "clean", "clean"), (1, "under PGD", "adversarial")):
             ax.semilogx(times, margins[:, part], color=COLORS[hue], label=name)
         ax.semilogx([t] * 2, margins[i], "o", color=COLORS["kernel"])
         ax.axhline(0, color=COLORS["chance"], linewidth=1)
         ax.set(xlabel=TIME, ylabel="margin of the output")
         ax.legend()
-        images([figure.add_subplot(2, 2, 3)], image[None], titles=[f"a {label}"])
-        signed_image(figure.add_subplot(2, 2, 4), slopes[i], title=f"toward {rival}")
+        images([figure.add_subplot(parts[1, 0])], image[None], titles=[f"a {label}"])
+        signed_image(figure.add_subplot(parts[1, 1]), slopes[i], title=f"toward {rival}")
         return figure
 
     def says(t: float) -> str:

@@ -222,3 +222,40 @@ def ensemble(
 
     settings = {"labels": {"t": "Time t"}, "start": {"t": start}, "alt": says, **FRAMES}
     return explore(draw, {"t": shown}, fmt=lambda t: f"{t:.2f}", **settings)
+
+
+def robustness(
+    widths: Sequence[int],
+    kernel: Real[Any, "3"],
+    rows: Mapping[str, Real[Any, "w 3"]],
+    spared: Mapping[str, Real[Any, "w 3"]],
+) -> Figure:
+    """Draw accuracy under attack against the width, for networks and their linearizations.
+
+    Args:
+        widths: of the networks, (w,).
+        kernel: accuracy of the kernel of infinite width with its interval, (3,).
+        rows: of "network", "linearized" and others the same by width, (w, 3).
+        spared: likewise, under attacks that leave black pixels alone.
+
+    Returns:
+        The figure.
+    """
+    figure, (ax,) = sheet(3.2)
+    ax.axhline(kernel[0], color=COLORS["kernel"], label="kernel")
+    ax.axhspan(*kernel[1:], color=COLORS["kernel"], alpha=0.12, linewidth=0)
+    looks = zip(rows, (("o", "network"), ("s", "adversarial"), ("^", "robust")), strict=False)
+    for (name, (mark, hue)), shift in zip(looks, (0.95, 1.05, 1.0), strict=False):
+        for some, style, end in ((rows, "-", ""), (spared, ":", ", black pixels left alone")):
+            if name not in some:
+                continue
+            value, low, high = np.asarray(some[name], float).T
+            bars = np.nan_to_num(np.clip([value - low, high - value], 0, None))
+            look = {"fmt": mark + style, "color": COLORS[hue], "capsize": 3, "markersize": 4}
+            places = np.array(widths)[: len(value)] * shift
+            ax.errorbar(places, value, bars, label=name + end, **look)
+    ax.set(xscale="log", xlabel="width", ylabel="accuracy under PGD", ylim=(0, 1))
+    ax.set_xticks(widths, [f"{width:,}" for width in widths])
+    ax.minorticks_off()
+    ax.legend(fontsize=7, ncols=2, loc="upper left")
+    return figure

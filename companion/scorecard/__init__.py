@@ -6,10 +6,14 @@ runs that are recorded so far, and `matrix`, `show`, `stronger` and `compute` ar
 """
 
 from companion.scorecard._cards import CLAIMS, scorecard
-from companion.scorecard._claim import Card, Claim, Scale, card
+from companion.scorecard._claim import Card, Claim, Gap, Scale, card
 from companion.scorecard._forest import forest
-from companion.scorecard._gaps import Gap, gaps, stronger
-from companion.scorecard._page import COLUMNS, Shown, compute, matrix, show
+from companion.scorecard._gaps import gaps, recorded_gaps
+from companion.scorecard._html import Shown
+from companion.scorecard._page import COLUMNS, compute, matrix, show
+from companion.scorecard._power import Decided, decided, half_width, power, wanted
+from companion.scorecard._ranks import rank_correlation, rank_trend
+from companion.scorecard._stronger import CHECKED, apart, checked, gap_rows, span_of, stronger
 from companion.scorecard._verdicts import (
     MARGIN,
     SAVED,
@@ -22,10 +26,10 @@ from companion.scorecard._verdicts import (
     newcombe,
     outcomes,
     paired,
-    rank_correlation,
 )
 
 __all__ = [
+    "CHECKED",
     "CLAIMS",
     "COLUMNS",
     "MARGIN",
@@ -34,23 +38,34 @@ __all__ = [
     "Card",
     "Claim",
     "Comparison",
+    "Decided",
     "Gap",
     "Judgment",
     "Scale",
     "Shown",
+    "apart",
     "card",
     "cheaper_and_as_robust",
+    "checked",
     "compute",
+    "decided",
     "equal_accuracy",
     "forest",
+    "gap_rows",
     "gaps",
+    "half_width",
     "judge",
     "matrix",
     "newcombe",
     "outcomes",
     "paired",
+    "power",
     "rank_correlation",
+    "rank_trend",
+    "recorded_gaps",
     "scorecard",
     "show",
+    "span_of",
     "stronger",
+    "wanted",
 ]

@@ -19,6 +19,7 @@ from companion.scorecard import (
     _structured,
 )
 from companion.scorecard._claim import Card, Claim, card
+from companion.scorecard._stronger import checked
 
 CLAIMS: tuple[Claim, ...] = (
     *_kernels.CLAIMS,
@@ -48,7 +49,8 @@ def scorecard(*, folder: str | Path | None = None) -> Mapping[str, Card]:
     """
     wanted = dict.fromkeys((one.experiment, profile) for one in CLAIMS for profile in one.profiles)
     known = {pair: record for pair in wanted if (record := _record(*pair, folder))}
-    return MappingProxyType({one.name: card(one, _of(one, known)) for one in CLAIMS})
+    gaps = checked(folder)
+    return MappingProxyType({one.name: card(one, _of(one, known), gaps.get(one.name, ())) for one in CLAIMS})
 
 
 def _of(claim: Claim, known: Mapping[tuple[str, str], Result]) -> dict[str, Result]:

@@ -85,6 +85,34 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """One network's or kernel's robust accuracy, by the PGD of its record and by AutoAttack.
+
+    Attributes:
+        experiment: whose network it is.
+        data: data set and ε.
+        label: how it was trained.
+        seeds: how many trainings of it, or splits.
+        pgd: mean accuracy over seeds.
+        autoattack: mean accuracy over seeds.
+        images: attacked in all.
+        gap: PGD − AutoAttack, its interval over the images of all seeds.
+        by_seed: the same with Student's interval over seeds; None for fewer than two, and for gaps that are
+            all equal, whose spread says nothing.
+    """
+
+    experiment: str
+    data: str
+    label: str
+    seeds: int
+    pgd: float
+    autoattack: float
+    images: int
+    gap: Estimate
+    by_seed: Estimate | None
+
+
+@dataclass(frozen=True)
 class Card:
     """A claim with what was measured on it.
 
@@ -94,6 +122,8 @@ class Card:
         judgment: verdict and outcomes.
         ours: our scale, of each profile that is recorded.
         provenances: of these records, by profile.
+        gaps: to AutoAttack, of the robust accuracies behind it, or why none is recorded; empty where it does
+            not speak of robust accuracy.
     """
 
     claim: Claim
@@ -101,6 +131,7 @@ class Card:
     judgment: Judgment
     ours: Mapping[str, Scale]
     provenances: Mapping[str, Settings]
+    gaps: tuple[Gap, ...] | str = ()
 
     def on(self, dataset: str) -> tuple[Judgment, tuple[Comparison, ...]]:
         """Verdict and comparisons of one data set; Holm's correction stays that of the whole claim."""
@@ -116,12 +147,12 @@ class Card:
         )
 
 
-def card(claim: Claim, records: Mapping[str, Result]) -> Card:
-    """Judge a claim by the records of its profiles that there are."""
+def card(claim: Claim, records: Mapping[str, Result], gaps: tuple[Gap, ...] | str = ()) -> Card:
+    """Judge a claim by the records of its profiles that there are; gaps to AutoAttack stand beside."""
     found = tuple(one for record in records.values() for one in claim.compare(record))
     origins = {profile: record.provenance for profile, record in records.items()}
     ours = {profile: claim.scale(origin["config"]) for profile, origin in origins.items()}
-    return Card(claim, found, judge(found, condition=claim.condition), ours, origins)
+    return Card(claim, found, judge(found, condition=claim.condition), ours, origins, gaps)
 
 
 Field = str | float | bool | Callable[[float], float]  # of a `Comparison`

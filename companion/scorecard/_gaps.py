@@ -1,34 +1,23 @@
 """What AutoAttack takes off recorded robust accuracies."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from companion.experiments import evaluation
+from companion._core.words import Settings
+from companion.experiments import attacks, clocks, evaluation, neighbours
 from companion.results import Result
-from companion.scorecard._page import Shown, html_table
-from companion.statistics import Estimate, paired_shares
+from companion.scorecard._claim import DATASETS, Gap, radius
+from companion.scorecard._collapse import network
+from companion.scorecard._verdicts import newcombe, paired
+from companion.statistics import Estimate, paired_shares, proportion
 
-
-@dataclass(frozen=True)
-class Gap:
-    """One network's robust accuracy, by the PGD of its record and by AutoAttack.
-
-    Attributes:
-        label: of the network.
-        seeds: how many trainings of it.
-        pgd: mean accuracy over seeds.
-        autoattack: mean accuracy over seeds.
-        images: attacked in all.
-        gap: PGD − AutoAttack, its interval over the images of all seeds.
-    """
-
-    label: str
-    seeds: int
-    pgd: float
-    autoattack: float
-    images: int
-    gap: Estimate
+CLOCKS = ("plain", "best time", "from 0", "from the best time")
+PARTLY = ("clocks", "neighbours")
+"""Experiments that know of AutoAttack both Auto-PGDs alone."""
+Folder = str | Path | None
 
 
 def gaps(record: Result) -> list[Gap]:
@@ -45,36 +34,111 @@ def gaps(record: Result) -> list[Gap]:
     found = []
     for i, one in enumerate(networks):
         there = np.isfinite(record.arrays["accuracy"][i, :, 0, 0])
-        seeds = int(there.sum())
-        if not seeds:
-            continue
-        alone, less = (int(value) for value in record.arrays["more"][i, there].sum(axis=0))
-        pgd, strongest = record.arrays["accuracy"][i, there][:, [1, last], 0].mean(axis=0)
-        gap = paired_shares(alone, less, n * seeds)
-        found.append(Gap(one.label, seeds, float(pgd), float(strongest), n * seeds, gap))
+        if there.any():
+            alone, less = (int(value) for value in record.arrays["more"][i, there].sum(axis=0))
+            left = record.arrays["accuracy"][i, there][:, [1, last], 0].astype(float).T
+            over = paired_shares(alone, less, n * int(there.sum()))
+            found.append(_gap(one.experiment, _data(vars(one.case)), _how(one), *left, over))
     return found
 
 
-def stronger() -> Shown:
-    """The recorded gaps as a table, the largest first.
+def _gap(
+    experiment: str, data: str, label: str, pgd: np.ndarray, auto: np.ndarray, over_images: Estimate
+) -> Gap:
+    by_seed = paired(pgd, auto)
+    if by_seed is not None and by_seed.low == by_seed.high:
+        by_seed = None
+    means = float(pgd.mean()), float(auto.mean())
+    return Gap(experiment, data, label, len(pgd), *means, over_images.n, over_images, by_seed)
+
+
+def _data(case: Settings) -> str:
+    classes = ", a pair" if case.get("classes") else ", ten classes" if "classes" in case else ""
+    return f"{DATASETS[case['dataset']]}{classes}, ε = {radius(case['eps'])}"
+
+
+def _how(one: evaluation.Network) -> str:
+    if one.experiment == "normalization":
+        return one.how[0].name.replace("centred", "centered")
+    if one.experiment == "catastrophic":
+        return f"{network(vars(one.case)).split(',')[0]}, {one.how[0]}"
+    return "{}, {} rate".format(*one.how)
+
+
+def _of_kernels(record: Result) -> Iterator[Gap]:
+    """Kernels of chapter 2. Which images differ is not recorded: Newcombe's interval, which is too wide."""
+    config = record.provenance["config"]
+    rows = [(case, name) for case in config["evaluations"] for name in case["architectures"]]
+    for i, (case, name) in enumerate(rows if "auto" in record.arrays else ()):
+        pgd, auto = record.arrays["auto_pgd"][i, :1], record.arrays["auto"][i, -1, :1]
+        if np.isfinite([pgd, auto]).all():
+            pair = [one.astype(float) for one in (pgd, auto)]
+            yield _gap("attacks", _data(case), name, *pair, _apart(*pair, case["n_test"]))
+
+
+def _of_clocks(record: Result) -> Iterator[Gap]:
+    """Kernels of chapter 9: both Auto-PGDs on the images that PGD leaves, of the first ones."""
+    for c, case in enumerate(record.provenance["config"]["cases"]):
+        for row in CLOCKS:
+            k = clocks.ROWS.index(row)
+            auto, pgd = record.arrays["auto"][c, :, k], record.arrays["right"][c, :, k, 1]
+            there = np.isfinite(auto[:, 0]) & np.isfinite(pgd[:, 0])
+            if there.any():
+                auto = auto[there][:, np.isfinite(auto[there][0])] > 0
+                pgd = pgd[there][:, : auto.shape[1]] > 0
+                over = paired_shares(int((pgd & ~auto).sum()), int((auto & ~pgd).sum()), auto.size)
+                label = f"{case['kernel']}, n = {case['n_train']:,}, {row}"
+                yield _gap("clocks", _data(case), label, pgd.mean(axis=1), auto.mean(axis=1), over)
+
+
+def _of_neighbours(record: Result) -> Iterator[Gap]:
+    """Kernels of chapter 10 at one ridge: both Auto-PGDs; as `_of_kernels`, Newcombe's interval."""
+    config = record.provenance["config"]
+    at = config["ridges"].index(config["ridge"])
+    for c, case in enumerate(config["cases"] if "auto" in record.arrays else ()):
+        for k, name in enumerate(config["kernels"]):
+            for i, kind in enumerate(neighbours.KINDS):
+                pgd = record.arrays["along"][c, :, k, i, at, 1].astype(float)
+                auto = record.arrays["auto"][c, :, k, i, 1].astype(float)
+                there = np.isfinite(pgd + auto)
+                n = case["n_conv_attacked" if name.startswith("Conv") else "n_attacked"]
+                if there.any():
+                    over = _apart(pgd[there], auto[there], n)
+                    yield _gap("neighbours", _data(case), f"{name}, {kind}", pgd[there], auto[there], over)
+
+
+def _apart(pgd: np.ndarray, auto: np.ndarray, n: int) -> Estimate:
+    """The difference of two shares of the same images, of which it is not known which differ."""
+    total = n * len(pgd)
+    return newcombe(*(proportion(np.arange(total) < round(float(one.mean()) * total)) for one in (pgd, auto)))
+
+
+_READERS: Mapping[str, tuple[Callable[[Result], Sequence[Gap] | Iterator[Gap]], Callable[..., Result]]]
+_READERS = MappingProxyType(
+    {
+        "evaluation": (gaps, evaluation.recorded),
+        "attacks": (_of_kernels, attacks.recorded),
+        "clocks": (_of_clocks, clocks.recorded),
+        "neighbours": (_of_neighbours, neighbours.recorded),
+    }
+)
+
+
+def recorded_gaps(*experiments: str, folder: Folder = None) -> list[Gap]:
+    """The gaps of some experiments' networks and kernels that are recorded so far.
+
+    Args:
+        experiments: "warm_start", "normalization", "catastrophic", which `evaluation` trains again;
+            "attacks", "clocks", "neighbours", the last two with AutoAttack's two Auto-PGDs alone. None: all.
+        folder: of the records, as for `results.record`.
 
     Returns:
-        A row for each network: PGD, AutoAttack, the gap with its interval.
+        One entry for each network or kernel, in the order of the records.
     """
-    try:
-        record = evaluation.recorded("full", complete=False)
-    except FileNotFoundError:
-        return Shown("<p>No gap is recorded yet.</p>")
-    found = sorted(gaps(record), key=lambda one: -one.gap.value)
-    rows = [
-        [
-            one.label,
-            str(one.seeds),
-            f"{one.pgd:.3f}",
-            f"{one.autoattack:.3f}",
-            f"{one.gap:+.3f}",
-            f"{one.images:,}",
-        ]
-        for one in found
-    ]
-    return Shown(html_table(("network", "seeds", "PGD", "AutoAttack", "gap", "images"), rows))
+    found = []
+    for read, recorded in _READERS.values():
+        try:
+            found += read(recorded("full", complete=False, folder=folder))
+        except FileNotFoundError:
+            continue
+    return [one for one in found if not experiments or one.experiment in experiments]

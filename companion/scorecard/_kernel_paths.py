@@ -7,7 +7,8 @@ import numpy as np
 from companion import dynamics
 from companion.results import Result
 from companion.scorecard._claim import compare, means
-from companion.scorecard._verdicts import Comparison, equal_accuracy, paired
+from companion.scorecard._verdicts import Comparison, equal_accuracy, newcombe, paired
+from companion.statistics import proportion
 
 LONG = 10_000
 """Steps of SGD from which on a run can say something of "much earlier": a quarter of the authors' 40,000."""
@@ -162,10 +163,44 @@ def inherited(record: Result) -> Iterator[Comparison]:
                 where = f"{setting}, − {name}, {after}"
                 yield from compare(dataset, where, paired(other, less), 1, 0.02, note=note)
         if case.plan.get("curve"):
+            yield from matched(dataset, case)
             standard, other = case.arrays["curve"][:, :, 0, -1, 1].T
             note = means(PGD_kernel=other, standard_kernel=standard)
             where = f"{case.plan['curve'][-1]:g} epochs, − standard training's, {after}"
             yield from compare(dataset, where, paired(other, standard), 1, 0.02, note=note)
+
+
+def robust_at(clean: np.ndarray, robust: np.ndarray, level: float) -> float:
+    """Robust accuracy where clean accuracy first reaches a level, on the line between two records.
+
+    NaN where it never does, or begins above.
+    """
+    at = equal_accuracy(clean, level)
+    if at is None or (at == 0 and clean[0] > level):
+        return np.nan
+    if at == 0 or clean[at] == level:
+        return float(robust[at])
+    part = (level - clean[at - 1]) / (clean[at] - clean[at - 1])
+    return float(robust[at - 1] + part * (robust[at] - robust[at - 1]))
+
+
+def matched(dataset: str, case: Case) -> Iterator[Comparison]:
+    """C2a at equal clean accuracy: where both benign second phases reach what the less accurate ends at."""
+    curves = case.arrays["curve"][:, :, 0]  # (seeds, kernels, records, clean and robust)
+    curves = curves[np.isfinite(curves).all(axis=(1, 2, 3))]
+    levels = curves[:, :, -1, 0].min(axis=1)
+    pairs = np.array(
+        [[robust_at(*one.T, level) for one in pair] for pair, level in zip(curves, levels, strict=True)]
+    ).reshape(-1, 2)
+    note = means(clean_accuracy=levels, PGD_kernel=pairs[:, 1], standard_kernel=pairs[:, 0])
+    where = f"at equal clean accuracy, − standard training's, after {case.steps:,} steps"
+    if np.isfinite(pairs).all(axis=1).sum() == 1:
+        n = case.plan["n_watch"]
+        standard, other = (proportion(np.arange(n) < round(n * one)) for one in np.nanmean(pairs, axis=0))
+        more = {"counts": False, "unit": "images", "note": f"one seed: {note}"}
+        yield from compare(dataset, where, newcombe(other, standard), 1, 0.02, **more)
+        return
+    yield from compare(dataset, where, paired(*pairs[:, ::-1].T), 1, 0.02, note=note)
 
 
 def second_phase(record: Result) -> Iterator[Comparison]:

@@ -1,13 +1,13 @@
 """Claims as HTML for the page What reproduces: a matrix, a card for each, and what it took."""
 
 import base64
-import html
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from companion.scorecard._claim import AUTHORS, Card, Scale
 from companion.scorecard._forest import forest
+from companion.scorecard._html import Shown, escaped, folded, html_table, marked
+from companion.scorecard._stronger import apart, attack_of, gap_rows, span_of
 from companion.scorecard._verdicts import VERDICTS, Comparison, Outcome, Verdict
 
 SIGNS: dict[Verdict, str] = {
@@ -22,19 +22,6 @@ MOST = 30
 """Rows of a figure; of more, those that do not count are folded."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """HTML that a notebook shows."""
-
-    html: str
-
-    def __repr__(self) -> str:
-        return f"{len(self.html):,} characters of HTML"
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-
 def matrix(cards: Mapping[str, Card]) -> Shown:
     """Claims against data sets: a sign and a color for each verdict, with how many seeds.
 
@@ -47,13 +34,13 @@ def matrix(cards: Mapping[str, Card]) -> Shown:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("claim", *COLUMNS, "verdict"))
     lines = [f'<table class="verdicts"><thead><tr>{head}</tr></thead><tbody>']
     for name, one in cards.items():
-        title = f'<a href="#claim-{name.lower()}"><b>{name}</b> {_text(one.claim.title)}</a>'
+        title = f'<a href="#claim-{name.lower()}"><b>{name}</b> {escaped(one.claim.title)}</a>'
         title += "" if one.claim.quotation else "<small>not in the abstract</small>"
         made = {item.dataset for item in one.comparisons} - set(COLUMNS)
         cells = "".join(_cell(one, column) for column in COLUMNS)
         if made and not any(one.on(column)[1] for column in COLUMNS):  # drawn by the experiment itself
             cells = "".join(_cell(one, name, span=len(COLUMNS)) for name in made)
-        verdict = f"{badge(one.judgment.verdict)}<small>{_counts(one)}</small>"
+        verdict = f"{badge(one.judgment.verdict)}<small>{_counts(one)}</small>{_beyond_pgd(one)}"
         lines.append(f'<tr><th scope="row">{title}</th>{cells}<td>{verdict}</td></tr>')
     key = " ".join(f"{badge(verdict)} {_MEANING[verdict]}" for verdict in VERDICTS)
     return Shown("".join([*lines, f'</tbody></table><p class="verdict-key">{key}</p>']))
@@ -66,7 +53,9 @@ _MEANING: dict[Verdict, str] = {
     "undecided": "neither;",
     "not tested": "nothing that is recorded can tell. Under a verdict how many comparisons speak "
     "for, against, and leave it open; under a sign the number n of seeds, splits or runs. One split: a "
-    "single training set, with an interval over that many test images (im.) or features (f.).",
+    "single training set, with an interval over that many test images (im.), features (f.), or blocks of "
+    "neighboring features. AutoAttack: what it takes off the robust accuracies behind a claim that PGD was "
+    "measured by.",
 }
 
 
@@ -90,6 +79,15 @@ def _counts(one: Card) -> str:
     return ", ".join(f"{found.count(each)} {word}" for each, word in words.items() if each in found)
 
 
+def _beyond_pgd(one: Card) -> str:
+    """What AutoAttack takes off the robust accuracies behind a claim, in short."""
+    if not one.gaps:
+        return ""
+    if isinstance(one.gaps, str):
+        return "<small>AutoAttack: not recorded</small>"
+    return f"<small>{attack_of(one.gaps)}: gap {span_of(one.gaps)}</small>"
+
+
 def _amount(some: Sequence[Comparison]) -> str:
     """The numbers behind comparisons, for each unit: of one training set, images or features."""
     parts = []
@@ -97,7 +95,7 @@ def _amount(some: Sequence[Comparison]) -> str:
         numbers = [item.effect.n for item in some if item.unit == unit]
         low, high = min(numbers), max(numbers)
         number = f"{low:,}{'' if low == high else f'–{high:,}'}"
-        after = {"images": "im.", "features": "f."}.get(unit)
+        after = {"images": "im.", "features": "f.", "blocks": "blocks of f."}.get(unit)
         parts.append(f"one split, {number} {after}" if after else f"n = {number}")
     return "; ".join(parts)
 
@@ -128,25 +126,41 @@ def _section(one: Card) -> str:
     claim = one.claim
     author = AUTHORS[claim.source]
     quoted = (
-        f"<blockquote>“{_text(claim.quotation)}” <cite>{author}, abstract</cite></blockquote>"
+        f"<blockquote>“{escaped(claim.quotation)}” <cite>{author}, abstract</cite></blockquote>"
         if claim.quotation
         else f"<p><i>Not in the abstract of {author}.</i></p>"
     )
     parts = [
         f'<section class="claim" id="claim-{claim.name.lower()}">'
-        f"<h3>{claim.name} · {_text(claim.title)}</h3>",
-        f"<p>{badge(one.judgment.verdict)} <span>{_text(one.judgment.reason)}.</span></p>",
+        f"<h3>{claim.name} · {escaped(claim.title)}</h3>",
+        f"<p>{badge(one.judgment.verdict)} <span>{escaped(one.judgment.reason)}.</span></p>",
         quoted,
-        f"<p><b>Our reading.</b> {_marked(claim.reading)}</p>",
+        f"<p><b>Our reading.</b> {marked(claim.reading)}</p>",
         *_figures(one),
-        f"<p><b>Rule.</b> {_marked(claim.rule)}</p>",
-        _folded("Scale: theirs and ours", _scales(claim.theirs, one.ours)),
+        f"<p><b>Rule.</b> {marked(claim.rule)}</p>",
+        folded("Scale: theirs and ours", _scales(claim.theirs, one.ours)),
     ]
+    parts += _overstated(one)
     if one.comparisons:
-        parts.append(_folded(f"Numbers: {len(one.comparisons)} comparisons", _numbers(one)))
+        parts.append(folded(f"Numbers: {len(one.comparisons)} comparisons", _numbers(one)))
     else:
         parts.append(f"<p>Nothing is recorded yet that speaks to it (<code>{claim.experiment}</code>).</p>")
     return "".join([*parts, f"<p>{_links(one)}</p></section>"])
+
+
+def _overstated(one: Card) -> list[str]:
+    """What AutoAttack takes off the robust accuracies behind a claim, with its table; or why nobody knows."""
+    if not one.gaps:
+        return []
+    if isinstance(one.gaps, str):
+        return [f"<p><b>AutoAttack.</b> {escaped(one.gaps[0].upper() + one.gaps[1:])}.</p>"]
+    name = attack_of(one.gaps)
+    words = (
+        f"Of the accuracy that PGD leaves another {span_of(one.gaps)} is lost; on one data set these gaps "
+        f"differ by {apart(one.gaps):.3f} at most."
+    )
+    table = folded(f"{len(one.gaps)} gaps: PGD − {name}", html_table(*gap_rows(one.gaps)))
+    return [f"<p><b>{name}.</b> {escaped(words)}</p>{table}"]
 
 
 def _figures(one: Card) -> list[str]:
@@ -155,7 +169,7 @@ def _figures(one: Card) -> list[str]:
     rest = [pair for pair in pairs if not pair[0].counts] if len(pairs) > MOST else []
     found = [_figure(one, main)] if main else []
     return (
-        [*found, _folded("Shown only: comparisons that do not count", _figure(one, rest))] if rest else found
+        [*found, folded("Shown only: comparisons that do not count", _figure(one, rest))] if rest else found
     )
 
 
@@ -167,7 +181,7 @@ def _figure(one: Card, pairs: Sequence[tuple[Comparison, Outcome]]) -> str:
         f"{counts.count('open')} leave it open."
     )
     picture = base64.b64encode(forest(pairs, one.claim.effect, percent=one.claim.percent)).decode()
-    return f'<img class="forest" alt="{_text(alt)}" src="data:image/svg+xml;base64,{picture}">'
+    return f'<img class="forest" alt="{escaped(alt)}" src="data:image/svg+xml;base64,{picture}">'
 
 
 def _scales(theirs: Scale, ours: Mapping[str, Scale]) -> str:
@@ -228,35 +242,14 @@ def compute(cards: Mapping[str, Card]) -> Shown:
         for card in cards.values()
         for profile, origin in card.provenances.items()
     }
-    rows, hours = [], 0.0
+    rows, hours, cores = [], 0.0, 0.0
     for name, origin in known.items():
         done, wanted = origin["runs"]
-        hours += origin["seconds"] / 3600
-        text = [f"{done:,} of {wanted:,}", f"{origin['seconds'] / 3600:.2f}", origin["machines"]]
+        took = [origin[one] / 3600 for one in ("seconds", "core_seconds")]
+        hours, cores = hours + took[0], cores + took[1]
+        text = [f"{done:,} of {wanted:,}", *(f"{one:.2f}" for one in took), origin["machines"]]
         rows.append([name, *text, origin["commit"][:7], f"jax {origin['jax']}", origin["dataset"]])
-    rows.append(["all", "", f"{hours:.2f}", "", "", "", ""])
-    return Shown(html_table(("record", "runs", "hours", "machine", "commit", "versions", "data"), rows))
-
-
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "words") -> str:
-    """A table that scrolls on a narrow page."""
-    head = "".join(f'<th scope="col">{_text(one)}</th>' for one in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0"><table class="table {kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+    rows.append(["all", "", f"{hours:.2f}", f"{cores:.2f}", "", "", "", ""])
+    return Shown(
+        html_table(("record", "runs", "hours", "core-hours", "machine", "commit", "versions", "data"), rows)
     )
-
-
-def _folded(summary: str, inside: str) -> str:
-    return f"<details><summary>{summary}</summary>{inside}</details>"
-
-
-def _text(plain: str) -> str:
-    """Escaped, with minus signs, and a space before %."""
-    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", html.escape(plain))
-    return re.sub(r"(?<=\d)%", " %", text)
-
-
-def _marked(plain: str) -> str:
-    return re.sub(r"\*([^*]+)\*", r"<i>\1</i>", _text(plain))

@@ -36,7 +36,7 @@ class Comparison:
             and a value short of it does not speak for the claim.
         beyond: what an interval must lie beyond to speak for the claim. 0, or −δ where the claim is "no worse
             by δ or more"; then `smallest` is −δ too.
-        unit: what the effect's n counts: "seeds", "images", "features" or "runs".
+        unit: what the effect's n counts: "seeds", "images", "features", "blocks" of these, or "runs".
         also: outcome of a second condition that must hold with the first, such as the time saved.
         counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
         family: whether Holm's correction is made over it too though it does not count: what the same
@@ -194,33 +194,6 @@ def newcombe(one: Estimate, other: Estimate) -> Estimate:
     low = value - math.hypot(one.value - one.low, other.high - other.value)
     high = value + math.hypot(one.high - one.value, other.value - other.low)
     return Estimate(value, low, high, one.level, min(one.n, other.n))
-
-
-def rank_correlation(x: Numbers, y: Numbers, *, level: float = 0.95) -> Estimate:
-    """Spearman's correlation with the interval of Bonett & Wright (2000), Psychometrika 65.
-
-    Args:
-        x: at least four values, not all equal.
-        y: as many, not all equal.
-        level: of the interval.
-
-    Returns:
-        The correlation with its interval.
-
-    Raises:
-        ValueError: for fewer values, other lengths, or a constant.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
-        raise ValueError(
-            f"x and y must be equally long and have at least 4 values, got {x.shape} and {y.shape}"
-        )
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        raise ValueError("x and y must not be constant: there is nothing to rank")
-    value, n = float(scipy.stats.spearmanr(x, y)[0]), len(x)
-    half = scipy.stats.norm.ppf(0.5 + level / 2) * math.sqrt((1 + value**2 / 2) / (n - 3))
-    middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
-    return Estimate(value, math.tanh(middle - half), math.tanh(middle + half), level, n)
 
 
 MARGIN = 0.2
