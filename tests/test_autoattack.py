@@ -348,6 +348,17 @@ def test_nan_is_an_error(norm):
         apgd(f, x, y, threat, key=KEY, steps=20)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_slope_that_is_nan_is_an_error(norm):
+    # Outputs are finite everywhere; JAX's slope of √|x₀ − x₀| is NaN.
+    def f(x):
+        return jnp.concatenate([jnp.sqrt(jnp.abs(x[:, :1] - x[:, :1])) + x[:, 1:], 5 + 0 * x[:, :1]], axis=1)
+
+    x, y, threat = np.full((4, 2), 0.45, np.float32), np.ones(4, int), Threat(norm, 0.2)
+    with pytest.raises(ValueError, match="NaN"):
+        apgd(f, x, y, threat, key=KEY, steps=20)
+
+
 def test_wrong_arguments_are_named():
     f, threat = network(3), Threat("linf", 0.1)
     labels = classes(f, PLANE)

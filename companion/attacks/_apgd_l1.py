@@ -81,7 +81,8 @@ def step(
     # In whole pixels, rounded down: up, two pixels would stay two, and steps along them are all alike.
     place = d - jnp.clip(s.changed / _SPARSER, 1, d).astype(np.int32)
     least = jnp.take_along_axis(jnp.sort(slopes, axis=1), place[:, None], axis=1)
-    signs = jnp.where(slopes >= least, jnp.sign(slope), 0)
+    # So put, what is NaN stays and is found; a row of it would stand still and pass for one that resists.
+    signs = jnp.where(slopes < least, 0, jnp.sign(slope))
     length = (s.size / jnp.maximum(jnp.abs(signs).sum(axis=1), 1))[:, None]
     moved = l1.project(s.now + (length * signs).reshape(x.shape), x, low, high, eps)
     value, gradient, here = evaluated(predict, moved, labels, targets, loss)
