@@ -818,7 +818,7 @@ KERNEL = from_coefficients(lambda a, b, get: a @ b.T, HALF, np.ones((3, 1)))
 def test_wrong_arguments_are_named():
     assert_refused(
         [
-            (lambda: Threat("l1", 0.1), "norm must be 'linf' or 'l2', got 'l1'"),
+            (lambda: Threat("l3", 0.1), "norm must be 'linf', 'l2' or 'l1', got 'l3'"),
             (lambda: Threat("linf", -0.1), "eps must be at least 0.0, got -0.1"),
             (lambda: Threat("linf", np.inf), "eps must be finite"),
             (lambda: Threat("linf", np.nan), "eps must be at least 0.0, got nan"),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from companion._core import l1
 from companion._core.types import Array, Key, Scalar
 
 # The chance of a random sign: of one precision, so that the same signs are drawn whatever JAX is set to.
@@ -15,7 +16,7 @@ _HALF = np.float32(0.5)
 
 @runtime_checkable
 class Ball(Protocol):
-    """What `attacks.Threat` says: {x' : ‖x' − x‖ ≤ ε, low ≤ x' ≤ high}, in the norm "linf" or "l2"."""
+    """What `attacks.Threat` says: {x' : ‖x' − x‖ ≤ ε, low ≤ x' ≤ high}, the norm "linf", "l2" or "l1"."""
 
     norm: str
     eps: float
@@ -40,9 +41,9 @@ def pixel_range(
     norm: str, eps: Scalar, bounds: tuple[Scalar, Scalar], x: Array
 ) -> tuple[jax.Array, jax.Array]:
     """The box of numbers that are traced, for training: rounded as it comes."""
-    if norm == "l2":
-        return jnp.full_like(x, bounds[0]), jnp.full_like(x, bounds[1])
-    return jnp.maximum(x - eps, bounds[0]), jnp.minimum(x + eps, bounds[1])
+    if norm == "linf":
+        return jnp.maximum(x - eps, bounds[0]), jnp.minimum(x + eps, bounds[1])
+    return jnp.full_like(x, bounds[0]), jnp.full_like(x, bounds[1])
 
 
 def signs(key: Key, shape: tuple[int, ...]) -> jax.Array:
@@ -60,8 +61,9 @@ def uniform(key: Key, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
 def inside(ball: Ball, x: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     """Attacked inputs with the rounding of their projection taken back: the ball holds to the last bit."""
     delta = _wide(attacked) - _wide(x)
-    if ball.norm == "l2":
-        length = np.sqrt((delta**2).sum(axis=_pixels(x), keepdims=True))
+    if ball.norm != "linf":
+        power = {"l2": 2, "l1": 1}[ball.norm]
+        length = (np.abs(delta) ** power).sum(axis=_pixels(x), keepdims=True) ** (1 / power)
         delta *= np.minimum(1, ball.eps / np.maximum(length, np.finfo(x.dtype).tiny))
     low, high = box(ball, x)
     return np.clip(_rounded_toward(x, _wide(x) + delta, np.abs(delta)), low, high)
@@ -74,10 +76,12 @@ def start(norm: str, eps: Scalar, keys: Key, x: Array, low: Array, high: Array) 
         return jnp.clip(x + eps * share, low, high)
 
     def point(key: Key) -> jax.Array:
-        row = jax.random.normal(jax.random.fold_in(key, 0), (x[0].size,), np.float32)
+        draw = jax.random.normal if norm == "l2" else jax.random.laplace
+        row = draw(jax.random.fold_in(key, 0), (x[0].size,), np.float32)
         direction = row.reshape(x.shape[1:]).astype(x.dtype)
         radius = jax.random.uniform(jax.random.fold_in(key, 1), (), np.float32) ** (1 / direction.size)
-        return eps * radius * direction / jnp.linalg.norm(direction)
+        length = jnp.linalg.norm(direction.ravel(), ord=2 if norm == "l2" else 1)
+        return eps * radius * direction / length
 
     return jnp.clip(x + jax.vmap(point)(keys), low, high)
 
@@ -85,7 +89,12 @@ def start(norm: str, eps: Scalar, keys: Key, x: Array, low: Array, high: Array) 
 def step(
     norm: str, gradient: Array, now: Array, x: Array, low: Array, high: Array, size: Scalar, eps: Scalar
 ) -> jax.Array:
-    """Steepest ascent in the norm, then back into the ball around x and the pixels' bounds."""
+    """Steepest ascent in the norm, then back into the ball around x and the pixels' bounds.
+
+    In L1 it is the steepest within the bounds: beside them a step of one pixel would go nowhere.
+    """
+    if norm == "l1":
+        return l1.project(now + l1.steepest(gradient, now, low, high, size), x, low, high, eps)
     direction = jnp.sign(gradient) if norm == "linf" else gradient / _length(gradient)
     return project(norm, now + size * direction, x, low, high, eps)
 
@@ -94,6 +103,8 @@ def project(norm: str, point: Array, x: Array, low: Array, high: Array, eps: Sca
     """Back into the ball around x and the pixels' bounds."""
     if norm == "linf":
         return jnp.clip(point, low, high)
+    if norm == "l1":
+        return l1.project(point, x, low, high, eps)
     delta = point - x
     return jnp.clip(x + delta * jnp.minimum(1, eps / _length(delta)), low, high)
 

@@ -113,7 +113,7 @@ class Search:
             raise ValueError(
                 f"predict returned NaN for {bad} of {len(self.x)} examples, or infinity, or its gradient did"
             )
-        return geometry.inside(self.threat, self.x, self.best) if self.threat.norm == "l2" else self.best
+        return geometry.inside(self.threat, self.x, self.best) if self.threat.norm != "linf" else self.best
 
 
 @functools.partial(jax.jit, static_argnames="norm")

@@ -77,7 +77,8 @@ def autoattack(
     the true one, as every attack gives, and the one that the field compares by.
 
     One output, and two classes, have the margin in place of the ratio; of three classes its denominator is
-    z_π1 − z_π3 (`targeted_dlr`). There are min(9, k − 1) target classes.
+    z_π1 − z_π3 (`targeted_dlr`). There are min(9, k − 1) target classes. For L1 the first attack has five
+    attempts, and the second five target classes.
 
     Args:
         predict: as for `pgd`.
@@ -102,7 +103,7 @@ def autoattack(
 
     Cost: of an input that resists: 100 gradients, 100 and twice that for each of min(9, k − 1) targets, and
     `queries` evaluations.
-    Source: Croce & Hein (2020), arXiv 2003.01690, section 5.
+    Source: Croce & Hein (2020), arXiv 2003.01690, section 5; for L1 (2021), arXiv 2103.01208, section 5.
 
     >>> import jax.numpy as jnp
     >>> x = np.full((1, 5, 5, 1), 0.5, np.float32)
@@ -210,9 +211,10 @@ def _one(
     """One attack, with the settings of the paper."""
     options = {"key": key, "batch_size": batch_size}
     if name == "apgd-ce":
-        return apgd(predict, x, labels, threat, **options)
+        return apgd(predict, x, labels, threat, restarts=5 if threat.norm == "l1" else 1, **options)
     if name == "apgd-t":
-        return apgd(predict, x, labels, threat, loss="targeted_dlr", **options)
+        targets = 5 if threat.norm == "l1" else 9
+        return apgd(predict, x, labels, threat, loss="targeted_dlr", targets=targets, **options)
     if name == "square":
         return square(predict, x, labels, threat, queries=queries, rescaled=False, **options)
     found = fab(

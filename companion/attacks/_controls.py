@@ -19,6 +19,7 @@ from companion.regression import KernelPredictor, checked
 def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Key) -> Float[np.ndarray, "m ..."]:
     """The control of every attack: x ± ε with random signs, or, for L2, a random direction of length ε.
 
+    For L1 what a step of length ε makes of a random gradient: random pixels at their bounds, until ε is used.
     As large as a perturbation of one gradient step before the pixels' bounds cut it, and blind.
 
     Args:
@@ -43,6 +44,9 @@ def random_sign(x: Float[Any, "m ..."], threat: Threat, *, key: Key) -> Float[np
             low, high = geometry.box(threat, x)
             return np.where(np.asarray(geometry.signs(key, x.shape)), high, low)
         delta = np.array(jax.random.normal(key, x.shape, x.dtype))
+        if threat.norm == "l1":
+            point = geometry.step("l1", delta, x, x, *geometry.box(threat, x), threat.eps, threat.eps)
+            return geometry.inside(threat, x, np.asarray(point))
         length = np.linalg.norm(delta.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
         return geometry.inside(threat, x, x + threat.eps * delta / length)
 
@@ -88,7 +92,8 @@ def one_step(
     For one output x − ε · s · sign ∇ₓ f(x) with s = 2y − 1, for k outputs
     x + ε · sign Σ_c (p_c − 1[c = y]) ∇ₓ f_c(x) with p the softmax of f(x); ∇ₓ f_c = Σ_i α_ic ∇ₓ Θ(x, x_i).
     The first is the step of *every* loss that falls with s f, the second that of the cross-entropy. For
-    L2 the gradient is divided by its length instead of taking its sign.
+    L2 the gradient is divided by its length instead of taking its sign; for L1 the pixels of the largest
+    slopes go to their bounds, until ε is used.
 
     Args:
         f: from `regression.fit`.

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
+from companion._core import l1
 from companion._core.checks import count, number, one_of, predicted
 from companion._core.compile import double
 from companion._core.interrupt import deferred
@@ -19,11 +20,13 @@ from companion._core.types import Array, Predict, Scalar
 from companion.attacks._losses import progress_of
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, outputs_of
 from companion.attacks._targets import likely_targets, toward
+from companion.attacks._threat import NORMS
 
 # α_max, η and β of the paper: how far back to the input, how far over the boundary, how far back once fooled.
 _BACK, _OVER, _INWARD = 0.1, 1.05, 0.9
 _NEWTON = 16  # steps to the hyperplane at most; of 784 pixels some six are needed
 _EXACT = 1e-6  # the last one moves by less than this share
+_ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ def fab(
         predict: as for `pgd`.
         x: clean inputs (m, ...).
         labels: classes (m,).
-        norm: "linf" or "l2", what is to be small.
+        norm: "linf", "l2" or "l1", what is to be small.
         bounds: of the pixels.
         steps: for each wrong class, ≥ 1.
         targets: how many wrong classes are tried, those of the largest outputs at x first.
@@ -93,7 +96,7 @@ def fab(
     steps, targets, batch_size = (
         count("steps", steps), count("targets", targets), count("batch_size", batch_size),
     )  # fmt: skip
-    one_of("norm", norm, ("linf", "l2"))
+    one_of("norm", norm, NORMS)
     enough = number("enough", enough)
     x, labels = checked_inputs(predict, x, labels, bounds)
     with double(x, predict):
@@ -121,7 +124,7 @@ def fab(
 
 def _lengths(delta: np.ndarray, norm: str) -> np.ndarray:
     flat = delta.reshape(len(delta), math.prod(delta.shape[1:]))
-    return np.abs(flat).max(axis=1, initial=0) if norm == "linf" else np.linalg.norm(flat, axis=1)
+    return np.linalg.norm(flat, ord=_ORDER[norm], axis=1)
 
 
 def _wrong(predict: Partial, x: np.ndarray, labels: np.ndarray, batch_size: int) -> np.ndarray:
@@ -169,7 +172,7 @@ def _step(
 
 def _length(way: Array, norm: str) -> Array:
     flat = way.reshape(len(way), -1)
-    return jnp.abs(flat).max(axis=1) if norm == "linf" else jnp.linalg.norm(flat, axis=1)
+    return jnp.linalg.norm(flat, ord=_ORDER[norm], axis=1)
 
 
 def _ways(
@@ -185,9 +188,13 @@ def to_plane(point: Array, w: Array, value: Array, low: Scalar, high: Scalar, no
 
     Every pixel j moves by min(t c_j, room_j) in the direction that helps, c_j = 1 (L∞) or |w_j| (L2), with
     one t for all. What that gains, Σ |w_j| min(t c_j, room_j), is concave in t and piecewise linear: Newton's
-    method from t = 0 never goes too far, and ends where no more pixel meets its bound.
+    method from t = 0 never goes too far, and ends where no more pixel meets its bound. In L1 the pixels of
+    the largest |w_j| go to their bounds, one after the other, until it is reached.
     """
     sign, weight = -jnp.sign(value) * jnp.sign(w), jnp.abs(w)
+    if norm == "l1":
+        room = jnp.where(sign > 0, high - point, jnp.where(sign < 0, point - low, 0))
+        return sign * l1.filled(weight, room, weight, jnp.abs(value))
     speed = jnp.where(weight > 0, jnp.ones_like(w) if norm == "linf" else weight, 0)
     room = jnp.where(sign > 0, high - point, point - low)
 

@@ -39,7 +39,9 @@ def pgd(
     """Projected gradient ascent on a loss of the outputs: the strongest of the simple attacks.
 
     x ← Π(x + s · sign ∇ₓ loss) for the L∞ ball and Π(x + s · ∇ₓ loss / ‖∇ₓ loss‖₂) for the L2 ball, where Π
-    goes back into the ball *around the clean input* and into the pixels' bounds, at every step.
+    goes back into the ball *around the clean input* and into the pixels' bounds, at every step. For the L1
+    ball the pixels of the largest slopes go to their bounds, until s is used, and Π is the projection onto
+    ball and bounds at once.
 
     Args:
         predict: any function of inputs (m, ...) with outputs (m, k) that JAX can differentiate, each output
@@ -122,7 +124,8 @@ def fgsm(
 ) -> Float[np.ndarray, "m ..."]:
     """The fast gradient sign method: one step of length ε, x + ε sign ∇ₓ loss, cut at the pixels' bounds.
 
-    For the L2 ball x + ε ∇ₓ loss / ‖∇ₓ loss‖₂.
+    For the L2 ball x + ε ∇ₓ loss / ‖∇ₓ loss‖₂; for L1 the pixels of the largest slopes go to their bounds,
+    until ε is used.
 
     Args:
         predict: the attacked function, x (m, ...) to outputs (m, k), as for `pgd`.

@@ -113,7 +113,7 @@ def sanity_checks(
         raise ValueError(f"found must be of these {len(x)} inputs, got one of {len(found.fooled_by)}")
     predict = as_partial(predict)
     low, high = threat.bounds
-    whole = (high - low) * (1.0 if threat.norm == "linf" else float(np.sqrt(x[0].size)))
+    whole = (high - low) * float(x[0].size ** {"linf": 0, "l2": 0.5, "l1": 1}[threat.norm])
     options = {"loss": loss, "batch_size": batch_size, "best_iterate": False}
     step_size = 2.5 * threat.eps / steps
     attacks = {

@@ -17,8 +17,7 @@ from companion._core.interrupt import deferred
 from companion._core.types import Array, Key, LossFunction, Predict, Scalar
 from companion.attacks._losses import Loss, loss_named, progress_of
 from companion.attacks._predict import as_partial, checked_inputs, in_batches
-from companion.attacks._square_moves import L2Moves as _L2Moves
-from companion.attacks._square_moves import LinfMoves as _LinfMoves
+from companion.attacks._square_moves import BumpMoves, LinfMoves
 from companion.attacks._threat import Threat, checked_threat
 
 
@@ -42,7 +41,8 @@ def square(
     It needs outputs only, so that it finds what gradients miss where they are masked. Squares shrink on a
     fixed schedule as queries are spent. L∞: it starts with vertical stripes, and a square becomes ±ε in each
     channel. L2: it starts with a grid of bumps, and a bump in a square takes the length that another square
-    gives up, so that the whole keeps the length ε.
+    gives up, so that the whole keeps the length ε. L1: as L2, with bumps that fall off faster, projected onto
+    ball and bounds.
 
     Args:
         predict: as for `pgd`; gradients are never taken.
@@ -62,10 +62,12 @@ def square(
         Attacked images; ball and bounds hold exactly.
 
     Raises:
-        TypeError, ValueError: as `pgd`; also inputs that are no images, and for L2 images smaller than 5 × 5.
+        TypeError, ValueError: as `pgd`; also inputs that are no images, and for L2 and L1 images smaller
+            than 5 × 5.
 
     Cost: at most `queries` evaluations for each image.
     Source: Andriushchenko et al. (2020), arXiv 1912.00049, algorithms 1 to 3; `share` is their p.
+    L1: Croce & Hein (2021), arXiv 2103.01208, section 4.
 
     >>> x = np.full((1, 4, 4, 1), 0.5, np.float32)
     >>> attacked = square(lambda x: x.mean((1, 2)) - 0.4, x, np.array([1]), Threat("linf", 0.3),
@@ -82,8 +84,11 @@ def square(
     if x.ndim != 4:
         raise ValueError(f"x must be images (m, h, w, c) for the square attack, got shape {x.shape}")
     channels_last("x", x.shape)
-    if threat.norm == "l2" and min(x.shape[1:3]) < 5:
-        raise ValueError(f"x must be images of 5 × 5 pixels at least for the L2 attack, got shape {x.shape}")
+    if threat.norm != "linf" and min(x.shape[1:3]) < 5:
+        name = threat.norm.upper()
+        raise ValueError(
+            f"x must be images of 5 × 5 pixels at least for the {name} attack, got shape {x.shape}"
+        )
     spread = 10_000 / queries if rescaled else 1.0
     with double(x, predict):
         predict, (low, high), attacked = as_partial(predict), geometry.box(threat, x), x.copy()
@@ -106,7 +111,7 @@ def square(
             )
             if not np.isfinite(risen).all():
                 raise ValueError("predict returned NaN, or infinity, or loss did")
-        return geometry.inside(threat, x, attacked) if threat.norm == "l2" else attacked
+        return geometry.inside(threat, x, attacked) if threat.norm != "linf" else attacked
 
 
 _State = tuple[Scalar, Array, Array, Array]  # queries, the perturbation, the loss, how well it does
@@ -131,7 +136,7 @@ def _search(
 ) -> tuple[Array, Array]:
     _, height, width, _ = x.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    moves = _LinfMoves(low, high) if norm == "linf" else _L2Moves(x, low, high, eps)
+    moves = LinfMoves(low, high) if norm == "linf" else BumpMoves(norm, x, low, high, eps)
 
     def value(point: Array) -> tuple[Array, Array]:
         outputs = predict(point)

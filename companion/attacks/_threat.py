@@ -8,15 +8,18 @@ import numpy as np
 from companion._core.checks import number
 from companion._core.words import Unchecked
 
+NORMS = ("linf", "l2", "l1")
+
 
 @dataclass(frozen=True)
 class Threat:
     """All inputs that an attacker may choose for x: {x' : ‖x' − x‖ ≤ ε, low ≤ x' ≤ high}.
 
     Attributes:
-        norm: "linf", the largest change of a pixel, or "l2", the Euclidean length of the whole change.
+        norm: "linf", the largest change of a pixel, "l2", the Euclidean length of the whole change, or "l1",
+            the sum of all changes: few pixels may change much.
         eps: ε ≥ 0 in pixel units, such as 8/255 of pixels in [0, 1], whatever a model does to its inputs. At
-            most high − low for "linf", where every input may become any other; "l2" has no largest one.
+            most high − low for "linf", where every input may become any other; the others have no limit.
         bounds: the least and the largest value of a pixel.
 
     Raises:
@@ -27,14 +30,14 @@ class Threat:
     (0.0, 1.0)
     """
 
-    norm: Literal["linf", "l2"]
+    norm: Literal["linf", "l2", "l1"]
     eps: float
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         """Check the fields, and turn numbers of other types into Python's."""
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be 'linf', 'l2' or 'l1', got {self.norm!r}")
         object.__setattr__(self, "eps", number("eps", self.eps))
         try:
             low, high = (float(bound) for bound in self.bounds)

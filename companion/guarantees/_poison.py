@@ -132,7 +132,7 @@ def poison(
                 now = np.asarray(moved, x.dtype)
                 bar.update()
                 safe_point()
-        return geometry.inside(threat, x, best) if threat.norm == "l2" else best
+        return geometry.inside(threat, x, best) if threat.norm != "linf" else best
 
 
 def loss_and_gradient(
