@@ -64,8 +64,10 @@ def _symmetric(kernel: np.ndarray) -> None:
             f"k_train_train has {bad} NaN or infinite entries of {kernel.size}, all must be finite"
         )
     if asymmetry > 1e3 * np.finfo(kernel.dtype).eps * largest:
+        single = asymmetry <= 1e3 * np.finfo(np.float32).eps * largest
+        hint = ", as float32 rounds: (k + k.T) / 2 is" if single else ""
         raise ValueError(
-            f"k_train_train must be symmetric, entries differ from their mirror by {asymmetry:.3g}"
+            f"k_train_train must be symmetric, entries differ from their mirror by {asymmetry:.3g}{hint}"
         )
 
 
