@@ -428,7 +428,10 @@ def test_wrong_arguments_are_named():
             (lambda: kr.fit(K, targets=Y[:3]), r"targets must have shape \(12, k\), got \(3, 3\)"),
             (lambda: kr.fit(K * np.nan, targets=Y), "k_train_train has 144 NaN"),
             (lambda: kr.fit(K, targets=Y * np.inf), "targets has 36 NaN or infinite"),
-            (lambda: kr.fit(K + np.triu(K, 1), targets=Y), r"k_train_train must be symmetric, .* by [0-9.]+$"),
+            (
+                lambda: kr.fit(K + np.triu(K, 1), targets=Y),
+                r"k_train_train must be symmetric, .* by [0-9.]+$",
+            ),
             (
                 lambda: kr.fit(K + 1e-7 * np.triu(K, 1), targets=Y),
                 r"mirror by .*, as float32 rounds: \(k \+ k\.T\) / 2 is",
