@@ -78,6 +78,7 @@ def test_scale_times_every_stage_and_predicts():
     measured = scale.run(scale.Config(n_train=300, n_test=200, n_attacked=8, eps=0.1, steps=2, auto=()))
     stages = {"gram", "solve", "cross", "predict", "product", "cubes"}
     assert set(measured) - stages == {"accuracy", "attack_seconds", "attacked", "peak", "residual"}
+    measured = {name: value[0] for name, value in measured.items()}
     assert all(measured[name] > 0 for name in stages)
     assert 0 < measured["residual"] < 1e-9
     value, low, high = measured["accuracy"]
@@ -94,15 +95,31 @@ def test_scale_predicts_what_regression_does():
         kernel, targets=data.targets(digits.y_train, 10), ridge=config.ridge * float(np.diag(kernel).mean())
     )
     outputs = fitted.from_kernel(gram(fc(1), digits.x_test, digits.x_train))
-    assert scale.run(config)["accuracy"][0] == statistics.accuracy(outputs, digits.y_test).value
+    expected = np.float32(statistics.accuracy(outputs, digits.y_test).value)
+    assert scale.run(config)["accuracy"][0, 0] == expected
+
+
+def at_toy_size(config):
+    """A run of scale with digits and no attacks."""
+    options = {"dataset": "mnist5k", "n_train": 50, "n_test": 20, "n_attacked": 0}
+    classes = config.classes and ("4", "9")
+    beside = tuple(map(at_toy_size, config.beside))
+    return dataclasses.replace(config, classes=classes, beside=beside, **options)
 
 
 @pytest.mark.parametrize("profile", ["full", "paper"])
 def test_scale_runs_at_any_size(profile):
-    config = dataclasses.replace(
-        scale.PROFILES[profile], dataset="mnist5k", n_train=50, n_test=20, n_attacked=0
-    )
-    assert scale.run(config)["accuracy"].shape == (3,)
+    config = at_toy_size(scale.PROFILES[profile])
+    chosen = dataclasses.replace(config, beside=config.beside[:2])  # a pair, and another depth
+    assert scale.run(chosen)["accuracy"].shape == (1 + len(chosen.beside), 3)
+
+
+def test_scale_finds_the_run_that_was_made_before_others_stood_beside_it():
+    config = scale.PROFILES["paper"]
+    names = [scale.EXPERIMENT.key(job) for job in scale.jobs(config)]
+    assert names[0] == "cifar10, 50,000 images, seed 0, d88c68662949"
+    assert len(set(names)) == len(names) == 5
+    assert scale.recorded("paper").arrays["residual"][0] < 1e-9
 
 
 def tiny_attacks(config):
