@@ -489,6 +489,21 @@ def test_one_split_of_clocks_counts_images():
     assert judged("D1", clocks_record(seeds=1, best_time=51)).judgment.verdict == "undecided"
 
 
+@pytest.mark.parametrize(
+    ("fast", "verdict"), [(0.01, "reproduced"), (0.32, "undecided"), (0.45, "not reproduced")]
+)
+def test_whole_data_sets_are_fooled_in_one_step(fast, verdict):
+    one = {"dataset": "cifar10", "classes": None, "n_train": 50, "depth": 1, "n_attacked": 1000, "eps": 0.1}
+    one |= {"steps": 10}
+    shares = (0.6, 0.55, fast, 0.01)
+    run = [proportion(np.arange(1000) < 1000 * share).as_array() for share in shares]
+    config = one | {"beside": [one | {"depth": 3}]}
+    found = judged("A1b", record(config, attacked=np.array([run, np.full((4, 3), np.nan)])))
+    (only,) = found.comparisons  # the second run is not made yet
+    assert only.effect.value == pytest.approx(0.55 - fast)
+    assert found.judgment.verdict == verdict
+
+
 def neighbours_record(worse=0.0, more=0.0, slower=0.0, robust=0.0):
     """Three seeds of one case: what the conjugate kernel loses, and what large biases do."""
     seeds = np.arange(3) / 1000

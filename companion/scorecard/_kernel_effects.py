@@ -51,6 +51,22 @@ def attacked(record: Result) -> Iterator[Comparison]:
         yield from compare(case["dataset"], named(case, name), gap, 1, 0.25, unit="images", note=note)
 
 
+def attacked_whole(record: Result) -> Iterator[Comparison]:
+    """A1b: the same of kernels on whole data sets, and on as many images as one solved before them."""
+    config = record.provenance["config"]
+    for row, one in enumerate((config, *config["beside"])):
+        found = record.arrays["attacked"][row] if "attacked" in record.arrays else np.array([np.nan])
+        if not np.isfinite(found).all():
+            continue
+        clean, random, fast, slow = (_estimate(share, one["n_attacked"]) for share in found)
+        note = (
+            f"clean {clean.value:.3f}, random signs {random.value:.3f}, FGSM {fast.value:.3f}, "
+            f"PGD-{one['steps']} {slow.value:.3f}"
+        )
+        label = named(one, f"FC-{one['depth']}")
+        yield from compare(one["dataset"], label, newcombe(random, fast), 1, 0.25, unit="images", note=note)
+
+
 def transferred(record: Result) -> Iterator[Comparison]:
     """A2a: success of the kernel's perturbations on networks, and of a linear model's, shown only."""
     yield from by_width(record)

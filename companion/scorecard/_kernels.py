@@ -3,9 +3,10 @@
 import functools
 
 from companion._core.words import Settings
-from companion.scorecard._claim import DATASETS, Claim, Scale, datasets, each, radius, span
+from companion.scorecard._claim import DATASETS, Claim, Scale, datasets, each, radii, radius, span
 from companion.scorecard._kernel_effects import (
     attacked,
+    attacked_whole,
     by_index,
     later,
     rows,
@@ -32,6 +33,20 @@ def kernel_scale(config: Settings) -> Scale:
         f"{datasets(config)}, n = {each(cases, 'n_train')}; {each(cases, 'n_test')} test images",
         "none: kernel regression",
         f"L∞ {span([radius(one.get('main', one.get('eps'))) for one in cases], '{}')}, FGSM and PGD",
+        "1 (intervals over test images)",
+    )
+
+
+def whole_scale(config: Settings) -> Scale:
+    """Ours, of whole data sets."""
+    runs = [config, *config["beside"]]
+    names = dict.fromkeys(f"FC-{one['depth']}" for one in runs)
+    sizes = each(runs, "n_train")
+    return Scale(
+        f"closed-form kernels: {', '.join(names)}",
+        f"{datasets({'cases': runs})}, n = {sizes}; {each(runs, 'n_attacked')} test images attacked",
+        "none: kernel regression",
+        f"L∞ {radii(runs)}, FGSM and PGD-{config['steps']}",
         "1 (intervals over test images)",
     )
 
@@ -65,6 +80,20 @@ CLAIMS = (
         ".25 for certain.",
         effect="accuracy that FGSM takes beyond random signs",
         compare=attacked,
+    ),
+    _claim(
+        "A1b",
+        "And with whole data sets",
+        "",
+        reading="The authors' kernels have 2,000 images. Whether one step is enough where the kernel has all "
+        "images of its data set is our question.",
+        rule="As A1.",
+        effect="accuracy that FGSM takes beyond random signs",
+        chapter="02_attacks_without_training",
+        experiment="scale",
+        profiles=("full", "paper"),
+        compare=attacked_whole,
+        scale=whole_scale,
     ),
     _attack(
         "A2a",
