@@ -26,7 +26,7 @@ _PATCHES = "none is recorded: inputs are patches, attacked by PGD and along the 
 CHECKED: Mapping[str, Wanted | str] = MappingProxyType(
     {
         "A1": _named("attacks", ""),
-        "A1b": "recorded of the pair alone (Status of this copy); none of ten classes, where PGD leaves little",
+        "A1b": "recorded of the pair (Status of this copy), not of ten classes, where PGD leaves little",
         "A2b": "none is recorded of these networks: white-box success is PGD's",
         "A3a": "none is recorded of single features, which are attacked by FGSM",
         "A3b": _SUMS,
