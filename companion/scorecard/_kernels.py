@@ -85,8 +85,8 @@ CLAIMS = (
         "A1b",
         "And with whole data sets",
         "",
-        reading="The authors' kernels have 2,000 images. Whether one step is enough where the kernel has all "
-        "images of its data set is our question.",
+        reading="The abstract does not speak of it: the authors' kernels have 2,000 images. Whether one step "
+        "is enough where the kernel has all images of its data set is our question.",
         rule="As A1.",
         effect="accuracy that FGSM takes beyond random signs",
         chapter="02_attacks_without_training",
