@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 
 from companion import attacks, statistics
 from companion.attacks import Threat, apgd, autoattack, dlr, fab, pgd, robust_accuracy, square, targeted_dlr
-from companion.attacks._apgd import checkpoints
+from companion.attacks._apgd_steps import checkpoints
 from companion.attacks._fab import to_plane
 from companion.attacks._square_moves import bump_of
 

@@ -15,7 +15,6 @@ from companion._core.interrupt import deferred
 from companion._core.types import Array, Key, LossFunction, Predict, Scalar
 from companion.attacks import _apgd_l1, _apgd_steps
 from companion.attacks._apgd_steps import TargetedLoss
-from companion.attacks._apgd_steps import checkpoints as checkpoints
 from companion.attacks._ascent import Search
 from companion.attacks._losses import loss_named, targeted_dlr
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, some_at_once

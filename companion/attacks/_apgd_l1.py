@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from companion._core import l1
 from companion._core.types import Array, Scalar
-from companion.attacks._apgd_steps import TargetedLoss, better, evaluated
+from companion.attacks._apgd_steps import TargetedLoss, looked
 
 # Of the paper: how many times sparser a step is than the best point, when that counts as sparser than before,
 # and by what and down to which share of ε a step is shortened.
@@ -85,19 +85,7 @@ def step(
     signs = jnp.where(slopes < least, 0, jnp.sign(slope))
     length = (s.size / jnp.maximum(jnp.abs(signs).sum(axis=1), 1))[:, None]
     moved = l1.project(s.now + (length * signs).reshape(x.shape), x, low, high, eps)
-    value, gradient, here = evaluated(predict, moved, labels, targets, loss)
-    found, score = better(moved, here, s.found, s.score)
-    higher = value > s.best_value
-    wide = higher.reshape(-1, *[1] * (x.ndim - 1))
-    return s._replace(
-        now=moved,
-        gradient=gradient,
-        best=jnp.where(wide, moved, s.best),
-        best_value=jnp.where(higher, value, s.best_value),
-        best_gradient=jnp.where(wide, gradient, s.best_gradient),
-        found=found,
-        score=score,
-    )
+    return looked(predict, s, moved, labels, targets, loss)[0]
 
 
 @jax.jit

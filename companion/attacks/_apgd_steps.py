@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from companion.attacks._losses import progress_of
 _MOMENTUM, _RISING = 0.75, 0.75  # α and ρ of the paper
 
 TargetedLoss = Callable[[Array, Array, Array], Array]  # outputs, labels, targets
+S = TypeVar("S", bound=tuple[Any, ...])  # the state of one of the two rules
 
 
 class State(NamedTuple):
@@ -74,11 +75,24 @@ def begun(now: np.ndarray, x: np.ndarray, found: np.ndarray, score: np.ndarray, 
     return State(now, now, worst, nothing, *best, size, rises, halved, worst, found, score)
 
 
-def better(point: Array, here: Array, found: Array, score: Array) -> tuple[Array, Array]:
+def looked(
+    predict: Partial, s: S, moved: Array, labels: Array, targets: Array, loss: TargetedLoss
+) -> tuple[S, Array]:
+    """The state at the next points, with the best so far, and the loss there."""
+    value, gradient, here = evaluated(predict, moved, labels, targets, loss)
     # One that is fooled stays as it is; NaN stays too, to be told of.
-    improved = (here > score) & ~(score > 0)
-    wide = improved.reshape(-1, *[1] * (point.ndim - 1))
-    return jnp.where(wide, point, found), jnp.where(score > 0, score, jnp.maximum(here, score))
+    improved, higher = (here > s.score) & ~(s.score > 0), value > s.best_value
+    does_best, wide = (some.reshape(-1, *[1] * (moved.ndim - 1)) for some in (improved, higher))
+    state = s._replace(
+        now=moved,
+        gradient=gradient,
+        best=jnp.where(wide, moved, s.best),
+        best_value=jnp.where(higher, value, s.best_value),
+        best_gradient=jnp.where(wide, gradient, s.best_gradient),
+        found=jnp.where(does_best, moved, s.found),
+        score=jnp.where(s.score > 0, s.score, jnp.maximum(here, s.score)),
+    )
+    return state, value
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "norm"))
@@ -100,22 +114,8 @@ def step(
     ahead = geometry.step(norm, s.gradient, s.now, x, low, high, s.size, eps)
     moved = s.now + momentum * (ahead - s.now) + (1 - momentum) * (s.now - s.before)
     moved = geometry.project(norm, moved, x, low, high, eps)
-    value, gradient, here = evaluated(predict, moved, labels, targets, loss)
-    found, score = better(moved, here, s.found, s.score)
-    higher = value > s.best_value
-    wide = higher.reshape(-1, *[1] * (x.ndim - 1))
-    return s._replace(
-        now=moved,
-        before=s.now,
-        value=value,
-        gradient=gradient,
-        best=jnp.where(wide, moved, s.best),
-        best_value=jnp.where(higher, value, s.best_value),
-        best_gradient=jnp.where(wide, gradient, s.best_gradient),
-        rises=s.rises + (value > s.value),
-        found=found,
-        score=score,
-    )
+    state, value = looked(predict, s, moved, labels, targets, loss)
+    return state._replace(before=s.now, value=value, rises=s.rises + (value > s.value))
 
 
 @jax.jit

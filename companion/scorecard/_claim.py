@@ -12,6 +12,7 @@ from companion.scorecard._verdicts import Comparison, Judgment, combined, judge
 from companion.statistics import Estimate
 
 DATASETS = {"mnist5k": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+"""The data sets of `data.load` by the names that pages have for them, in the order of the overview."""
 AUTHORS = {
     "tsilivis2022": "Tsilivis & Kempe (2022)",
     "li2023": "Li et al. (2023)",

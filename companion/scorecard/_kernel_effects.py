@@ -43,28 +43,31 @@ def attacked(record: Result) -> Iterator[Comparison]:
             continue
         size = int(np.argmin(np.abs(np.array(case["eps"]) - case["main"])))
         accuracy = [_estimate(one[size], case["n_test"]) for one in record.arrays["accuracy"][row]]
-        note = (
-            f"clean {record.arrays['clean'][row, 0]:.3f}, random signs {accuracy[0].value:.3f}, "
-            f"FGSM {accuracy[1].value:.3f}, PGD-40 {accuracy[3].value:.3f}"
-        )
-        gap = newcombe(accuracy[0], accuracy[1])
-        yield from compare(case["dataset"], named(case, name), gap, 1, 0.25, unit="images", note=note)
+        four = _estimate(record.arrays["clean"][row], case["n_test"]), accuracy[0], accuracy[1], accuracy[3]
+        yield from _in_one_step(case, name, four, 40)
+
+
+def _in_one_step(
+    case: Settings, name: str, accuracies: tuple[Estimate, ...], steps: int
+) -> Iterator[Comparison]:
+    clean, random, fast, slow = accuracies
+    note = (
+        f"clean {clean.value:.3f}, random signs {random.value:.3f}, "
+        f"FGSM {fast.value:.3f}, PGD-{steps} {slow.value:.3f}"
+    )
+    gap = newcombe(random, fast)
+    yield from compare(case["dataset"], named(case, name), gap, 1, 0.25, unit="images", note=note)
 
 
 def attacked_whole(record: Result) -> Iterator[Comparison]:
-    """A1b: the same of kernels on whole data sets, and on as many images as one solved before them."""
+    """A1b: the same of kernels on ten thousand images and more, up to whole data sets."""
     config = record.provenance["config"]
     for row, one in enumerate((config, *config["beside"])):
         found = record.arrays["attacked"][row] if "attacked" in record.arrays else np.array([np.nan])
         if not np.isfinite(found).all():
             continue
-        clean, random, fast, slow = (_estimate(share, one["n_attacked"]) for share in found)
-        note = (
-            f"clean {clean.value:.3f}, random signs {random.value:.3f}, FGSM {fast.value:.3f}, "
-            f"PGD-{one['steps']} {slow.value:.3f}"
-        )
-        label = named(one, f"FC-{one['depth']}")
-        yield from compare(one["dataset"], label, newcombe(random, fast), 1, 0.25, unit="images", note=note)
+        four = tuple(_estimate(share, one["n_attacked"]) for share in found)
+        yield from _in_one_step(one, f"FC-{one['depth']}", four, one["steps"])
 
 
 def transferred(record: Result) -> Iterator[Comparison]:

@@ -38,7 +38,7 @@ def kernel_scale(config: Settings) -> Scale:
 
 
 def whole_scale(config: Settings) -> Scale:
-    """Ours, of whole data sets."""
+    """Ours, of many images."""
     runs = [config, *config["beside"]]
     names = dict.fromkeys(f"FC-{one['depth']}" for one in runs)
     sizes = each(runs, "n_train")
@@ -83,10 +83,10 @@ CLAIMS = (
     ),
     _claim(
         "A1b",
-        "And with whole data sets",
+        "And with many more images",
         "",
         reading="The abstract does not speak of it: the authors' kernels have 2,000 images. Whether one step "
-        "is enough where the kernel has all images of its data set is our question.",
+        "is enough where the kernel has ten thousand and more, up to its whole data set, is our question.",
         rule="As A1.",
         effect="accuracy that FGSM takes beyond random signs",
         chapter="02_attacks_without_training",

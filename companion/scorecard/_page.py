@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from companion.scorecard._claim import AUTHORS, Card, Scale
+from companion.scorecard._claim import AUTHORS, DATASETS, Card, Scale
 from companion.scorecard._forest import forest
 from companion.scorecard._html import Shown, escaped, folded, html_table, marked
 from companion.scorecard._stronger import apart, attack_of, gap_rows, span_of
@@ -17,7 +17,7 @@ SIGNS: dict[Verdict, str] = {
     "undecided": "?",
     "not tested": "–",
 }
-COLUMNS = ("digits", "Fashion-MNIST", "CIFAR-10")
+COLUMNS = tuple(DATASETS.values())
 MOST = 30
 """Rows of a figure; of more, those that do not count are folded."""
 
