@@ -105,6 +105,53 @@ def test_players_show_a_picture_without_javascript_and_their_sliders_move_it(bro
         assert moved >= players
 
 
+GROUNDS = """() => [...document.querySelectorAll(".companion-player")].map((player) => {
+  const found = [getComputedStyle(player.querySelector(".widget-readout")).color];
+  for (let box = player; !box.matches("article"); box = box.parentElement)
+    found.push(getComputedStyle(box).backgroundColor);
+  return found;
+})"""
+
+
+@pytest.mark.parametrize("page", [SITE / PLAYERS[0]], ids=PLAYERS, indirect=True)
+def test_controls_stand_on_the_pages_own_ground_in_the_dark(browser, page):
+    with browse.visit(browser, page, theme="dark") as (opened, _):
+        players = opened.evaluate(GROUNDS)
+    assert len(players) >= 3
+    for letters, *grounds in players:
+        assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+        assert min(int(part) for part in letters[4:-1].split(",")) > 180
+
+
+TABLE = "book/bring_your_own_network.html"
+
+
+@pytest.mark.parametrize("page", [SITE / TABLE], ids=[TABLE], indirect=True)
+def test_a_table_of_the_text_that_a_phone_cuts_off_says_so(browser, page):
+    with browse.visit(browser, page, width=390) as (opened, _):
+        frame = opened.locator(".table-frame").first
+        said = "element => getComputedStyle(element, '::after').content"
+        assert "scroll →" in frame.evaluate(said)
+        frame.locator("> *").evaluate("table => table.scrollTo(1e4, 0)")
+        opened.wait_for_function("() => document.querySelector('.table-frame:not(.more)')")
+        assert "← scroll" in frame.evaluate(said)
+
+
+MARKS = """() => [...document.querySelectorAll("span.math")].filter((math) =>
+  math.nextSibling?.nodeType === 3 && /^[,.;:]/.test(math.nextSibling.data) && !math.closest(".with-mark")
+    && math.matches("p > *, li > *, dd > *, td > *")).length"""
+
+
+@pytest.mark.parametrize("page", [SITE / PLAYERS[0]], ids=PLAYERS, indirect=True)
+def test_no_line_begins_with_the_comma_of_an_equation(browser, page):
+    with browse.visit(browser, page) as (opened, problems):
+        assert opened.evaluate(MARKS) == 0
+        wholes = opened.locator(".with-mark")
+        assert wholes.count() > 20
+        assert wholes.first.evaluate("whole => getComputedStyle(whole).whiteSpace") == "nowrap"
+    assert problems == []
+
+
 # From here on: the checks themselves, on small pages with one fault each.
 
 

@@ -18,6 +18,7 @@ import toy_runs
 from toy_runs import EXPERIMENT, Case, Config, jobs
 
 from companion import results
+from companion.experiments import _engine as engine
 from companion.experiments import campaign, status
 from companion.experiments.__main__ import chosen, executor_of, main, seed_range
 from companion.experiments._experiment import filled, in_order
@@ -256,6 +257,24 @@ def test_other_pixels_are_refused(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("companion.experiments._engine.pixels", lambda _: there)
     with pytest.raises(ValueError, match=r"mnist5k has other pixels here \(other digits\)"):
         make(tmp_path)
+
+
+def test_runs_whose_data_are_not_here_are_left_out_and_named(whole, tmp_path, monkeypatch, capsys):
+    def here(dataset):
+        if dataset == "mnist":
+            raise FileNotFoundError("mnist: train-images-idx3-ubyte.gz was looked for")
+        return found(dataset)
+
+    found = engine.pixels
+    monkeypatch.setattr(engine, "pixels", here)
+    every = jobs(Config())
+    elsewhere = [replace(job, dataset="mnist", label=f"{job.label} of mnist") for job in every]
+    assert make(tmp_path, [*elsewhere, *every]) == 0
+    assert capsys.readouterr().err.startswith("18 runs are left out. mnist: train-images")
+    assert values(tmp_path) == values(whole)
+    assert status(EXPERIMENT, elsewhere, tmp_path).missing == 18
+    with pytest.raises(FileNotFoundError, match="mnist: train-images"):
+        make(tmp_path, elsewhere)
 
 
 def test_a_second_campaign_on_a_folder_is_refused(tmp_path):

@@ -37,6 +37,7 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
   });
 
   /* 5. An equation or a table wider than its column scrolls in its own box; say so, for as long as there is more to see. */
+  const SCROLLED = ".table-box, .table-frame > .pst-scrollable-table-container";
   const cue = (box) => {
     const frame = box.parentElement, more = box.scrollWidth - box.clientWidth - box.scrollLeft;
     frame.classList.toggle("more", more > 4);
@@ -46,20 +47,21 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
     const all = [...document.querySelectorAll("mjx-container")];
     const inline = all.filter((box) => !box.hasAttribute("display"));
     for (const box of inline) box.parentElement.classList.remove("wide");
-    const column = (box) => box.closest("p, li, dd, td, th, div")?.clientWidth || Infinity;
+    // In a cell of a table the table scrolls.
+    const column = (box) => (!box.closest("td, th") && box.closest("p, li, dd, div")?.clientWidth) || Infinity;
     const wide = inline.filter((box) => box.getBoundingClientRect().width > column(box));
     for (const box of wide) box.parentElement.classList.add("wide");
     for (const box of all) if (box.hasAttribute("display") || wide.includes(box)) cue(box);
-    document.querySelectorAll(".table-box").forEach(cue);
+    document.querySelectorAll(SCROLLED).forEach(cue);
   };
   let waiting = 0;
   const markLater = () => (waiting ||= requestAnimationFrame(() => ((waiting = 0), markWide())));
   window.addEventListener("load", () => {
-    document.querySelectorAll(".table-box").forEach(cue);
+    document.querySelectorAll(SCROLLED).forEach(cue);
     window.MathJax?.startup?.promise?.then(markWide);
   });
   window.addEventListener("resize", markLater);
-  document.addEventListener("scroll", (event) => event.target.matches?.("mjx-container, .table-box") && cue(event.target),
+  document.addEventListener("scroll", (event) => event.target.matches?.(`mjx-container, ${SCROLLED}`) && cue(event.target),
     { capture: true, passive: true });
 
   document.addEventListener("DOMContentLoaded", () => {
@@ -71,6 +73,21 @@ if (window.FontAwesome) window.FontAwesome.config.observeMutations = false;
       box.tabIndex = 0;
       box.setAttribute("role", "region");
       box.setAttribute("aria-label", "Table");
+      const frame = document.createElement("div");
+      frame.className = "table-frame";
+      box.replaceWith(frame);
+      frame.append(box);
+    }
+
+    /* 7. A comma or a full stop after an equation in the text stays on its line. */
+    for (const span of document.querySelectorAll("p > span.math, li > span.math, dd > span.math, td > span.math")) {
+      const after = span.nextSibling, mark = after?.nodeType === 3 && after.data.match(/^[,.;:!?)\]’”]+/);
+      if (!mark) continue;
+      const whole = document.createElement("span");
+      whole.className = "with-mark";
+      span.replaceWith(whole);
+      whole.append(span, mark[0]);
+      after.data = after.data.slice(mark[0].length);
     }
 
     new MutationObserver(nameControls).observe(document.body, {

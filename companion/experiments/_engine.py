@@ -103,6 +103,8 @@ def campaign(
 
     Raises:
         ValueError: records of the folder are of other pixels, or another process writes there.
+        FileNotFoundError: no run that is missing has its data here. Where some have, the others are left out
+            and named.
     """
     queue = _Queue(plan, folder)
     end = None if minutes is None else time.monotonic() + 60 * minutes
@@ -139,11 +141,25 @@ class _Queue:
         self.waiting = [one for _, one in sorted(waiting, key=lambda item: item[0])]
         # Held as long as this lives: two campaigns on one folder would make the same runs.
         self.holds = [held(results.place_of(name, folder)) for name in {one.name for one, _ in self.waiting}]
+        self._leave_out_what_is_not_here()
         for experiment, dataset in {(one, job.dataset) for one, job in self.waiting}:
             self._same_pixels(experiment, dataset)
 
+    def _leave_out_what_is_not_here(self) -> None:
+        """Say which data sets are not on this machine; their runs stay missing, the others are made."""
+        for dataset in dict.fromkeys(job.dataset for _, job in self.waiting):
+            try:
+                self.sources[dataset] = pixels(dataset)
+            except FileNotFoundError as error:
+                kept = [(one, job) for one, job in self.waiting if job.dataset != dataset]
+                left_out = len(self.waiting) - len(kept)
+                if not kept:
+                    raise
+                print(f"{left_out} runs are left out. {error}", file=sys.stderr)
+                self.waiting = kept
+
     def _same_pixels(self, experiment: Experiment, dataset: str) -> None:
-        here = self.sources.setdefault(dataset, pixels(dataset))
+        here = self.sources[dataset]
         for name, record in self.records[experiment.name].items():
             there = record.origin
             if there["dataset"] == dataset and there["pixels"] != here["pixels"]:

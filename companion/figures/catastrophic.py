@@ -39,7 +39,7 @@ def bent_loss(
         ax.plot(ball, loss, color=COLORS[hue], label=name)
     ax.axvline(center, color=COLORS["chance"], linestyle=":")
     ax.set(xlabel=f"z, around the input at {center:g}", ylabel="loss")
-    ax.legend()
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     for (name, rows), hue in zip(margins.items(), TRAINED, strict=False):
         below.plot(rows[:, 1], color=COLORS[hue], label=f"{name}: worst")
         below.plot(rows[:, 0], color=COLORS[hue], linestyle=":", label="at its own point")

@@ -49,7 +49,7 @@ def linear_split(
         below.plot(ends, ends * eps / size, color=COLORS["chance"], linewidth=0.8, **line)
     below.set(yscale="log", xlabel="usefulness", ylabel=f"price at ε = {eps:g}")
     below.set(xlim=(0, 1), ylim=(0.01, 60))
-    below.legend(loc="lower right")
+    below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, markerscale=0.7)
     figure.colorbar(dots, ax=below, label="log₁₀(1 + index)")
     return figure
 
@@ -209,6 +209,7 @@ def one_feature(
         parts = figure.add_gridspec(2, 2, height_ratios=(1.3, 1))
         ax = figure.add_subplot(parts[0, :])
         profile(ax, index, rho, gamma, majority=majority, count=count)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
         ax.plot([1 + i] * 2, [rho[i], gamma[i]], "ko", fillstyle="none")
         images([figure.add_subplot(parts[1, 0])], excited[[shown.index(i)]], titles=["most exciting"])
         attack = figure.add_subplot(parts[1, 1])

@@ -215,8 +215,8 @@ def each_kernel(
         profile(ax, **scores[row], majority=majority, count=count)
         by_top(below, tops[row], top[row])
         below.set_xlim(0.8, 6000)
-        for one in (ax, below):
-            one.legend(loc="upper right" if one is ax else "best", ncols=2 if one is ax else 1)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        below.legend()
         return figure
 
     def says(row: int) -> str:

@@ -275,8 +275,10 @@ def recorded_gains(cases: Sequence[str], gains: Mapping[str, Real[Any, "cases 3"
         bar = {"color": COLORS[hue], "label": name, "markersize": 5, "linewidth": 1.5}
         ax.errorbar(values, rows + step * k, xerr=error, fmt=marker, **bar)
     ax.axvline(0, color=COLORS["chance"], linewidth=1)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     for i, name in enumerate(cases):
-        ax.text(0, i - 0.3, name, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+        style = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "bbox": behind}
+        ax.text(0.015, i - 0.3, name, **style)
     ax.set(ylim=(len(cases) - 0.35, -0.55), yticks=[], xlabel="difference in accuracy under PGD")
     figure.legend(loc="outside upper center", ncols=1)
     return figure

@@ -209,7 +209,8 @@ CLAIMS = (
         rule="Strict collapse: accuracy under PGD is below .1, and that under FGSM above it by .6 or more, "
         "in three of four consecutive records, with or without a rise before. Effect: share of FGSM-trained "
         "networks, with its exact binomial interval and p-value. For: more than a tenth for certain. Shown "
-        "only: the same of the last networks under stronger PGD, by running statistics and by the batch's.",
+        "only, where it is recorded: the same of the last networks under stronger PGD, by running statistics "
+        "and by the batch's.",
         effect="share of networks that strictly collapse",
         compare=made,
     ),

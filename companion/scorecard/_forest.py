@@ -118,6 +118,8 @@ def _limits(ax: Axes, pairs: Sequence[tuple[Comparison, Outcome]]) -> None:
     ax.set_xlim(low - room, high + room)
     for line in [line for line in ax.lines if len(line.get_xdata()) == 2]:
         (left, right), (y, _) = line.get_xdata(), line.get_ydata()
+        if left == right:  # the smallest effect that matters, which may lie outside
+            continue
         if left < low - room:
             ax.plot(low - room, y, "<", color=line.get_color(), markersize=5, clip_on=False)
         if right > high + room:

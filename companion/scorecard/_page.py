@@ -138,7 +138,7 @@ def _section(one: Card) -> str:
         f"<p><b>Our reading.</b> {marked(claim.reading)}</p>",
         *_figures(one),
         f"<p><b>Rule.</b> {marked(claim.rule)}</p>",
-        folded("Scale: theirs and ours", _scales(claim.theirs, one.ours)),
+        folded("Scale: theirs and ours", _scales(one)),
     ]
     parts += _overstated(one)
     if one.comparisons:
@@ -184,10 +184,16 @@ def _figure(one: Card, pairs: Sequence[tuple[Comparison, Outcome]]) -> str:
     return f'<img class="forest" alt="{escaped(alt)}" src="data:image/svg+xml;base64,{picture}">'
 
 
-def _scales(theirs: Scale, ours: Mapping[str, Scale]) -> str:
-    heads = ["", "theirs", *(f"ours, {profile}" for profile in ours)]
+def _scales(card: Card) -> str:
+    """Theirs beside ours as planned, with how much of the plan is recorded."""
+    ours = card.ours
+    heads = ["", "theirs"]
+    for profile in ours:
+        done, planned = card.origins[profile].get("runs", (0, 0))
+        made = f", as planned: {done:,} of {planned:,} runs recorded" if done < planned else ""
+        heads.append(f"ours, {profile}{made}")
     rows = [
-        [field.name, *(getattr(one, field.name) for one in (theirs, *ours.values()))]
+        [field.name, *(getattr(one, field.name) for one in (card.claim.theirs, *ours.values()))]
         for field in fields(Scale)
     ]
     return html_table(
