@@ -28,6 +28,10 @@ def test_what_is_left_out_is_there_and_none_of_it_asks_jax():
         assert not re.search(r"^\s*(import|from) (jax|companion)\b", files[name].read_text("utf8"), re.M)
     assert all(compat.LEFT_OUT.values())
     assert compat.parse([]).tests == compat.all_tests()
+    brief = compat.parse(["--brief"]).tests
+    assert set(compat.all_tests()) - set(brief) == {f"tests/{name}" for name in compat.BRIEFLY_LEFT_OUT}
+    for name in compat.BRIEFLY_LEFT_OUT:
+        assert not re.search(r"^\s*(import|from) jax\b", files[name].read_text("utf8"), re.M)
 
 
 def test_notebooks_that_fail_are_counted(tmp_path, monkeypatch, capsys):

@@ -6,8 +6,8 @@ Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--brie
 
 Each row of the table below gets .cache/compat/<jax>-py<python>, made by pip with the versions of
 requirements.lock except where the row says otherwise, and reused while these stay. companion is imported
-from this folder. --brief runs one case of each test and has XLA optimize nothing on Colab's row: every test
-meets this JAX, and every number that it asserts, in a fraction of the time. Prints one line for each row,
+from this folder. --brief runs one case of each test that calls JAX and has XLA optimize nothing on Colab's
+row: every such test meets this JAX, and every number that it asserts, in a fraction of the time. Prints one line for each row,
 also for one that could not run, and exits with 1 when a test failed or fewer rows ran than asked. Stdlib
 only; --notebooks needs nbclient in the row's environment.
 """
@@ -35,6 +35,12 @@ LEFT_OUT = {
     "test_page_sizes.py": "the chapters as pages, read with the book's packages",
     "test_print.py": "the printed book, which is made of built pages",
     "test_tools.py": "the tools of the book, which need its packages",
+}
+# And what no version of JAX changes, though it needs nothing more: --brief leaves it to the lock's row.
+BRIEFLY_LEFT_OUT = {
+    "test_compat.py": "this file's tests, which start interpreters of their own",
+    "test_scorecard.py": "verdicts of records, by NumPy and SciPy",
+    "test_scorecard_controls.py": "the same",
 }
 QUICK = ("tests/test_neural_tangents.py",)
 # Most of a cold run is compilation, and most of that is optimization, which shows nothing about an API. The
@@ -72,10 +78,11 @@ ROWS = (
 )
 
 
-def all_tests(root: Path = ROOT) -> list[str]:
-    """Every test file but those in `LEFT_OUT`."""
+def all_tests(root: Path = ROOT, *, brief: bool = False) -> list[str]:
+    """Every test file but those in `LEFT_OUT`; with `brief` but those in `BRIEFLY_LEFT_OUT` too."""
+    left_out = LEFT_OUT | (BRIEFLY_LEFT_OUT if brief else {})
     paths = (path.relative_to(root).as_posix() for path in sorted((root / "tests").rglob("test_*.py")))
-    return [path for path in paths if Path(path).name not in LEFT_OUT]
+    return [path for path in paths if Path(path).name not in left_out]
 
 
 def dotted(version: tuple[int, int]) -> str:
@@ -208,14 +215,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--newest", action="store_true", help="Colab's and the newest possible")
     parser.add_argument("--brief", action="store_true", help="one case of each test, Colab's row unoptimized")
     parser.add_argument("--quick", action="store_true", help="only the first test file, nothing marked slow")
-    parser.add_argument("--tests", nargs="+", metavar="FILE", help="default: all but LEFT_OUT")
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help="default: all that say something on JAX")
     parser.add_argument("--notebooks", action="store_true", help="run book/*.ipynb on Colab's versions")
     parser.add_argument("--environments", action="store_true", help="make the environments, run nothing")
     parser.add_argument("--require", type=int, default=1, metavar="N", help="fail when fewer rows ran")
     parser.add_argument("--strict", action="store_true", help="fail when any asked row did not run")
     parser.add_argument("--run-notebook", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    options.tests = options.tests or (list(QUICK) if options.quick else all_tests())
+    options.tests = options.tests or (
+        list(QUICK) if options.quick else all_tests(brief=options.brief)
+    )
     return options
 
 
