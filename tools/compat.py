@@ -7,9 +7,9 @@ Usage: python tools/compat.py [--versions 0.7.2 0.12.0.1 ...] [--newest] [--brie
 Each row of the table below gets .cache/compat/<jax>-py<python>, made by pip with the versions of
 requirements.lock except where the row says otherwise, and reused while these stay. companion is imported
 from this folder. --brief runs one case of each test that calls JAX and has XLA optimize nothing on Colab's
-row: every such test meets this JAX, and every number that it asserts, in a fraction of the time. Prints one line for each row,
-also for one that could not run, and exits with 1 when a test failed or fewer rows ran than asked. Stdlib
-only; --notebooks needs nbclient in the row's environment.
+row: every such test meets this JAX, and every number that it asserts, in a fraction of the time. Prints one
+line for each row, also for one that could not run, and exits with 1 when a test failed or fewer rows ran than
+asked. Stdlib only; --notebooks needs nbclient in the row's environment.
 """
 
 import argparse
