@@ -222,9 +222,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--strict", action="store_true", help="fail when any asked row did not run")
     parser.add_argument("--run-notebook", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    options.tests = options.tests or (
-        list(QUICK) if options.quick else all_tests(brief=options.brief)
-    )
+    options.tests = options.tests or (list(QUICK) if options.quick else all_tests(brief=options.brief))
     return options
 
 

@@ -45,7 +45,7 @@ def bent_loss(
         below.plot(rows[:, 0], color=COLORS[hue], linestyle=":", label="at its own point")
     below.axhline(0, color=COLORS["chance"], linewidth=1)
     below.set(xlabel="step", ylabel="margin")
-    below.legend(loc="upper right", bbox_to_anchor=(1, 0.8))
+    below.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
 

@@ -189,7 +189,7 @@ def _scales(card: Card) -> str:
     ours = card.ours
     heads = ["", "theirs"]
     for profile in ours:
-        done, planned = card.origins[profile].get("runs", (0, 0))
+        done, planned = card.provenances[profile].get("runs", (0, 0))
         made = f", as planned: {done:,} of {planned:,} runs recorded" if done < planned else ""
         heads.append(f"ours, {profile}{made}")
     rows = [
