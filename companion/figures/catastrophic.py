@@ -194,8 +194,11 @@ def every_seed(
     axes[0].set(ylim=(-0.6, 1.05), xlim=(-0.5, epochs[-1] + 0.5), yticks=(0, 0.5, 1))
     for hue, name in zip(ALARMS, signals, strict=True):
         axes[0].plot([], [], "s", markersize=4, color=COLORS[hue], label=f"rings: {name}")
+    for ax in axes[::2]:
+        ax.set_ylabel("accuracy")
     for ax in axes[-2:]:
         ax.set_xlabel("epoch")
+        ax.tick_params(labelbottom=True)  # the last of an odd number stands above nothing
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=3, loc=BELOW)
     figure.suptitle(title, fontsize=10)
     return figure
