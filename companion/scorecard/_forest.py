@@ -117,9 +117,7 @@ def _limits(ax: Axes, pairs: Sequence[tuple[Comparison, Outcome]]) -> None:
     room = 0.06 * (high - low or 1)
     ax.set_xlim(low - room, high + room)
     for line in [line for line in ax.lines if len(line.get_xdata()) == 2]:
-        (left, right), (y, _) = line.get_xdata(), line.get_ydata()
-        if left == right:  # the smallest effect that matters, which may lie outside
-            continue
+        (left, right), y = line.get_xdata(), sum(line.get_ydata()) / 2
         if left < low - room:
             ax.plot(low - room, y, "<", color=line.get_color(), markersize=5, clip_on=False)
         if right > high + room:
