@@ -1,6 +1,8 @@
 import dataclasses
 import math
+import re
 from types import MappingProxyType
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -598,6 +600,26 @@ def test_a_forest_is_the_same_picture_on_every_call():
     assert first == scorecard.forest(pairs, "an effect", percent=True)
     assert "an effect" in first.decode()
     assert "−40 %" in first.decode() or "−25 %" in first.decode()
+
+
+def test_a_forest_that_is_made_short_is_whole():
+    pairs = [
+        (one(0.3, 0.1), "for"),
+        (one(-0.3, 0.2), "against"),
+        (one(0.1, 0.2, sign=0, counts=False), "open"),
+    ]
+    drawn = ElementTree.fromstring(scorecard.forest(pairs, "an effect"))
+    names = {element.get("id") for element in drawn.iter()} - {None}
+    asked = {
+        name
+        for element in drawn.iter()
+        for value in element.attrib.values()
+        for name in re.findall(r"^#(\w+)$|url\(#(\w+)\)", value)
+    }
+    assert {first or second for first, second in asked} == names
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert [text for text in texts if text == "an effect"] == ["an effect"]
+    assert not any(element.get("transform") for element in drawn.iter("{http://www.w3.org/2000/svg}text"))
 
 
 def test_the_gap_to_autoattack_is_over_the_images_of_all_seeds():
