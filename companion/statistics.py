@@ -1,5 +1,6 @@
 """Estimates with their intervals: no number in the book stands without one."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,31 +147,47 @@ def paired_shares(first: int, second: int, n: int, *, level: float = 0.95) -> Es
     return Estimate(gap / n, float(middle - half), float(middle + half), level, n)
 
 
-def mean(values: Float[Any, " n"], *, level: float = 0.95) -> Estimate:
+def mean(
+    values: Float[Any, " n"],
+    *,
+    level: float = 0.95,
+    bounds: tuple[float | int, float | int] = (-math.inf, math.inf),
+) -> Estimate:
     """Mean of independent values, such as one for each seed, with Student's interval, mean ± t · s / √n.
 
     Args:
         values: (n,), n ≥ 2, finite.
         level: coverage, in (0, 1).
+        bounds: which the values cannot leave, such as (0, 1) for shares. The interval is cut there: what it
+            loses the mean cannot be, so it covers as often as before.
 
     Returns:
         The estimate. For two conditions on the same seeds, give it their differences.
 
     Raises:
-        ValueError: fewer than two values, another shape, NaN, level outside (0, 1).
+        ValueError: fewer than two values, another shape, NaN, values out of bounds, level outside (0, 1).
 
     Source: Student (1908), Biometrika 6.
 
     >>> print(mean(np.array([1.0, 2.0, 3.0])))
     2.000 [-0.484, 4.484]
+    >>> print(mean(np.array([0.7, 0.9, 0.95]), bounds=(0, 1)))
+    0.850 [0.521, 1.000]
     """
     values = finite("values", np.asarray(values, float))
     _check_level(level)
+    lowest, highest = bounds
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"values must be (n,) with n of at least 2, got shape {values.shape}")
+    least, most = values.min(), values.max()
+    if not lowest <= least <= most <= highest:
+        raise ValueError(
+            f"values must lie within bounds, {lowest:g} to {highest:g}, got {least:g} to {most:g}"
+        )
     middle, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
     half = float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * error)
-    return Estimate(float(middle), float(middle - half), float(middle + half), level, len(values))
+    low, high = max(middle - half, lowest), min(middle + half, highest)
+    return Estimate(float(middle), float(low), float(high), level, len(values))
 
 
 def power_law(

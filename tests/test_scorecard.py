@@ -347,6 +347,19 @@ def test_a_schedule_is_judged_by_robustness_and_time(method, saved, n, verdict):
     assert judged("B2b", schedules_record(method, saved, n)).judgment.verdict == verdict
 
 
+def test_a_setting_without_a_gain_to_measure_by_is_named():
+    made = schedules_record(0.48, n=7)
+    names = list(warm_start.methods(warm_start.Case()))
+    assert judged("B2b", made).left_out == ()
+    made.arrays["final"][0, 0, names.index("pgd"), :, 1, 0] = 0.1 + 0.01 * np.array([9, 9, 9, -1, 0, 1, 2])
+    card = judged("B2b", made)
+    # Later seeds alone: mean .005, standard deviation .0129, t(3) 3.182: half of 4.11 hundredths.
+    assert card.left_out == ("CIFAR-10, constant rate: PGD training gains +0.005 [-0.016, +0.026] (4 seeds)",)
+    assert not any(item.counts for item in card.comparisons)
+    shown = card.left_out[0].replace("-0.016", "−0.016")
+    assert f"<p><b>Left out.</b> {shown}.</p>" in scorecard.show({"B2b": card}, "B2b").html
+
+
 def test_the_kernels_of_a_rule_count_as_time():
     # Half of the rule's seconds are its kernels: 42 passes take as long as 84.
     card = judged("B2a", schedules_record(0.48))

@@ -74,6 +74,19 @@ def test_a_mean_has_the_interval_of_the_t_test():
     assert (estimate.value, estimate.n, estimate.level) == (pytest.approx(values.mean()), 7, 0.9)
 
 
+def test_an_interval_cut_at_bounds_covers_as_often():
+    shares = np.random.default_rng(3).beta(4, 0.5, size=(4000, 4))
+    whole, cut = ([mean(row, bounds=bounds) for row in shares] for bounds in ((-np.inf, np.inf), (0, 1)))
+    truth = 4 / 4.5
+    covered = [[one.low <= truth <= one.high for one in some] for some in (whole, cut)]
+    assert covered[0] == covered[1]
+    assert max(one.high for one in whole) > 1.05
+    assert all(one.high == min(1, other.high) for one, other in zip(cut, whole, strict=True))
+    assert all(one.low == max(0, other.low) for one, other in zip(cut, whole, strict=True))
+    with pytest.raises(ValueError, match=r"values must lie within bounds, 0 to 1, got 0.5 to 1.2"):
+        mean(np.array([0.5, 1.2]), bounds=(0, 1))
+
+
 @pytest.mark.parametrize("values", [np.ones(1), np.ones((2, 2)), np.array([1.0, np.nan])])
 def test_a_mean_needs_two_finite_values(values, as_users_run):
     with pytest.raises(ValueError, match="values"):

@@ -1,6 +1,6 @@
 """A claim as data, and a claim with what was measured on it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,7 @@ class Claim:
         compare: comparisons of the recorded arrays.
         scale: ours, of the recorded configuration.
         condition: under which alone it can be measured here; then it is *qualified* at best.
+        left_out: settings of a record that cannot be judged, with the reason.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Claim:
     scale: Callable[[Settings], Scale]
     profiles: tuple[str, ...] = ("full",)
     condition: str = ""
+    left_out: Callable[[Result], Iterable[str]] = lambda _: ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Card:
         provenances: of these records, by profile.
         gaps: to AutoAttack, of the robust accuracies behind it, or why none is recorded; empty where it does
             not speak of robust accuracy.
+        left_out: settings that cannot be judged, with the reason.
     """
 
     claim: Claim
@@ -133,6 +136,7 @@ class Card:
     ours: Mapping[str, Scale]
     provenances: Mapping[str, Settings]
     gaps: tuple[Gap, ...] | str = ()
+    left_out: tuple[str, ...] = ()
 
     def on(self, dataset: str) -> tuple[Judgment, tuple[Comparison, ...]]:
         """Verdict and comparisons of one data set; Holm's correction stays that of the whole claim."""
@@ -153,7 +157,8 @@ def card(claim: Claim, records: Mapping[str, Result], gaps: tuple[Gap, ...] | st
     found = tuple(one for record in records.values() for one in claim.compare(record))
     origins = {profile: record.provenance for profile, record in records.items()}
     ours = {profile: claim.scale(origin["config"]) for profile, origin in origins.items()}
-    return Card(claim, found, judge(found, condition=claim.condition), ours, origins, gaps)
+    left_out = tuple(one for record in records.values() for one in claim.left_out(record))
+    return Card(claim, found, judge(found, condition=claim.condition), ours, origins, gaps, left_out)
 
 
 Field = str | float | bool | Callable[[float], float]  # of a `Comparison`
