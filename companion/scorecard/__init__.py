@@ -6,7 +6,7 @@ runs that are recorded so far, and `matrix`, `show`, `stronger` and `compute` ar
 """
 
 from companion.scorecard._cards import CLAIMS, scorecard
-from companion.scorecard._claim import DATASETS, Card, Claim, Gap, Scale, card
+from companion.scorecard._claim import DATASETS, Card, Claim, Gap, Scale, card, radius
 from companion.scorecard._forest import forest
 from companion.scorecard._gaps import gaps, recorded_gaps
 from companion.scorecard._html import Shown
@@ -61,6 +61,7 @@ __all__ = [
     "outcomes",
     "paired",
     "power",
+    "radius",
     "rank_correlation",
     "rank_trend",
     "recorded_gaps",

@@ -174,7 +174,17 @@ def compare(
 
 
 def radius(eps: float) -> str:
-    """ε as the field writes it."""
+    """ε as the field writes it: 8/255, or 0.1.
+
+    Args:
+        eps: ≥ 0, in pixel units.
+
+    Returns:
+        k/255 where ε is a whole number k of the 255 levels of a pixel, else its digits.
+
+    >>> radius(8 / 255), radius(0.1)
+    ('8/255', '0.1')
+    """
     whole = eps * 255
     return f"{whole:.0f}/255" if abs(whole - round(whole)) < 1e-6 else f"{eps:g}"
 
