@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from companion import data, regression, statistics
-from companion.architectures import fc
+from companion.architectures import conv, fc
+from companion.attacks import Threat, fgsm
 from companion.experiments import attacks, convergence, scale
 from companion.kernels import gram
 
@@ -118,8 +119,22 @@ def test_scale_finds_the_run_that_was_made_before_others_stood_beside_it():
     config = scale.PROFILES["paper"]
     names = [scale.EXPERIMENT.key(job) for job in scale.jobs(config)]
     assert names[0] == "cifar10, 50,000 images, seed 0, d88c68662949"
-    assert len(set(names)) == len(names) == 5
+    assert names[-1].startswith("cifar10, 10,000 images, Conv-1, seed 0")
+    assert len(set(names)) == len(names) == 6
     assert scale.recorded("paper").arrays["residual"][0] < 1e-9
+
+
+def test_scale_has_convolutions():
+    config = dataclasses.replace(at_toy_size(scale.PROFILES["paper"].beside[-1]), n_attacked=5, eps=0.1)
+    kind, d = conv(1), data.load("mnist5k", n_train=50, n_test=20)
+    matrix = gram(kind, d.x_train)
+    ridge = config.ridge * float(np.diag(matrix).mean())
+    f = regression.fit(kind, d.x_train, data.targets(d.y_train, 10), k_train_train=matrix, ridge=ridge)
+    found = scale.run(config)
+    assert found["accuracy"][0, 0] == np.float32(np.mean(np.argmax(f(d.x_test), 1) == d.y_test))
+    x, y = d.x_test[:5], d.y_test[:5]
+    moved = fgsm(f, x, y, Threat("linf", 0.1))
+    assert found["attacked"][0, 2, 0] == np.float32(np.mean(np.argmax(f(moved), 1) == y))
 
 
 def tiny_attacks(config):

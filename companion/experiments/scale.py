@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from companion import data, regression, statistics
-from companion.architectures import fc
 from companion.attacks import Threat, autoattack, fgsm, pgd, random_sign, robust_accuracy
 from companion.experiments._attacks_cases import STAGES
 from companion.experiments._experiment import LISTS, Arrays, Experiment, Job, filled
-from companion.experiments._shared import peak_memory
+from companion.experiments._shared import architecture, attack_batch, peak_memory
 from companion.kernels import gram, plan
 
 
@@ -40,6 +39,7 @@ class Config:
         auto: attacks of AutoAttack, in their order; none to leave it out.
         queries: of its Square.
         classes: a pair of classes; None for all.
+        convolutions: convolutional layers, in place of fully connected ones; 0 for none.
         beside: more runs of the profile.
     """
 
@@ -54,11 +54,24 @@ class Config:
     auto: tuple[str, ...] = STAGES[1:]
     queries: int = 1000
     classes: tuple[str, ...] | None = field(default=None, metadata={"absent": None})
+    convolutions: int = field(default=0, metadata={"absent": 0})
     beside: tuple["Config", ...] = field(default=(), metadata=LISTS)
+
+    @property
+    def kernel(self) -> str:
+        """Its name, such as "FC-3"."""
+        return kernel_of(self.depth, self.convolutions)
+
+
+def kernel_of(depth: int, convolutions: int = 0) -> str:
+    """The name of a kernel, such as "FC-3" or "Conv-1"."""
+    return f"Conv-{convolutions}" if convolutions else f"FC-{depth}"
 
 
 _WHOLE = {"dataset": "cifar10", "n_train": 50_000, "n_test": 10_000, "n_attacked": 1000, "auto": ()}
 _WEAR = {"dataset": "fashion_mnist", "n_train": 60_000, "eps": 0.1}
+# A kernel of 32 · 32 pixels is some hundred times the work.
+_CONV = {"convolutions": 1, "n_train": 10_000, "n_test": 1000, "n_attacked": 200}
 _PAIR = {"classes": ("airplane", "automobile"), "n_train": 10_000, "n_test": 2000, "auto": STAGES[1:]}
 PROFILES = {
     "quick": Config(),
@@ -71,6 +84,7 @@ PROFILES = {
             Config(**_WHOLE, depth=3),
             Config(**_WHOLE, depth=5),
             Config(**_WHOLE | _WEAR),
+            Config(**_WHOLE | _CONV),
         ),
     ),
 }
@@ -81,7 +95,7 @@ def jobs(config: Config) -> list[Job]:
     found = []
     for one in (replace(config, beside=()), *config.beside):
         kind = f", {'/'.join(one.classes)}" if one.classes else ""
-        deep = f", FC-{one.depth}" if one.depth > 1 else ""
+        deep = f", {one.kernel}" if one.kernel != "FC-1" else ""
         found.append(Job((one,), f"{one.dataset}{kind}, {one.n_train:,} images{deep}", 0, one.dataset))
     return found
 
@@ -103,13 +117,13 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         Arrays over runs r, this configuration's first; NaN where there is none. (r,): seconds of `gram`,
         `solve`, `cross` (the kernel to the test images) and `predict`; of `product`, the floor of `gram`: one
         n × n × d matrix product in float32 on the same device; of `cubes`, the floor of `solve`: n³/3
-        operations at the rate of a product in NumPy. Compilations are not counted. `peak`, the most bytes
-        that the process held up to the coefficients, runs before included, NaN where the system does not
-        tell; `residual`, ‖(Θ + ρI) α − Y‖ / ‖Y‖ on the first 100 rows; `accuracy` (r, 3) on the test images:
-        value, and ends of its 95 % interval. With attacks, on the `n_attacked` first images, `attacked`
-        (r, 4, 3) of these intervals for clean, random signs, FGSM and PGD, `auto` (r, 5, 3), clean and after
-        each attack of AutoAttack, and `attack_seconds` (r, 3) of FGSM, PGD and AutoAttack. Takes 4 n² bytes
-        of host memory.
+        operations at the rate of a product in NumPy. Compilations are not counted; with convolutions the
+        first floor is far below. `peak`, the most bytes that the process held up to the coefficients, runs
+        before included, NaN where the system does not tell; `residual`, ‖(Θ + ρI) α − Y‖ / ‖Y‖ on the first
+        100 rows; `accuracy` (r, 3) on the test images: value, and ends of its 95 % interval. With attacks, on
+        the `n_attacked` first images, `attacked` (r, 4, 3) of these intervals for clean, random signs, FGSM
+        and PGD, `auto` (r, 5, 3), clean and after each attack of AutoAttack, and `attack_seconds` (r, 3) of
+        FGSM, PGD and AutoAttack. Takes 4 n² bytes of host memory.
     """
     return EXPERIMENT.run(config, progress=progress)
 
@@ -118,26 +132,26 @@ def compute(config: Config) -> Arrays:
     """Every stage once, and the seconds of each."""
     sizes = {"n_train": config.n_train, "n_test": config.n_test}
     images = data.load(config.dataset, classes=config.classes, **sizes)
-    architecture = fc(config.depth)
+    kind = architecture(config.kernel)
     x, z = images.x_train, images.x_test
     seconds = {}
     # A plan compiles what `gram` then runs.
-    plan(architecture, x)
-    plan(architecture, z, x)
+    plan(kind, x)
+    plan(kind, z, x)
     with _timed(seconds, "gram"):
-        kernel = gram(architecture, x)
+        kernel = gram(kind, x)
     ridge = config.ridge * float(np.diag(kernel).mean())
     targets = data.targets(images.y_train, len(images.classes))
     some = slice(min(100, len(x)))
     rows = kernel[some].astype(np.float64)
     with _timed(seconds, "solve"):
         how = regression.Cholesky(overwrite=True)
-        f = regression.fit(architecture, x, targets, k_train_train=kernel, ridge=ridge, solver=how)
+        f = regression.fit(kind, x, targets, k_train_train=kernel, ridge=ridge, solver=how)
     peak = peak_memory()
     del kernel
     residual = rows @ f.coefficients + ridge * f.coefficients[some] - targets[some]
     with _timed(seconds, "cross"):
-        cross = gram(architecture, z, x)
+        cross = gram(kind, z, x)
     with _timed(seconds, "predict"):
         outputs = cross @ f.coefficients.astype(np.float32)
     seconds["product"] = _product_seconds(x.reshape(len(x), -1))
@@ -156,11 +170,13 @@ def _attacked(f: regression.KernelPredictor, images: data.Dataset, config: Confi
     x, y = images.x_test[: config.n_attacked], images.y_test[: config.n_attacked]
     threat, key, seconds = Threat("linf", config.eps), jax.random.key(0), {}
     noisy = random_sign(x, threat, key=key)
+    batch = {"batch_size": attack_batch(f.kernel)}
     with _timed(seconds, "fgsm"):
-        fast = fgsm(f, x, y, threat)
+        fast = fgsm(f, x, y, threat, **batch)
     with _timed(seconds, "pgd"):
-        slow = pgd(f, x, y, threat, steps=config.steps, early_stop=True)
-    found = {"attacked": np.array([robust_accuracy(f, z, y).as_array() for z in (x, noisy, fast, slow)])}
+        slow = pgd(f, x, y, threat, steps=config.steps, early_stop=True, **batch)
+    points = (x, noisy, fast, slow)
+    found = {"attacked": np.array([robust_accuracy(f, z, y, **batch).as_array() for z in points])}
     if config.auto:
         # Batches are filled up: of the few images that resist, small ones.
         options = {"key": key, "version": config.auto, "queries": config.queries, "batch_size": 32}

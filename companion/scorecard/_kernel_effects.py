@@ -7,6 +7,7 @@ import numpy as np
 from companion import features
 from companion._core.words import Settings
 from companion.experiments.features import EDGES, TOPS
+from companion.experiments.scale import kernel_of
 from companion.results import Result
 from companion.scorecard._claim import compare, means
 from companion.scorecard._ranks import rank_trend
@@ -67,7 +68,8 @@ def attacked_whole(record: Result) -> Iterator[Comparison]:
         if not np.isfinite(found).all():
             continue
         four = tuple(_estimate(share, one["n_attacked"]) for share in found)
-        yield from _in_one_step(one, f"FC-{one['depth']}", four, one["steps"])
+        name = kernel_of(one["depth"], one.get("convolutions", 0))
+        yield from _in_one_step(one, name, four, one["steps"])
 
 
 def transferred(record: Result) -> Iterator[Comparison]:

@@ -3,6 +3,7 @@
 import functools
 
 from companion._core.words import Settings
+from companion.experiments.scale import kernel_of
 from companion.scorecard._claim import DATASETS, Claim, Scale, datasets, each, radii, radius, span
 from companion.scorecard._kernel_effects import (
     attacked,
@@ -40,7 +41,7 @@ def kernel_scale(config: Settings) -> Scale:
 def whole_scale(config: Settings) -> Scale:
     """Ours, of many images."""
     runs = [config, *config["beside"]]
-    names = dict.fromkeys(f"FC-{one['depth']}" for one in runs)
+    names = dict.fromkeys(kernel_of(one["depth"], one.get("convolutions", 0)) for one in runs)
     sizes = each(runs, "n_train")
     return Scale(
         f"closed-form kernels: {', '.join(names)}",
