@@ -112,7 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--status", action="store_true", help="say what is done, missing and left, and end")
     parser.add_argument("--merge", type=place, metavar="FOLDER", help="take over another machine's records")
-    parser.add_argument("--cores", type=int, help="how many to use (default: all)")
+    parser.add_argument(
+        "--cores",
+        type=int,
+        help="how many to use, the last of this machine, which a second campaign shares (default: all)",
+    )
     parser.add_argument(
         "--executor",
         help='where runs are made: so many processes, "dask", or "module:function" (default: here)',
