@@ -78,6 +78,14 @@ def live(cells, browser, tmp_path_factory):
     assert problems == []
 
 
+@pytest.fixture
+def fresh(live):
+    """The same page as it opens: whoever uses its controls leaves them where they are."""
+    live.reload()
+    live.evaluate(OPEN)
+    return live
+
+
 def call(page, name, *values):
     """A function of the page; as text, since Playwright takes a millisecond for every hundred numbers."""
     text = f"(text) => JSON.stringify(window.{name}(...JSON.parse(text)))"
@@ -150,62 +158,62 @@ def numbers(page):
     return page.locator(".attack-outputs tbody .number").all_inner_texts()
 
 
-def test_a_digit_and_epsilon_are_chosen_by_keys(live):
-    chosen = live.locator("#attack-digits input:checked")
-    before, first = numbers(live), chosen.get_attribute("aria-label")
+def test_a_digit_and_epsilon_are_chosen_by_keys(fresh):
+    chosen = fresh.locator("#attack-digits input:checked")
+    before, first = numbers(fresh), chosen.get_attribute("aria-label")
     chosen.focus()
-    live.keyboard.press("ArrowRight")
+    fresh.keyboard.press("ArrowRight")
     assert chosen.get_attribute("aria-label") != first
-    assert numbers(live) != before
-    live.locator("#attack-eps").focus()
-    live.keyboard.press("Home")
-    live.wait_for_function("document.getElementById('attack-shown').textContent === '0.000'")
-    columns = np.reshape(numbers(live), (10, 3))
+    assert numbers(fresh) != before
+    fresh.locator("#attack-eps").focus()
+    fresh.keyboard.press("Home")
+    fresh.wait_for_function("document.getElementById('attack-shown').textContent === '0.000'")
+    columns = np.reshape(numbers(fresh), (10, 3))
     assert (columns == columns[:, :1]).all()  # nothing is changed
-    live.keyboard.press("End")
-    live.wait_for_function("document.getElementById('attack-shown').textContent === '0.300'")
-    columns = np.reshape(numbers(live), (10, 3))
+    fresh.keyboard.press("End")
+    fresh.wait_for_function("document.getElementById('attack-shown').textContent === '0.300'")
+    columns = np.reshape(numbers(fresh), (10, 3))
     assert (columns[:, 1] != columns[:, 0]).mean() > 0.5
-    said = live.locator("#attack-said")
-    live.wait_for_function("document.getElementById('attack-said').textContent.includes('0.300')")
+    said = fresh.locator("#attack-said")
+    fresh.wait_for_function("document.getElementById('attack-said').textContent.includes('0.300')")
     assert "random signs" in said.inner_text()
     assert "(L2)" in said.inner_text()
 
 
-def test_a_digit_is_drawn_by_keys_and_by_mouse(live):
-    pad, label = live.locator("#attack-pad"), "() => document.getElementById('attack-own').checked"
+def test_a_digit_is_drawn_by_keys_and_by_mouse(fresh):
+    pad, label = fresh.locator("#attack-pad"), "() => document.getElementById('attack-own').checked"
     pad.focus()
-    live.keyboard.press(" ")
+    fresh.keyboard.press(" ")
     for _ in range(14):
-        live.keyboard.press("ArrowDown")
-    live.keyboard.press(" ")
-    assert live.evaluate(label)
-    drawn = picture(live)
+        fresh.keyboard.press("ArrowDown")
+    fresh.keyboard.press(" ")
+    assert fresh.evaluate(label)
+    drawn = picture(fresh)
     rows, columns = np.nonzero(drawn)
     # Scaled to the data set's 20 pixels, its center of mass in the middle.
     assert 19 <= np.ptp(rows) + 1 <= 22
     assert np.average(rows + 0.5, weights=drawn[rows, columns]) == pytest.approx(14, abs=0.51)
     assert np.average(columns + 0.5, weights=drawn[rows, columns]) == pytest.approx(14, abs=0.51)
-    assert live.locator("#attack-clean + figcaption b").inner_text() == "says 1"
-    live.keyboard.press("Delete")
-    assert not picture(live).any()
+    assert fresh.locator("#attack-clean + figcaption b").inner_text() == "says 1"
+    fresh.keyboard.press("Delete")
+    assert not picture(fresh).any()
     box = pad.bounding_box()
-    live.mouse.move(box["x"] + 50, box["y"] + 40)
-    live.mouse.down()
-    live.mouse.move(box["x"] + 110, box["y"] + 40, steps=4)
-    live.mouse.move(box["x"] + 70, box["y"] + 140, steps=4)
-    live.mouse.up()
-    assert live.locator("#attack-clean + figcaption b").inner_text() == "says 7"
+    fresh.mouse.move(box["x"] + 50, box["y"] + 40)
+    fresh.mouse.down()
+    fresh.mouse.move(box["x"] + 110, box["y"] + 40, steps=4)
+    fresh.mouse.move(box["x"] + 70, box["y"] + 140, steps=4)
+    fresh.mouse.up()
+    assert fresh.locator("#attack-clean + figcaption b").inner_text() == "says 7"
 
 
-def test_what_is_certified_lies_below_what_is_broken(live):
+def test_what_is_certified_lies_below_what_is_broken(fresh):
     width = "(name) => parseFloat(getComputedStyle(document.getElementById(`attack-${name}`)).width)"
     for kind in ("ntk", "nngp"):
-        live.locator("#attack-kind").select_option(kind)
-        live.locator("#attack-norm").select_option("l2")
-        live.wait_for_timeout(600)
-        sure, broken = (live.evaluate(width, name) for name in ("sure", "broken"))
-        whole = live.locator(".attack-track").bounding_box()["width"]
+        fresh.locator("#attack-kind").select_option(kind)
+        fresh.locator("#attack-norm").select_option("l2")
+        fresh.wait_for_timeout(600)
+        sure, broken = (fresh.evaluate(width, name) for name in ("sure", "broken"))
+        whole = fresh.locator(".attack-track").bounding_box()["width"]
         assert 0 < sure <= whole - broken < whole
 
 
