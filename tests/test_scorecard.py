@@ -615,6 +615,12 @@ def test_a_forest_is_the_same_picture_on_every_call():
     assert "−40 %" in first.decode() or "−25 %" in first.decode()
 
 
+def test_a_forest_shows_where_effects_of_interest_begin():
+    small = Comparison("digits", "a", Estimate(0.001, -0.001, 0.003, 0.95, 9), 0, 0.02)
+    drawn = scorecard.forest([(small, "against")], "an effect").decode()
+    assert all(f">{place}<" in drawn for place in ("−0.02", "0", "0.02"))
+
+
 def test_a_forest_that_is_made_short_is_whole():
     pairs = [
         (one(0.3, 0.1), "for"),

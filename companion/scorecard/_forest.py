@@ -109,8 +109,7 @@ def _rows(ax: Axes, groups: Sequence[tuple[str, Sequence[tuple[Comparison, Outco
 
 def _row(ax: Axes, one: Comparison, outcome: Outcome, y: float) -> None:
     marker, color = MARKS[outcome]
-    edges = {one.smallest, -one.smallest} if one.sign == 0 else {one.sign * one.smallest}
-    for edge in edges:
+    for edge in _edges(one):
         ax.plot([edge, edge], [y - 0.1, y + 0.1], color=COLORS["nonrobust"], linewidth=1.4, zorder=1)
     effect, width = one.effect, 2.2 if one.counts else 1.2
     ax.plot([effect.low, effect.high], [y, y], color=color, linewidth=width, solid_capstyle="butt", zorder=2)
@@ -118,9 +117,14 @@ def _row(ax: Axes, one: Comparison, outcome: Outcome, y: float) -> None:
     ax.plot(effect.value, y, marker, color=color, markerfacecolor=face, markersize=6.5, zorder=3)
 
 
+def _edges(one: Comparison) -> tuple[float, ...]:
+    """Where effects of interest begin: on both sides if either counts."""
+    return (one.sign * one.smallest,) if one.sign else (-one.smallest, one.smallest)
+
+
 def _limits(ax: Axes, pairs: Sequence[tuple[Comparison, Outcome]]) -> None:
     """All estimates and lines; intervals that are far longer than the others run out of the picture."""
-    points = [value for one, _ in pairs for value in (one.effect.value, one.sign * one.smallest, 0.0)]
+    points = [value for one, _ in pairs for value in (one.effect.value, *_edges(one), 0.0)]
     ends = sorted(end for one, _ in pairs for end in (one.effect.low, one.effect.high))
     cut = len(ends) // 12
     low, high = min(*points, ends[cut]), max(*points, ends[len(ends) - 1 - cut])
