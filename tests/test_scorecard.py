@@ -509,13 +509,14 @@ def test_one_split_of_clocks_counts_images():
 )
 def test_whole_data_sets_are_fooled_in_one_step(fast, verdict):
     one = {"dataset": "cifar10", "classes": None, "n_train": 50, "depth": 1, "n_attacked": 1000, "eps": 0.1}
-    one |= {"steps": 10}
+    one |= {"steps": 10, "convolutions": 2}
     shares = (0.6, 0.55, fast, 0.01)
     run = [proportion(np.arange(1000) < 1000 * share).as_array() for share in shares]
     config = one | {"beside": [one | {"depth": 3}]}
     found = judged("A1b", record(config, attacked=np.array([run, np.full((4, 3), np.nan)])))
     (only,) = found.comparisons  # the second run is not made yet
     assert only.effect.value == pytest.approx(0.55 - fast)
+    assert only.setting == "Conv-2, all classes, n = 50"
     assert found.judgment.verdict == verdict
 
 

@@ -70,7 +70,7 @@ def kernel_of(depth: int, convolutions: int = 0) -> str:
 
 _WHOLE = {"dataset": "cifar10", "n_train": 50_000, "n_test": 10_000, "n_attacked": 1000, "auto": ()}
 _WEAR = {"dataset": "fashion_mnist", "n_train": 60_000, "eps": 0.1}
-# A kernel of 32 · 32 pixels is some hundred times the work.
+# An entry of a kernel over 32 · 32 pixels is dozens of times the work.
 _CONV = {"convolutions": 1, "n_train": 10_000, "n_test": 1000, "n_attacked": 200}
 _PAIR = {"classes": ("airplane", "automobile"), "n_train": 10_000, "n_test": 2000, "auto": STAGES[1:]}
 PROFILES = {
@@ -170,13 +170,14 @@ def _attacked(f: regression.KernelPredictor, images: data.Dataset, config: Confi
     x, y = images.x_test[: config.n_attacked], images.y_test[: config.n_attacked]
     threat, key, seconds = Threat("linf", config.eps), jax.random.key(0), {}
     noisy = random_sign(x, threat, key=key)
-    batch = {"batch_size": attack_batch(f.kernel)}
+    batch = attack_batch(f.kernel)
     with _timed(seconds, "fgsm"):
-        fast = fgsm(f, x, y, threat, **batch)
+        fast = fgsm(f, x, y, threat, batch_size=batch)
     with _timed(seconds, "pgd"):
-        slow = pgd(f, x, y, threat, steps=config.steps, early_stop=True, **batch)
+        slow = pgd(f, x, y, threat, steps=config.steps, early_stop=True, batch_size=batch)
     points = (x, noisy, fast, slow)
-    found = {"attacked": np.array([robust_accuracy(f, z, y, **batch).as_array() for z in points])}
+    left = [robust_accuracy(f, z, y, batch_size=batch).as_array() for z in points]
+    found = {"attacked": np.array(left)}
     if config.auto:
         # Batches are filled up: of the few images that resist, small ones.
         options = {"key": key, "version": config.auto, "queries": config.queries, "batch_size": 32}

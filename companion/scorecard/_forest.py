@@ -76,10 +76,10 @@ def forest(
 
 
 def _slim(drawn: bytes) -> bytes:
-    """The same picture in half the bytes: a page has dozens.
+    """The same picture in fewer bytes: a page has dozens.
 
-    Places (in tags, not words) go to a hundredth of a point; names of groups, turns by nothing, groups
-    around nothing and indentation go.
+    Places (in tags, not words) are cut to a hundredth of a point; names of groups, turns by nothing and
+    indentation go.
     """
     short = re.sub(rb"<[^>]*>", lambda tag: re.sub(rb"\b([1-9]\d*\.\d\d)\d+", rb"\1", tag[0]), drawn)
     short = re.sub(rb'(<g) id="[^"]*"', rb"\1", short)

@@ -138,7 +138,7 @@ def _section(one: Card) -> str:
         f"<p><b>Our reading.</b> {marked(claim.reading)}</p>",
         *_figures(one),
         f"<p><b>Rule.</b> {marked(claim.rule)}</p>",
-        *(f"<p><b>Left out.</b> {escaped('; '.join(one.left_out))}.</p>" for _ in one.left_out[:1]),
+        f"<p><b>Left out.</b> {escaped('; '.join(one.left_out))}.</p>" if one.left_out else "",
         folded("Scale: theirs and ours", _scales(one)),
     ]
     parts += _overstated(one)

@@ -10,7 +10,7 @@ from companion.experiments import warm_start
 from companion.results import Result
 from companion.scorecard._claim import DATASETS, Claim, Scale, compare, datasets, each, radii, span
 from companion.scorecard._normalization import UNREAD
-from companion.scorecard._verdicts import MARGIN, SAVED, Comparison, cheaper_and_as_robust, paired
+from companion.scorecard._verdicts import MARGIN, SAVED, Comparison, cheaper_and_as_robust, gain_of
 
 
 def methods(config: Settings) -> list[str]:
@@ -85,16 +85,16 @@ def _criterion(
     return compare(dataset, where, pair[0], 1, -MARGIN, **shown)
 
 
-def no_gain(first: int = 0) -> Callable[[Result], Iterator[str]]:
-    """Settings in which PGD training gains nothing for certain, over the seeds from `first` on."""
+def no_gain(counted: str, first: int = 0) -> Callable[[Result], Iterator[str]]:
+    """Settings in which PGD training gains nothing for certain, over the seeds that count."""
 
     def found(record: Result) -> Iterator[str]:
         config = record.provenance["config"]
-        pgd, standard = (methods(config).index(name) for name in ("pgd", "standard"))
+        places = [methods(config).index(name) for name in (counted, "pgd", "standard")]
         for c, case in enumerate(config["cases"]):
             for k, rate in enumerate(config["rates"]):
                 robust = np.asarray(record.arrays["final"][c, k, :, first:, 1, 0], float)
-                gain = paired(robust[pgd], robust[standard])
+                gain = gain_of(*robust[places])
                 if gain is not None and gain.low <= 0:
                     where = f"{DATASETS.get(case['dataset'], case['dataset'])}, {rate} rate"
                     yield f"{where}: PGD training gains {gain:+.3f} ({gain.n} seeds)"
@@ -158,7 +158,7 @@ CLAIMS = (
         "slowed down, then on PGD's. Switches by hand are shown, and do not count.",
         rule=_RULE,
         compare=judged(clean_first, "rule"),
-        left_out=no_gain(),
+        left_out=no_gain("rule"),
     ),
     _claim(
         "B2b",
@@ -169,6 +169,6 @@ CLAIMS = (
         "later seeds count; these seeds, and the other schedules, are shown.",
         rule=_RULE,
         compare=judged(others, "growing steps", FRESH),
-        left_out=no_gain(FRESH),
+        left_out=no_gain("growing steps", FRESH),
     ),
 )

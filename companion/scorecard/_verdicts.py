@@ -224,15 +224,21 @@ def cheaper_and_as_robust(
         where PGD training has no certain gain to measure by.
     """
     method, pgd, standard, saved = (np.asarray(values, float) for values in (method, pgd, standard, saved))
-    there = np.isfinite(method + pgd + standard)
     contrast = paired(method, (1 - MARGIN) * pgd + MARGIN * standard, level=level)
-    gain = paired(pgd[there], standard[there], level=level)
-    time = paired(saved[there], 0.0, level=level)
+    gain = gain_of(method, pgd, standard, level=level)
+    time = paired(saved[np.isfinite(method + pgd + standard)], 0.0, level=level)
     if contrast is None or gain is None or time is None or gain.low <= 0:
         return None
     scaled = (one / gain.value - MARGIN for one in (contrast.value, contrast.low, contrast.high))
     effect = Estimate(*scaled, level, contrast.n)
     return effect, "for" if time.low >= SAVED else "against" if time.high < SAVED else "open"
+
+
+def gain_of(method: Numbers, pgd: Numbers, standard: Numbers, *, level: float = 0.95) -> Estimate | None:
+    """PGD training's gain over standard training on the seeds that a method has; None for fewer than two."""
+    method, pgd, standard = (np.asarray(values, float) for values in (method, pgd, standard))
+    there = np.isfinite(method)
+    return paired(pgd[there], standard[there], level=level)
 
 
 def equal_accuracy(clean: Numbers, level: float) -> int | None:
