@@ -316,6 +316,19 @@ def test_a_short_run_cannot_test_an_earlier_rest():
     assert judged("C1b", dynamics_record()).judgment.verdict == "reproduced"
 
 
+def test_runs_that_ended_near_a_constant_answer_are_named():
+    case = {"dataset": "cifar10", "n_train": 10, "n_test": 10, "rate": 0.1, "epochs": 1, "batch_size": 5}
+    case |= {"width": 4, "eps": 0.1, "steps": 2, "final": [2, 1]}
+    variants = [{"name": "raw"}, {"name": "centred"}]
+    config = {"cases": [case], "variants": variants, "regimes": ["standard", "pgd"], "seeds": 5}
+    final = np.full((1, 2, 2, 5, 2, 3), np.nan)
+    final[0, :, :, :4, 0] = [[[[0.5]] * 4] * 2] * 2
+    final[0, :, :, :4, 1, 0] = 0.2 + 0.01 * np.arange(4)
+    final[0, 0, 1, 2, 0] = final[0, 1, 0, 2, 0] = 0.1  # of the second standard training: not what is compared
+    (only,) = judged("B1a", record(config, final=final)).comparisons
+    assert only.note == "centred 0.215, raw 0.215; 1 of 4 runs of raw ended near a constant answer"
+
+
 def schedules_record(method, saved=0.3, n=4):
     """Of every schedule robust accuracy .1 but PGD's .5 and one method's; passes 60 for PGD."""
     case = vars(warm_start.Case(dataset="cifar10"))

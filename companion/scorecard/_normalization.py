@@ -27,6 +27,16 @@ ONE_POSITION = tuple(
 )
 
 
+STUCK = 0.15
+"""Clean accuracy on ten classes below which a training has learned next to nothing."""
+
+
+def _stuck(name: str, clean: np.ndarray) -> str:
+    """How many runs of a variant ended near the accuracy of a constant answer, if any."""
+    number, all_of_them = int((clean < STUCK).sum()), int(np.isfinite(clean).sum())
+    return f"{number} of {all_of_them} runs of {name} ended near a constant answer" if number else ""
+
+
 def changed(
     pairs: Sequence[tuple[str, str]],
     *,
@@ -48,15 +58,19 @@ def changed(
         config = record.provenance["config"]
         names = [one["name"] for one in config["variants"]]
         if "tuned" in record.arrays:
-            values = record.arrays["tuned"][..., 1, 0]
+            both = record.arrays["tuned"]
         else:
-            values = record.arrays["final"][:, :, list(config["regimes"]).index("pgd"), :, 1, 0]
+            both = record.arrays["final"][:, :, list(config["regimes"]).index("pgd")]
+        clean, robust = (np.asarray(both[..., k, 0], float) for k in range(2))
         for c, case in enumerate(config["cases"]):
             for name, control in (*pairs, *shown, *beside):
                 if {name, control} <= set(names):
-                    one, two = (np.asarray(values[c, names.index(which)], float) for which in (name, control))
+                    rows = [names.index(which) for which in (name, control)]
+                    one, two = robust[c, rows]
                     more = {"counts": (name, control) in pairs, "family": (name, control) in beside}
-                    more["note"] = means(**{name: one, control: two})
+                    words = [means(**{name: one, control: two})]
+                    words += [_stuck(names[row], clean[c, row]) for row in rows]
+                    more["note"] = "; ".join(filter(None, words))
                     yield from compare(
                         case["dataset"], f"{name} − {control}", paired(one, two), 0, 0.02, **more
                     )

@@ -218,7 +218,15 @@ def _numbers(one: Card) -> str:
                 item.note,
             ]
         )
-    heads = ("data set", "setting", "effect [95 %]", "n", "speaks", "effects excluded", "numbers behind it")
+    heads = (
+        "data set",
+        "setting",
+        "effect [95 %]",
+        "n",
+        "speaks",
+        "effects that it excludes",
+        "numbers behind it",
+    )
     return html_table(heads, rows, "numbers")
 
 
