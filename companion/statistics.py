@@ -42,11 +42,17 @@ class Estimate:
         spec = spec or ".3f"
         if np.ndim(self.value):
             return ", ".join(format(self[i], spec) for i in range(len(self.value)))
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        low, high = (_written(end, spec) for end in (self.low, self.high))
+        return f"{self.value:{spec}} [{low}, {high}]"
 
     def __str__(self) -> str:
         """The default format."""
         return format(self)
+
+
+def _written(end: float | np.floating, spec: str) -> str:
+    """An end of an interval, which may have none."""
+    return ("-∞" if end < 0 else "∞") if np.isinf(end) else f"{end:{spec}}"
 
 
 def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float = 0.95) -> Estimate:

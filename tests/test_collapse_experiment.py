@@ -136,7 +136,7 @@ def test_profiles_are_well_formed(profile):
 def record(spread, limit=(2.0, 1.0), fits=True):
     """Three seeds; blocks grow by .2; the spread and NC1 after PGD training."""
     measures = np.zeros((1, 3, 3, 2, len(experiment.MEASURES)))
-    noise = 0.01 * np.arange(3)
+    noise = 0.01 * np.arange(-1, 2)
 
     def put(name, method, epoch, value):
         measures[0, method, :, epoch, experiment.MEASURES.index(name)] = value
@@ -144,7 +144,7 @@ def record(spread, limit=(2.0, 1.0), fits=True):
     for m in range(3):
         for epoch, within in ((0, 1.0), (-1, 1.4)):
             put("same", m, epoch, 2.0)
-            put("within", m, epoch, within + noise)
+            put("within", m, epoch, within + noise * (1 - epoch))
             put("between", m, epoch, 0.5)
         put("train", m, -1, 1.0)
         put("robust train", m, -1, 1.0 if fits else 0.5)

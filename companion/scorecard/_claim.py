@@ -161,7 +161,7 @@ def card(claim: Claim, records: Mapping[str, Result], gaps: tuple[Gap, ...] | st
     return Card(claim, found, judge(found, condition=claim.condition), ours, origins, gaps, left_out)
 
 
-Field = str | float | bool | Callable[[float], float]  # of a `Comparison`
+Field = str | float | bool | Callable[[float], float] | None  # of a `Comparison`
 
 
 def compare(
@@ -198,6 +198,14 @@ def means(**values: Numbers) -> str:
         if len(there):
             texts.append(f"{name.replace('_', ' ')} {there.mean():.3f}")
     return ", ".join(texts)
+
+
+def geometric_means(**values: Numbers) -> str:
+    """Names and geometric means of positive arrays over seeds, for a note beside an effect of logarithms."""
+    logs = {name: np.log(np.asarray(array, float)) for name, array in values.items()}
+    there = {name: array[np.isfinite(array)] for name, array in logs.items()}
+    texts = [f"{name.replace('_', ' ')} {np.exp(a.mean()):.3f}" for name, a in there.items() if len(a)]
+    return f"{', '.join(texts)} (geometric means)" if texts else ""
 
 
 def span(numbers: Sequence[Setting], form: str = "{:,}") -> str:

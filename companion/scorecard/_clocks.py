@@ -42,7 +42,7 @@ def difference(
     pair = shares(record, c, one, robust), shares(record, c, other, robust)
     there = np.flatnonzero(np.isfinite(pair[0] + pair[1]))
     if len(there) != 1:
-        return paired(*pair), "seeds"
+        return paired(*pair), "splits"
     rows = [record.arrays["right"][c, there[0], ROWS.index(name), int(robust)] > 0 for name in (one, other)]
     m = int(record.provenance["config"]["cases"][c]["n_test"])
     more, less = (int((a & ~b)[:m].sum()) for a, b in (rows, rows[::-1]))
@@ -58,7 +58,7 @@ def beyond_constant(
     if not there.any() or pair[1][there].mean() >= constant:
         return difference(record, c, one, other)
     if there.sum() > 1:
-        return paired(pair[0], np.where(there, constant, np.nan)), "seeds"
+        return paired(pair[0], np.where(there, constant, np.nan)), "splits"
     right = record.arrays["right"][c, np.flatnonzero(there)[0], ROWS.index(one), 1]
     found = proportion(right[: int(record.provenance["config"]["cases"][c]["n_test"])] > 0)
     low, value, high = (x - constant for x in (found.low, found.value, found.high))

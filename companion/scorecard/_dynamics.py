@@ -79,8 +79,10 @@ CLAIMS = (
         reading="Fewer directions carry the kernel. Concentration changes along any training, and PGD "
         "training is slower, so one can compare at equal clean accuracy, or after equally many epochs (A6b). "
         "The abstract does not say which.",
-        rule="Effect: effective rank of PGD training's last kernel, relative to standard training's at the "
-        f"first record whose clean accuracy reaches what PGD training ends at. {_LOWER}",
+        rule="Effect: effective rank of PGD training's last kernel relative to standard training's "
+        "(geometric "
+        f"mean of their ratio, less 1) at the first record whose clean accuracy reaches what PGD training "
+        f"ends at. {_LOWER}",
         effect="PGD relative to standard (left of 0: more concentrated)",
         percent=True,
         compare=concentrated,
@@ -92,8 +94,9 @@ CLAIMS = (
         "top eigenspaces of the kernel",
         reading="As A6a, but the last kernels of both are compared, of which PGD's belongs to the less "
         "accurate network: how far each has come is part of this difference.",
-        rule="Effect: effective rank of PGD training's last kernel, relative to standard training's. "
-        f"{_LOWER}",
+        rule="Effect: effective rank of PGD training's last kernel relative to standard training's "
+        "(geometric "
+        f"mean of their ratio, less 1). {_LOWER}",
         effect="PGD relative to standard (left of 0: more concentrated)",
         percent=True,
         compare=functools.partial(concentrated, at_the_end=True),

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from companion.scorecard._verdicts import Comparison, Outcome
 
 WIDTH = 4.2  # inches: on a phone of 390 pixels it is shown at nearly its own size
 ROW, HEADING = 0.36, 0.34
+_FAR = 1e6
 MARKS: dict[Outcome, tuple[str, str]] = {
     "for": ("o", COLORS["clean"]),
     "against": ("X", COLORS["adversarial"]),
@@ -102,7 +104,8 @@ def _rows(ax: Axes, groups: Sequence[tuple[str, Sequence[tuple[Comparison, Outco
             y += ROW
             _row(ax, one, outcome, y)
             # How many images or features there are stands in the table of numbers.
-            label = f"{one.setting} (n = {one.effect.n:,})" if one.unit in ("seeds", "runs") else one.setting
+            many = one.unit in ("seeds", "splits", "runs")
+            label = f"{one.setting} (n = {one.effect.n:,})" if many else one.setting
             ax.text(0, y - 0.12, label, fontsize=8.5, color="#333333", **style)
     ax.set_ylim(y + 0.14, 0)
 
@@ -112,9 +115,15 @@ def _row(ax: Axes, one: Comparison, outcome: Outcome, y: float) -> None:
     for edge in _edges(one):
         ax.plot([edge, edge], [y - 0.1, y + 0.1], color=COLORS["nonrobust"], linewidth=1.4, zorder=1)
     effect, width = one.effect, 2.2 if one.counts else 1.2
-    ax.plot([effect.low, effect.high], [y, y], color=color, linewidth=width, solid_capstyle="butt", zorder=2)
+    ends = [max(effect.low, -_FAR), min(effect.high, _FAR)]  # an interval may have none
+    ax.plot(ends, [y, y], color=color, linewidth=width, solid_capstyle="butt", zorder=2)
     face = color if one.counts else "white"
     ax.plot(effect.value, y, marker, color=color, markerfacecolor=face, markersize=6.5, zorder=3)
+
+
+def _ends(one: Comparison) -> tuple[float, ...]:
+    """Of the interval, or the value where it has none."""
+    return tuple(x if math.isfinite(x) else one.effect.value for x in (one.effect.low, one.effect.high))
 
 
 def _edges(one: Comparison) -> tuple[float, ...]:
@@ -125,7 +134,7 @@ def _edges(one: Comparison) -> tuple[float, ...]:
 def _limits(ax: Axes, pairs: Sequence[tuple[Comparison, Outcome]]) -> None:
     """All estimates and lines; intervals that are far longer than the others run out of the picture."""
     points = [value for one, _ in pairs for value in (one.effect.value, *_edges(one), 0.0)]
-    ends = sorted(end for one, _ in pairs for end in (one.effect.low, one.effect.high))
+    ends = sorted(end for one, _ in pairs for end in _ends(one))
     cut = len(ends) // 12
     low, high = min(*points, ends[cut]), max(*points, ends[len(ends) - 1 - cut])
     room = 0.06 * (high - low or 1)

@@ -44,7 +44,7 @@ def folded(summary: str, inside: str) -> str:
 
 def escaped(plain: str) -> str:
     """Escaped, with minus signs, and a space before %."""
-    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", html.escape(plain))
+    text = re.sub(r"(?<![\w.])-(?=[\d.∞])", "−", html.escape(plain))
     return re.sub(r"(?<=\d)%", " %", text)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from companion import dynamics
 from companion.results import Result
-from companion.scorecard._claim import compare, means
-from companion.scorecard._verdicts import Comparison, equal_accuracy, newcombe, paired
+from companion.scorecard._claim import compare, geometric_means, means
+from companion.scorecard._verdicts import Comparison, equal_accuracy, newcombe, paired, relative
 from companion.statistics import proportion
 
 LONG = 10_000
@@ -99,9 +99,9 @@ def concentrated(record: Result, *, at_the_end: bool = False) -> Iterator[Compar
                     continue
                 base, end = (read(values) for values in case.at_equal_accuracy(name, standard, other))
                 late = read(case.of(name, standard)[:, last])
-                more = {"note": means(PGD=end, standard_as_accurate=base, standard_at_the_end=late)}
+                more = {"note": geometric_means(PGD=end, standard_as_accurate=base, standard_at_the_end=late)}
                 more["counts"] = measure in COUNTED
-                effect = paired(end / (late if at_the_end else base), 1.0)
+                effect, more["p_value"] = relative(end, late if at_the_end else base)
                 yield from compare(
                     dataset, f"{measure}, {rate}, {case.steps:,} steps", effect, -1, 0.1, **more
                 )

@@ -143,7 +143,11 @@ CLAIMS = (
         "sum of all features from 100 on, and how many of them are useful one by one.",
         rule="Of the sum: clean accuracy above the largest class's share (against: less than .02 for "
         "certain) and what PGD takes (against: less than .1). One by one: more than 1 % useful, by "
-        "correlation with the labels after Holm's correction; against: less than 1 % for certain. Shown "
+        "correlation with the labels after Holm's correction. A feature that fails this test may be useful "
+        "all "
+        "the same, and the test is the stricter the more features there are: few that pass leave it open, "
+        "and "
+        "do not speak against. Shown "
         "only: the same of principal components, as features of ridge regression on pixels.",
         effect="accuracy, or share of features",
         compare=later,
@@ -170,7 +174,7 @@ CLAIMS = (
         "in clean accuracy is shown, and does not enter the verdict.",
         rule="Effect: PGD accuracy of the part minus that of the whole, or minus the largest class's share "
         "where this is larger: naming one class resists every attack. Against: less than .05 for certain.",
-        effect="accuracy",
+        effect="accuracy beyond the whole, and beyond one class",
         compare=traded,
     ),
 )

@@ -1,6 +1,7 @@
 """Claims as HTML for the page What reproduces: a matrix, a card for each, and what it took."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -52,7 +53,7 @@ _MEANING: dict[Verdict, str] = {
     "not reproduced": "more than half exclude the smallest effect of interest;",
     "undecided": "neither;",
     "not tested": "nothing that is recorded can tell. Under a verdict how many comparisons speak "
-    "for, against, and leave it open; under a sign the number n of seeds, splits or runs. One split: a "
+    "for, against, and leave it open; under a sign how many seeds, splits or runs there are. One split: a "
     "single training set, with an interval over that many test images (im.), features (f.), or blocks of "
     "neighboring features. AutoAttack: what it takes off the robust accuracies behind a claim that PGD was "
     "measured by.",
@@ -84,7 +85,8 @@ def _beyond_pgd(one: Card) -> str:
     if not one.gaps:
         return ""
     if isinstance(one.gaps, str):
-        return "<small>AutoAttack: not recorded</small>"
+        some = "not recorded" if one.gaps.startswith("none") else "in part"
+        return f"<small>AutoAttack: {some}</small>"
     return f"<small>{attack_of(one.gaps)}: gap {span_of(one.gaps)}</small>"
 
 
@@ -96,7 +98,7 @@ def _amount(some: Sequence[Comparison]) -> str:
         low, high = min(numbers), max(numbers)
         number = f"{low:,}{'' if low == high else f'–{high:,}'}"
         after = {"images": "im.", "features": "f.", "blocks": "blocks of f."}.get(unit)
-        parts.append(f"one split, {number} {after}" if after else f"n = {number}")
+        parts.append(f"one split, {number} {after}" if after else f"{number} {unit}")
     return "; ".join(parts)
 
 
@@ -138,6 +140,9 @@ def _section(one: Card) -> str:
         f"<p><b>Our reading.</b> {marked(claim.reading)}</p>",
         *_figures(one),
         f"<p><b>Rule.</b> {marked(claim.rule)}</p>",
+        f"<p><b>Condition.</b> {escaped(claim.condition[0].upper() + claim.condition[1:])}.</p>"
+        if claim.condition
+        else "",
         f"<p><b>Left out.</b> {escaped('; '.join(one.left_out))}.</p>" if one.left_out else "",
         folded("Scale: theirs and ours", _scales(one)),
     ]
@@ -158,7 +163,8 @@ def _overstated(one: Card) -> list[str]:
     name = attack_of(one.gaps)
     words = (
         f"Of the accuracy that PGD leaves another {span_of(one.gaps)} is lost; on one data set these gaps "
-        f"differ by {apart(one.gaps):.3f} at most."
+        f"differ by {apart(one.gaps):.3f} at most. These are point estimates; over images, the interval that "
+        f"reaches farthest ends at {max(gap.gap.high for gap in one.gaps):.3f}."
     )
     table = folded(f"{len(one.gaps)} gaps: PGD − {name}", html_table(*gap_rows(one.gaps)))
     return [f"<p><b>{name}.</b> {escaped(words)}</p>{table}"]
@@ -175,11 +181,11 @@ def _figures(one: Card) -> list[str]:
 
 
 def _figure(one: Card, pairs: Sequence[tuple[Comparison, Outcome]]) -> str:
-    counts = [outcome for _, outcome in pairs]
+    counts = [outcome for item, outcome in pairs if item.counts]
     alt = (
-        f"Forest plot of {one.claim.name}: {one.claim.effect}. {len(pairs)} effects with 95 % intervals, "
-        f"of which {counts.count('for')} speak for the claim, {counts.count('against')} against it, "
-        f"{counts.count('open')} leave it open."
+        f"Forest plot of {one.claim.name}: {one.claim.effect}. {len(pairs)} effects with 95 % intervals. Of "
+        f"those that count {counts.count('for')} speak for the claim, {counts.count('against')} against it, "
+        f"{counts.count('open')} leave it open; {len(pairs) - len(counts)} are shown only."
     )
     picture = base64.b64encode(forest(pairs, one.claim.effect, percent=one.claim.percent)).decode()
     return f'<img class="forest" alt="{escaped(alt)}" src="data:image/svg+xml;base64,{picture}">'
@@ -224,13 +230,15 @@ def _numbers(one: Card) -> str:
         "effect [95 %]",
         "n",
         "speaks",
-        "effects that it excludes",
+        "larger effects that it rules out",
         "numbers behind it",
     )
     return html_table(heads, rows, "numbers")
 
 
 def _excluded(item: Comparison, form: str) -> str:
+    if math.isinf(item.excluded):
+        return "none"
     if item.sign == 0:
         return f"beyond ±{item.excluded:{form}}"
     return f"{'above' if item.sign > 0 else 'below'} {item.sign * item.excluded:{form}}"

@@ -78,7 +78,7 @@ def power(cards: Mapping[str, Card], *names: str) -> Shown:
     """
     rows = [row for name in names for row in _rows(cards[name])]
     heads = ("claim", "intervals over", "comparisons", "open", "n", "half width (median, widest)")
-    more = ("smallest effect", "n for a half width of it", "of half of it", "runs recorded")
+    more = ("smallest effect", "n that makes the half width this", "half of this", "runs recorded")
     return Shown(html_table((*heads, *more), rows, "numbers"))
 
 

@@ -86,7 +86,7 @@ def _criterion(
 
 
 def no_gain(counted: str, first: int = 0) -> Callable[[Result], Iterator[str]]:
-    """Settings in which PGD training gains nothing for certain, over the seeds that count."""
+    """Settings in which PGD training gains nothing, over the seeds that count."""
 
     def found(record: Result) -> Iterator[str]:
         config = record.provenance["config"]
@@ -95,7 +95,7 @@ def no_gain(counted: str, first: int = 0) -> Callable[[Result], Iterator[str]]:
             for k, rate in enumerate(config["rates"]):
                 robust = np.asarray(record.arrays["final"][c, k, :, first:, 1, 0], float)
                 gain = gain_of(*robust[places])
-                if gain is not None and gain.low <= 0:
+                if gain is not None and gain.value <= 0:
                     where = f"{DATASETS.get(case['dataset'], case['dataset'])}, {rate} rate"
                     yield f"{where}: PGD training gains {gain:+.3f} ({gain.n} seeds)"
 
@@ -132,8 +132,8 @@ _RULE = (
     f"(method − {1 - MARGIN:.1f} PGD − {MARGIN:.1f} standard), paired by seed, is above 0. Cheaper: at least "
     f"{SAVED:.0%} fewer passes forward and backward through the network, in which time is counted here; the "
     "kernels that a rule needs count as passes of equal seconds. For: both for certain. Against: one of them "
-    "excluded. A setting in which PGD training gains nothing for certain, over the seeds that count, has "
-    "nothing to measure by and is left out."
+    "excluded. Where it is not certain that PGD training gains anything, over the seeds that count, there is "
+    "nothing certain to measure by: such a setting is open."
 )
 
 
@@ -166,7 +166,9 @@ CLAIMS = (
         "",
         reading="No claim of theirs: what the one criterion says of schedules that know no kernel. PGD "
         f"whose steps grow from one is our candidate. It was chosen on the first {FRESH} seeds, so only "
-        "later seeds count; these seeds, and the other schedules, are shown.",
+        "later seeds count; these seeds, and the other schedules, are shown. All seeds have the same "
+        "training "
+        "and test images: what these had to do with the choice is not undone.",
         rule=_RULE,
         compare=judged(others, "growing steps", FRESH),
         left_out=no_gain("growing steps", FRESH),

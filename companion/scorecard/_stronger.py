@@ -122,7 +122,8 @@ def gap_rows(found: Sequence[Gap]) -> tuple[list[str], list[list[str]]]:
         the images of all seeds and over seeds, and images.
     """
     chapters = len({one.experiment for one in found}) > 1
-    heads = ["network or kernel", "seeds", "PGD", "AutoAttack", "gap, over images", "over seeds", "images"]
+    attack = attack_of(found)
+    heads = ["network or kernel", "seeds", "PGD", attack, "gap, over images", "over seeds", "images"]
     rows = [
         [
             f"{one.experiment}: {one.data}, {one.label}" if chapters else f"{one.data}, {one.label}",
@@ -164,7 +165,8 @@ def _caption(found: Sequence[Gap]) -> str:
         words += f" ({config['n_test']} a seed; Square with {config['queries']:,} queries"
         words += ")" if again == {one.experiment for one in found} else ", with 5,000 on kernels)"
     words += (
-        ". Gap: PGD − AutoAttack, with 95 % intervals over the images of all seeds, and over seeds where "
+        f". Gap: PGD − {attack_of(found)}, with 95 % intervals over the images of all seeds (of kernels of "
+        "chapters 2 and 10 unpaired, which makes them too wide), and over seeds where "
         "there are two or more whose gaps differ."
     )
     return f"{words} {caption(record)}." if again else words

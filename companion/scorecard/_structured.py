@@ -8,7 +8,7 @@ import numpy as np
 from companion._core.words import Settings
 from companion.experiments.structured import FEATURES
 from companion.results import Result
-from companion.scorecard._claim import Claim, Scale, compare, means
+from companion.scorecard._claim import Claim, Scale, compare, geometric_means, means
 from companion.scorecard._verdicts import Comparison, paired
 
 TWICE = 0.69
@@ -51,7 +51,7 @@ def nonrobust_first(record: Result) -> Iterator[Comparison]:
             pair = {one: strength(record, row, one) for one in FEATURES}
             effect = paired(np.log(pair["nonrobust"]), np.log(pair["robust"]))
             setting = f"{kind}, log of the features' strengths"
-            yield from compare(_DATA, setting, effect, 1, TWICE, note=means(**pair))
+            yield from compare(_DATA, setting, effect, 1, TWICE, note=geometric_means(**pair))
         pair = {"clean": accuracy(record, row, 0.0), "attacked": accuracy(record, row, eps)}
         setting = f"{kind}, accuracy lost at ε = {eps:g}"
         effect = paired(pair["clean"], pair["attacked"])
@@ -69,7 +69,7 @@ def robust_under_attack(record: Result) -> Iterator[Comparison]:
             }
             effect = paired(np.log(pair["pgd"]), np.log(pair["standard"]))
             setting = f"ε = {eps:g}, log of the {feature} feature"
-            yield from compare(_DATA, setting, effect, sign, TWICE, note=means(**pair))
+            yield from compare(_DATA, setting, effect, sign, TWICE, note=geometric_means(**pair))
         pair = {name: accuracy(record, one, eps) for name, one in (("pgd", row), ("standard", standard))}
         setting = f"ε = {eps:g}, accuracy under attack"
         effect = paired(pair["pgd"], np.maximum(pair["standard"], HALF))

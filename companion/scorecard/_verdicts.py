@@ -41,6 +41,8 @@ class Comparison:
         counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
         family: whether Holm's correction is made over it too though it does not count: what the same
             question asks of other variants in one experiment.
+        lower_bound: whether what is asked for may be larger than the effect says: then it speaks for a claim
+            or leaves it open.
         note: numbers behind it.
         p_value: two-sided, of a value of the effect, where it is not that of Student's interval.
     """
@@ -55,6 +57,7 @@ class Comparison:
     also: Outcome = "for"
     counts: bool = True
     family: bool = False
+    lower_bound: bool = False
     note: str = ""
     p_value: Callable[[float], float] | None = None
 
@@ -155,8 +158,8 @@ def _p_values(one: Comparison) -> tuple[float, float]:
         beside = [p(edge) if abs(value) < one.smallest else 1.0 for edge in _edges(one)]
         return p(0.0) if abs(value) >= one.smallest else 1.0, max(beside)
     p_for = p(sign * one.beyond) if sign * value >= one.smallest else 1.0
-    p_against = p(sign * one.smallest) if sign * value < one.smallest else 1.0
-    return p_for, p_against
+    below = sign * value < one.smallest and not one.lower_bound
+    return p_for, p(sign * one.smallest) if below else 1.0
 
 
 def _edges(one: Comparison) -> tuple[float, float]:
@@ -166,11 +169,13 @@ def _edges(one: Comparison) -> tuple[float, float]:
 def _p(effect: Estimate, at: float) -> float:
     """Two-sided p-value of a value, from the interval: it is 1 − level at the interval's ends.
 
-    Student's with n − 1 degrees of freedom; the half width is that of the side on which the value lies.
+    Student's with n − 1 degrees of freedom; the half width is that of the side on which the value lies. Where
+    all n are equal their spread says nothing, as on a coarse grid they often are by chance, and the sign test
+    is left: 2^(1 − n).
     """
     half = effect.value - effect.low if at < effect.value else effect.high - effect.value
     if half == 0:
-        return 1.0 if at == effect.value else 0.0
+        return 1.0 if at == effect.value else 2.0 ** (1 - effect.n)
     freedom = max(effect.n - 1, 1)
     error = half / scipy.stats.t.ppf(0.5 + effect.level / 2, freedom)
     return float(2 * scipy.stats.t.sf(abs(effect.value - at) / error, freedom))
@@ -181,6 +186,20 @@ def paired(one: Numbers, other: Numbers | float, *, level: float = 0.95) -> Esti
     gaps = np.asarray(one, float) - np.asarray(other, float)
     gaps = gaps[np.isfinite(gaps)]
     return statistics.mean(gaps, level=level) if len(gaps) > 1 else None
+
+
+def relative(
+    one: Numbers, other: Numbers, *, level: float = 0.95
+) -> tuple[Estimate | None, Callable[[float], float] | None]:
+    """Geometric mean of one / other over seeds that have both, less 1, and the p-value of such a share.
+
+    Student's interval is that of the logarithms: no end of it lies below −1, as no ratio lies below 0.
+    """
+    logs = paired(np.log(np.asarray(one, float)), np.log(np.asarray(other, float)), level=level)
+    if logs is None:
+        return None, None
+    value, low, high = np.expm1([logs.value, logs.low, logs.high]).tolist()
+    return Estimate(value, low, high, level, logs.n), lambda share: _p(logs, math.log1p(share))
 
 
 def newcombe(one: Estimate, other: Estimate) -> Estimate:
@@ -220,16 +239,18 @@ def cheaper_and_as_robust(
 
     Returns:
         The contrast in units of PGD training's mean gain, less m: the difference to PGD in units of its
-        gain, to be compared with −`MARGIN`; and the outcome of the time. None for fewer than two seeds, or
-        where PGD training has no certain gain to measure by.
+        gain, to be compared with −`MARGIN`, with an interval without ends where that gain is not certain; and
+        the outcome of the time. None for fewer than two seeds, or where the mean gain is not above 0.
     """
     method, pgd, standard, saved = (np.asarray(values, float) for values in (method, pgd, standard, saved))
     contrast = paired(method, (1 - MARGIN) * pgd + MARGIN * standard, level=level)
     gain = gain_of(method, pgd, standard, level=level)
     time = paired(saved[np.isfinite(method + pgd + standard)], 0.0, level=level)
-    if contrast is None or gain is None or time is None or gain.low <= 0:
+    if contrast is None or gain is None or time is None or gain.value <= 0:
         return None
-    scaled = (one / gain.value - MARGIN for one in (contrast.value, contrast.low, contrast.high))
+    # In units of what may be nothing any difference is possible.
+    low, high = (contrast.low, contrast.high) if gain.low > 0 else (-math.inf, math.inf)
+    scaled = (one / gain.value - MARGIN for one in (contrast.value, low, high))
     effect = Estimate(*scaled, level, contrast.n)
     return effect, "for" if time.low >= SAVED else "against" if time.high < SAVED else "open"
 
