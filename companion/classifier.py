@@ -6,6 +6,7 @@ output. It needs scikit-learn, which nothing else in the package imports.
 
 import math
 
+import jax
 import numpy as np
 
 from companion._core.checks import predicted
@@ -110,9 +111,13 @@ class NTKClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def predictor(self) -> KernelPredictor:
-        """The same function for JAX, to differentiate and attack; its labels are indices of `classes_`."""
+        """The same function for JAX, to differentiate and attack; its labels are indices of `classes_`.
+
+        In float32 where JAX computes in no more, whatever the precision of the inputs of `fit`.
+        """
         check_is_fitted(self)
-        return from_coefficients(self._kernel, self.x_train_, self.coefficients_, kind=self.kind)
+        x = self.x_train_ if jax.config.jax_enable_x64 else self.x_train_.astype(np.float32)
+        return from_coefficients(self._kernel, x, self.coefficients_, kind=self.kind)
 
     @property
     def _kernel(self) -> Kernel:

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from companion._core.checks import class_labels, finite, predicted
 
+__all__ = ["Estimate", "accuracy", "mean", "paired_shares", "power_law", "proportion"]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -107,7 +109,10 @@ def proportion(right: Bool[Any, "..."], *, level: float = 0.95) -> Estimate:
     """
     right = np.asarray(right)
     if right.ndim not in (1, 2) or right.dtype != bool or not len(right):
-        raise ValueError(f"right must be (n,) or (n, q) booleans, n ≥ 1, got {right.shape} {right.dtype}")
+        cure = ": right.astype(bool), of 0 and 1" * (right.dtype.kind in "iu")
+        raise ValueError(
+            f"right must be (n,) or (n, q) booleans, n ≥ 1, got {right.shape} {right.dtype}{cure}"
+        )
     _check_level(level)
     n, share, z = len(right), right.mean(axis=0), scipy.stats.norm.isf((1 - level) / 2)
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)

@@ -20,9 +20,9 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float, Int, PyTree
 
 from companion import dynamics
-from companion._core.checks import Numbers, count, number
+from companion._core.checks import Numbers, count, number, within
 from companion._core.types import Apply, Array, Key
-from companion.attacks import Threat, cross_entropy, training_attack
+from companion.attacks import Threat, bounds_of, cross_entropy, training_attack
 from companion.training import Run, Switch
 
 __all__ = [
@@ -170,6 +170,8 @@ def step_cosine(
     if isinstance(attack, tuple):
         other, classes = map(jnp.asarray, attack)
     else:
+        if (bounds := bounds_of(attack)) is not None:
+            within("x", np.asarray(x), bounds)
         other, classes = _moved(apply_fn, params, x, labels, attack, key), labels
     one, two = (_loss_gradient(apply_fn, params, *pair) for pair in ((x, labels), (other, classes)))
     return float(one @ two / (jnp.linalg.norm(one) * jnp.linalg.norm(two)))

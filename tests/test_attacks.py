@@ -19,6 +19,7 @@ from companion._core import geometry
 from companion.architectures import fc
 from companion.attacks import Threat, _pgd, fgsm, one_step, pgd, random_sign, random_uniform, square
 from companion.kernels import keep_compiled
+from companion.networks import mlp
 from companion.regression import from_coefficients
 from companion.statistics import accuracy
 
@@ -824,6 +825,11 @@ def test_wrong_arguments_are_named():
             (lambda: Threat("linf", np.nan), "eps must be at least 0.0, got nan"),
             (lambda: Threat("linf", "8/255"), "eps must be a number, got '8/255'"),
             (lambda: pgd(3, HALF, ONES, LINF), r"predict must be a function of inputs \(m, ...\), got 3"),
+            (
+                lambda: pgd(mlp(2), HALF, ONES, LINF),
+                r"got Model: give networks.predict_fn\(predict, variables\)",
+            ),
+            (lambda: pgd(lambda x: np.asarray(x)[:, :1], HALF, ONES, LINF), "write it with jax.numpy"),
             (lambda: random_uniform(HALF > 0, LINF, key=KEY), "x must be float32 or float64, got bool"),
             (lambda: random_sign(HALF[0], LINF, key=KEY), r"x must be a batch \(n, ...\)"),
             (lambda: pgd(first_pixel, HALF * np.nan, ONES, LINF), "x has 6 NaN or infinite entries"),
@@ -831,7 +837,10 @@ def test_wrong_arguments_are_named():
                 lambda: pgd(first_pixel, HALF.astype(int), ONES, LINF),
                 "x must be float32 or float64, got int64",
             ),
-            (lambda: pgd(lambda x: x[:, 0], HALF, ONES, LINF), r"predict must return outputs \(m, k\)"),
+            (
+                lambda: pgd(lambda x: x[:, 0], HALF, ONES, LINF),
+                r"predict must return .*add an axis, outputs\[:, N",
+            ),
             (
                 lambda: pgd(lambda x: x.sum(), HALF, ONES, LINF),
                 r"predict must return outputs .* got \(\) for one",

@@ -113,6 +113,9 @@ def test_a_curve_over_eps_is_that_of_exact_distances(norm):
     assert (np.diff(curve.value) <= 0).all()
     wilson = statistics.proportion(exact > eps[3])
     assert (curve.low[3], curve.high[3]) == pytest.approx((wilson.low, wilson.high))
+    assert attacks.robust_curve(found, eps[3]).value == curve.value[[3]]
+    with pytest.raises(TypeError, match="smallest must be what fab"):
+        attacks.robust_curve.__wrapped__(f, eps)
     for wrong in ([], [-0.1], [np.inf]):
         with pytest.raises(ValueError, match="eps must be one or more finite numbers"):
             attacks.robust_curve(found, np.array(wrong))

@@ -78,6 +78,17 @@ def test_images_stay_images_and_the_predictor_is_attacked():
     assert model.score(attacked, y) < model.score(x, y) == 1
 
 
+def test_the_predictor_of_float64_inputs_is_attacked_in_float32():
+    rows = DIGITS.y_train < 2
+    x, y = X[rows].astype(np.float64), DIGITS.y_train[rows]
+    model = NTKClassifier(ridge=1e-2).fit(x, y)
+    few = x[:5].astype(np.float32)
+    assert model.predictor.x_train.dtype == np.float32
+    np.testing.assert_allclose(model.predictor(few)[:, 0], model.decision_function(x[:5]), atol=1e-4)
+    attacked = pgd(model.predictor, few, y[:5], Threat("linf", 0.3), steps=3)
+    assert attacked.dtype == np.float32
+
+
 def test_one_class_is_no_problem_to_learn():
     with pytest.raises(ValueError, match="y must have two classes or more, got 1 class, 5"):
         NTKClassifier().fit(X, np.full(60, 5))

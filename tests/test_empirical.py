@@ -218,6 +218,10 @@ def test_batch_normalization_in_both_modes(train):
         out = net.apply({"params": p, "batch_stats": state}, x, train=train, mutable=["batch_stats"])
         return out[0]
 
+    # Statistics are no parameters: of all collections at once only arrays that are named count.
+    whole = {"params": variables["params"], "batch_stats": state}
+    with pytest.raises(ValueError, match="collections params and batch_stats of a Flax module"):
+        empirical_ntk(lambda v, x: net.apply(v, x, train=False), whole, X1)
     params = variables["params"]
     one = dict(reduce="full", batch_statistics=train)
     with pytest.raises(ValueError, match="memory must be at least") as error:

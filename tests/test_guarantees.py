@@ -125,13 +125,17 @@ def test_the_bound_of_the_relu_ntk_is_sharp_where_there_are_no_biases(depth):
 
 
 def test_known_constants():
-    assert lipschitz(fc(1), (28, 28, 1)) == pytest.approx(2**0.5 / 28)
-    assert lipschitz(fc(4, w_std=1.0), 9) == pytest.approx(1 / 3 / 4)
-    same = [lipschitz(each, (8, 8, 3)) for each in (fc(4), conv(4), conv(4, pool=True), myrtle(5))]
-    assert same == pytest.approx([lipschitz(fc(1), 192)] * 4)  # √2 keeps it at every depth
+    assert lipschitz(fc(1), (28, 28, 1), kind="nngp") == pytest.approx(2**0.5 / 28)
+    assert lipschitz(fc(4, w_std=1.0), 9, kind="nngp") == pytest.approx(1 / 3 / 4)
+    same = [
+        lipschitz(each, (8, 8, 3), kind="nngp") for each in (fc(4), conv(4), conv(4, pool=True), myrtle(5))
+    ]
+    assert same == pytest.approx([lipschitz(fc(1), 192, kind="nngp")] * 4)  # √2 keeps it at every depth
     # Without biases 4/π of each layer is reached at 0; with them erf flattens.
-    assert lipschitz(fc(2, activation="erf", w_std=1.0, b_std=0.0), 1) == pytest.approx(4 / np.pi)
-    assert lipschitz(fc(1, activation="erf", w_std=1.0, b_std=1.0), 1) == pytest.approx(
+    assert lipschitz(fc(2, activation="erf", w_std=1.0, b_std=0.0), 1, kind="nngp") == pytest.approx(
+        4 / np.pi
+    )
+    assert lipschitz(fc(1, activation="erf", w_std=1.0, b_std=1.0), 1, kind="nngp") == pytest.approx(
         (4 / np.pi / 5**0.5) ** 0.5
     )
     # The slope of erf's NTK grows with the inputs.
@@ -423,6 +427,7 @@ def test_wrong_arguments_are_refused_by_name():
     x = PAIR.x_train
     f = regression.fit(fc(1), x, data.targets(PAIR.y_train), ridge=0.3)
     smooth = regression.fit(fc(1, activation="erf"), x, data.targets(PAIR.y_train), ridge=0.3)
+    conjugate = regression.fit(fc(1), x, data.targets(PAIR.y_train), kind="nngp", ridge=0.3)
     mean = regression.fit(fc(1), x, rng.normal(size=(60, 1)), ridge=0.3)
     many = regression.fit(fc(1), x, np.arange(180.0).reshape(60, 3), ridge=0.3)
     solved = regression.fit(fc(1), x, data.targets(PAIR.y_train), ridge=0.3, solver="cholesky")
@@ -440,6 +445,12 @@ def test_wrong_arguments_are_refused_by_name():
             (lambda: radius(f.__call__, x), TypeError, "f must come from regression.fit"),
             (lambda: radius(own, x), TypeError, "lipschitz=L"),
             (lambda: radius(own, x, lipschitz=0.0), ValueError, "lipschitz must be more than"),
+            (
+                lambda: radius(f, x, lipschitz=0.05),
+                ValueError,
+                "lipschitz must be at least inf, the constant",
+            ),
+            (lambda: radius(conjugate, x, lipschitz=0.05), ValueError, "lipschitz must be at least 0.176777"),
             (lambda: radius(matrix, x), TypeError, "a matrix alone"),
             (lambda: radius(f, x.astype(float)), TypeError, "x must be in f's precision"),
             (lambda: radius(f, x[:, :4]), ValueError, "inputs of one shape"),

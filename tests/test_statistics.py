@@ -117,6 +117,7 @@ def test_wrong_arguments_are_named():
             (lambda: accuracy(ONES * np.nan, np.zeros(4, int)), "outputs has 4 NaN"),
             (lambda: accuracy(ONES, np.zeros(4, int), level=95.0), r"level must lie in \(0, 1\), got 95.0"),
             (lambda: proportion(np.ones((3, 2))), r"right must be .* booleans, n ≥ 1, got \(3, 2\) float64"),
+            (lambda: proportion(np.array([1, 0])), r"right.astype\(bool\), of 0 and 1"),
             (lambda: proportion(np.ones((0, 2), bool)), r"n ≥ 1, got \(0, 2\)"),
             (lambda: proportion(np.ones((1, 1, 1), bool)), r"got \(1, 1, 1\)"),
             (lambda: proportion(np.ones(3, bool), level=0), r"level must lie in \(0, 1\), got 0"),

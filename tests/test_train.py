@@ -20,7 +20,8 @@ import pytest
 from jax.tree_util import Partial
 
 from companion import networks
-from companion.attacks import Threat, free_training, margin, training_attack
+from companion.attacks import Threat, free_training, margin, pgd, training_attack
+from companion.catastrophic import noisy_fgsm
 from companion.dynamics import KernelPath
 from companion.empirical import empirical_ntk
 from companion.networks import evaluation, linearize_at, linearized
@@ -426,14 +427,66 @@ def test_a_diverging_run_says_so():
         ({"record": (0, 4)}, "record must lie within 3 epochs, got 4"),
         ({"record": (0, 1), "keep": (2,)}, "keep must name epochs of record"),
         ({"test_attack": training_attack(LINF)}, "test_attack needs x_test"),
-        ({"probe": Probe(X[:3], "class")}, "must be 'full' or 'trace', got 'class'"),
-        ({"probe": Probe(X[:3], "full", training_attack(LINF))}, "a probe with an attack needs labels"),
         ({"loss": "hinge"}, "loss must be one of"),
     ],
 )
 def test_wrong_arguments(change, message, as_users_run):
     with pytest.raises(ValueError, match=message):
         train(MODEL, X, Y, **OPTIONS | change)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("class",), "reduce must be 'full' or 'trace', got 'class'"),
+        (("full", training_attack(LINF)), "a probe with an attack needs labels"),
+    ],
+    ids=["reduce", "labels"],
+)
+def test_a_wrong_probe_is_refused_when_it_is_made(more, message, as_users_run):
+    with pytest.raises(ValueError, match=message):
+        Probe(X[:3], *more)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probe": X[:3]}, r"probe must be a training.Probe, Probe\(x\), got ndarray"),
+        ({"attack": pgd}, r"such as attacks.training_attack\(threat\) makes"),
+        ({"attack": LINF}, r"such as attacks.training_attack\(threat\) makes"),
+    ],
+    ids=["probe", "an attack of its own loop", "a threat"],
+)
+def test_what_is_near_is_named(change, message, as_users_run):
+    with pytest.raises(TypeError, match=message):
+        train(MODEL, X, Y, **OPTIONS | change)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        training_attack(LINF),
+        free_training(LINF),
+        noisy_fgsm(LINF),
+        Switch(None, training_attack(LINF), lambda run: True),
+    ],
+    ids=["PGD", "free", "N-FGSM", "switch"],
+)
+def test_an_attack_that_would_clip_normalized_images_is_refused(attack):
+    normalized = 4 * X - 2
+    with pytest.raises(ValueError, match=r"^x must lie in the bounds .*normalized images"):
+        train(MODEL, normalized, Y, **OPTIONS | {"attack": attack})
+
+
+def test_so_is_one_of_the_records():
+    attack, normalized = training_attack(LINF), 4 * X - 2
+    test = {"x_test": normalized, "labels_test": Y, "test_attack": attack}
+    with pytest.raises(ValueError, match=r"^x_test must lie in the bounds"):
+        train(MODEL, X, Y, **OPTIONS | test)
+    with pytest.raises(ValueError, match=r"^probe's x must lie in the bounds"):
+        train(MODEL, X, Y, **OPTIONS | {"probe": Probe(normalized[:3], "full", attack, Y[:3])})
+    wide = training_attack(Threat("linf", 0.1, bounds=(-2.0, 2.0)), steps=1)
+    assert np.isfinite(train(MODEL, normalized, Y, **OPTIONS | {"attack": wide}).loss[-1])
 
 
 @pytest.mark.parametrize(

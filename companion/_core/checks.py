@@ -23,7 +23,9 @@ def batch(name: str, value: Unchecked) -> np.ndarray:
     if _is_traced(value):
         raise TypeError(
             f"{name} is being traced by jax.jit, grad or vmap, and this function computes on concrete "
-            "arrays: call it outside; inside, use the architecture's own `kernel` or `apply`"
+            "arrays: call it outside; inside, use the architecture's own `kernel` or `apply`. (A predictor "
+            "of "
+            "an empirical kernel is the linearized network: training.linear_solution and networks.linearized)"
         )
     array = np.asarray(value)
     precise(name, array.dtype)

@@ -16,6 +16,7 @@ from companion.attacks._controls import one_step, random_sign, random_uniform
 from companion.attacks._curve import robust_curve
 from companion.attacks._fab import Smallest, fab
 from companion.attacks._inner import Replay, free_training, training_attack
+from companion.attacks._inner import bounds_of as bounds_of
 from companion.attacks._inner import grown as grown
 from companion.attacks._losses import Loss, cross_entropy, dlr, margin, squared, targeted_dlr
 from companion.attacks._losses import loss_named as loss_named

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from companion._core import geometry
 from companion._core.checks import count, predicted, random_key
 from companion._core.compile import double
+from companion._core.shown import brief
 from companion._core.types import Key, Predict
 from companion.attacks._apgd import apgd
 from companion.attacks._fab import fab
@@ -45,6 +46,8 @@ class AutoAttack:
     attacks: tuple[str, ...]
     accuracy: Mapping[str, Estimate]
     seconds: Mapping[str, float]
+
+    __repr__ = brief
 
     @property
     def robust_accuracy(self) -> Estimate:

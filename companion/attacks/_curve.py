@@ -10,7 +10,9 @@ from companion.attacks._fab import Smallest
 from companion.statistics import Estimate, proportion
 
 
-def robust_curve(smallest: Smallest, eps: Float[Any, " q"] | Numbers, *, level: float = 0.95) -> Estimate:
+def robust_curve(
+    smallest: Smallest, eps: Float[Any, " q"] | Numbers | float | int, *, level: float = 0.95
+) -> Estimate:
     """The share of inputs whose distance to the boundary is above ε, for every ε at once.
 
     Each distance is that of a point that was found, an upper bound of the true one. So the whole curve is an
@@ -20,7 +22,7 @@ def robust_curve(smallest: Smallest, eps: Float[Any, " q"] | Numbers, *, level: 
     Args:
         smallest: what `fab` found, with `enough=0`: an input that was left alone early has a distance too
             large for ε below `enough`.
-        eps: sizes of perturbations (q,), each ≥ 0, in the norm and the pixel units of the distances.
+        eps: sizes of perturbations (q,), or one, each ≥ 0, in the norm and the pixel units of the distances.
         level: coverage of each Wilson interval; not of all of them together.
 
     Returns:
@@ -35,7 +37,11 @@ def robust_curve(smallest: Smallest, eps: Float[Any, " q"] | Numbers, *, level: 
     >>> robust_curve(found, [0.0, 0.1, 1.0]).value
     array([0.75, 0.5 , 0.25])
     """
-    sizes = np.asarray(eps, float)
+    if not isinstance(smallest, Smallest):
+        raise TypeError(
+            f"smallest must be what fab(predict, x, labels, enough=0) found, got {type(smallest).__name__}"
+        )
+    sizes = np.atleast_1d(np.asarray(eps, float))
     if sizes.ndim != 1 or not sizes.size or not (np.isfinite(sizes) & (sizes >= 0)).all():
         raise ValueError(f"eps must be one or more finite numbers ≥ 0, (q,), got {eps!r}")
     if np.isnan(smallest.distance).any():

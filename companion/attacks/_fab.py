@@ -16,6 +16,7 @@ from companion._core import l1
 from companion._core.checks import count, number, one_of, predicted
 from companion._core.compile import double
 from companion._core.interrupt import deferred
+from companion._core.shown import brief
 from companion._core.types import Array, Predict, Scalar
 from companion.attacks._losses import progress_of
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, outputs_of
@@ -41,6 +42,8 @@ class Smallest:
 
     attacked: Float[np.ndarray, "m ..."]
     distance: Float[np.ndarray, " m"]
+
+    __repr__ = brief
 
     def fooled(self, eps: float) -> Bool[np.ndarray, " m"]:
         """Which inputs are fooled within ε."""

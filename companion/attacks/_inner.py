@@ -42,8 +42,9 @@ def training_attack(
     """Projected gradient ascent as `training.train` takes it: `attack(predict, x, labels, key, epoch) -> x'`.
 
     x' ← Π(x' + s · sign ∇ loss), `steps` times, from a random point of the ball or from x. The last point
-    counts, whatever it is: a training step has no time to look back. Steps, sizes and ε are ordinary numbers
-    to the compiler, so that FGSM and PGD of any strength share their compiled training loop.
+    counts, whatever it is: a training step has no time to look back. Π is onto the ball within the bounds, so
+    inputs outside them would be clipped: `training.train` refuses those. Steps, sizes and ε are ordinary
+    numbers to the compiler, so that FGSM and PGD of any strength share their compiled training loop.
 
     Args:
         threat: norm, eps and bounds, in pixel units.
@@ -108,6 +109,18 @@ def free_training(threat: Threat, *, replays: int = 8) -> Replay:
     return Replay(count("replays", replays), Partial(_mover(threat.norm, threat.bounds), threat.eps))
 
 
+def bounds_of(attack: Callable[..., Array] | Replay | None) -> tuple[float, float] | None:
+    """The bounds into which an attack in the loop clips its inputs; None of one that is not ours."""
+    if isinstance(attack, Replay):
+        return bounds_of(attack.move)
+    if not isinstance(attack, Partial):
+        return None
+    ball = attack.args[0] if attack.args else None
+    if hasattr(ball, "low") and hasattr(ball, "high"):
+        return float(ball.low), float(ball.high)
+    return getattr(attack.func, "bounds", None)
+
+
 def grown(ramp: Scalar, epoch: Scalar, dtype: np.dtype) -> jax.Array:
     """The share of its full size that an attack has after `epoch` epochs of a linear ramp; 1 without one."""
     return jnp.where(ramp > 0, jnp.minimum(1, epoch / jnp.maximum(ramp, 1e-9)), 1).astype(dtype)
@@ -150,6 +163,7 @@ def _ascending(
     # A checkpoint of training knows an attack by this name and its numbers.
     name = getattr(loss, "__qualname__", repr(loss))
     ascend.__qualname__ = f"training_attack {norm} {bounds} {name} {random_start}"
+    ascend.bounds = bounds
     return ascend
 
 
@@ -160,4 +174,5 @@ def _mover(norm: str, bounds: tuple[float, float]) -> Callable[..., Array]:
         return geometry.step(norm, gradient, now, x, low, high, eps, eps)
 
     move.__qualname__ = f"free_training {norm} {bounds}"
+    move.bounds = bounds
     return move

@@ -57,6 +57,8 @@ def checked_inputs(
     if not callable(predict):
         got = repr(predict) if isinstance(predict, int | float | str) else type(predict).__name__
         inside = f": give {name}.predictor" if hasattr(type(predict), "predictor") else ""
+        if hasattr(predict, "init") and hasattr(predict, "apply"):
+            inside = f": give networks.predict_fn({name}, variables)"
         raise TypeError(f"{name} must be a function of inputs (m, ...), got {got}{inside}")
     if any(kind.__module__.startswith("torch.") for kind in type(predict).__mro__):
         raise TypeError(
@@ -68,11 +70,18 @@ def checked_inputs(
     labels = class_labels("labels", labels, len(x))
     with double(x, predict):
         spec = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        outputs = jax.eval_shape(predict, spec)
+        try:
+            outputs = jax.eval_shape(predict, spec)
+        except jax.errors.TracerArrayConversionError as error:
+            raise TypeError(
+                f"{name} computes with NumPy, which JAX cannot see into: write it with jax.numpy. Where no "
+                "gradient is taken (square), jax.pure_callback makes a function of it"
+            ) from error
         shape = getattr(outputs, "shape", None)
         if shape is None or len(shape) != 2 or shape[0] != 1:
             raise ValueError(
                 f"{name} must return outputs (m, k) for inputs (m, ...), got {shape} for one input"
+                f"{': add an axis, outputs[:, None]' * (shape == (1,))}"
             )
         values = jax.eval_shape(loss_named(loss), outputs, jax.ShapeDtypeStruct((1,), np.int32))
         if getattr(values, "shape", None) != (1,):

@@ -16,6 +16,7 @@ from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, number, one_of, random_key, same_inputs, within
 from companion._core.compile import double
 from companion._core.interrupt import deferred, safe_point
+from companion._core.shown import brief
 from companion._core.types import Array, InLoop, Key
 from companion._core.words import Unchecked
 from companion.attacks import Threat, checked_threat, squared, training_attack
@@ -42,6 +43,8 @@ class Learned:
     clocks: Float[np.ndarray, " n"]
     losses: Float[np.ndarray, " steps"]
     lengths: Float[np.ndarray, " steps"]
+
+    __repr__ = brief
 
 
 @deferred()

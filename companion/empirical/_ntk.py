@@ -1,7 +1,7 @@
 """The empirical kernel of one pair of parameters and inputs: arguments, memory, the choice of a method."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -42,7 +42,8 @@ def empirical_ntk(
             or any plain function built from differentiable JAX operations. What companion made (an
             architecture's `apply`, `networks.evaluation` of its own networks) is kept compiled, and what
             `kernels.keep_compiled` marked; any other is compiled at every call: see `empirical_ntk_fn`.
-        params: its parameters θ, a pytree of float32 or float64 arrays.
+        params: its parameters θ, a pytree of float32 or float64 arrays. Of a Flax module with running
+            statistics use `networks.evaluation(networks.from_flax(module))`, which knows what θ is.
         x1: inputs (n1, ...), float32 or float64, finite. Float64 in params or inputs is computed as such.
         x2: inputs (n2, ...); None means x1: one triangle is computed and mirrored, exactly symmetric.
         reduce: "trace" for the mean over outputs, (1/k) Σ_a Θ̂_aa, which tends to the analytic kernel
@@ -191,6 +192,8 @@ def _planner(
     def plan(params: PyTree, x1: Array, x2: Array, alike: bool, side: Sides) -> tuple[int, Jobs]:
         key = _signature(params, x1, x2), alike
         if key not in plans:
+            if only is None:
+                _refuse_collections(apply_fn, params)
             k = network("apply_fn", apply_fn, params, x1)[1]
             ours = getattr(apply_fn, "__module__", "").startswith("companion.architectures")
             if not batch_statistics and not ours:
@@ -202,6 +205,20 @@ def _planner(
         return plans[key]
 
     return plan
+
+
+def _refuse_collections(apply_fn: Apply, params: PyTree) -> None:
+    """Running statistics are no parameters: of Flax's collections all would be differentiated."""
+    ours = (getattr(apply_fn, "__module__", None) or "").startswith("companion.")
+    if isinstance(params, Mapping) and "params" in params and len(params) > 1 and not ours:
+        others = ", ".join(str(name) for name in params if name != "params")
+        raise ValueError(
+            f"params holds the collections params and {others} of a Flax module, and all of them would "
+            f"count as "
+            "parameters: give networks.evaluation(networks.from_flax(module)) as apply_fn, or the arrays "
+            "that "
+            "count as `only`"
+        )
 
 
 def _zeros(params: PyTree, x1: np.ndarray, x2: np.ndarray, k: int, reduce: Reduce) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from companion._core.checks import Numbers, class_labels, count, predicted
+from companion._core.shown import brief
 from companion._core.words import Unchecked
 from companion.kernels import gram
 from companion.regression import KernelPredictor, coefficient_matrix, whole
@@ -34,6 +35,8 @@ class Flips:
     indices: tuple[Int[np.ndarray, "..."], ...]
     labels: tuple[Int[np.ndarray, "..."], ...]
     n: int
+
+    __repr__ = brief
 
 
 def flips(

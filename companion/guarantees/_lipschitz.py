@@ -38,7 +38,7 @@ def lipschitz(
     architecture: Architecture,
     shape: int | Sequence[int],
     *,
-    kind: Kind = "nngp",
+    kind: Kind = "ntk",
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> float:
     """The constant L of a kernel's feature map: ‖φ(x) − φ(x′)‖_H ≤ L ‖x − x′‖₂.
@@ -83,7 +83,7 @@ def lipschitz(
     Args:
         architecture: `architectures.fc`, `conv` or `myrtle`.
         shape: of one input, such as `x.shape[1:]`, or d itself.
-        kind: "nngp" or "ntk".
+        kind: "ntk" or "nngp".
         bounds: least and largest value of a pixel, for erf's NTK.
 
     Returns:
@@ -96,8 +96,10 @@ def lipschitz(
     Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, for ReLU; the rest is ours.
 
     >>> from companion.architectures import fc
-    >>> round(lipschitz(fc(1), 784) * 28, 6) == round(2**0.5, 6)
+    >>> round(lipschitz(fc(1), 784, kind="nngp") * 28, 6) == round(2**0.5, 6)
     True
+    >>> lipschitz(fc(1), 784)  # the NTK of a ReLU network has none
+    inf
     """
     d = _size(shape)
     spec = _spec(architecture, kind)

@@ -10,6 +10,7 @@ from companion._core.checks import batch as examples
 from companion.architectures import Architecture
 from companion.attacks import outputs_of
 from companion.guarantees._lipschitz import Modulus, lengths_of, modulus_of
+from companion.guarantees._lipschitz import lipschitz as lipschitz_of
 from companion.regression import KernelPredictor, checked
 from companion.statistics import Estimate, proportion
 
@@ -125,6 +126,13 @@ def _modulus(
 ) -> Modulus:
     if lipschitz is not None:
         constant = number("lipschitz", lipschitz, open_end=True)
+        if isinstance(f.kernel, Architecture):
+            known = lipschitz_of(f.kernel, x.shape[1:], kind=f.kind, bounds=bounds)
+            if constant < known:
+                raise ValueError(
+                    f"lipschitz must be at least {known:.6g}, the constant of f's kernel (kind={f.kind!r}), "
+                    f"got {constant:.6g}: leave it out, and what is known of the kernel is used"
+                )
         return Modulus(constant**2, np.zeros(len(x)), 0.0, _size_at_zero(f))
     if not isinstance(f.kernel, Architecture):
         raise TypeError(

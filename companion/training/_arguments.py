@@ -10,10 +10,11 @@ from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from companion._core.checks import batch as examples
-from companion._core.checks import class_labels, count
+from companion._core.checks import class_labels, count, within
 from companion._core.compile import network
 from companion._core.types import Array, Key, Variables
 from companion._core.words import Shape, Unchecked
+from companion.attacks import bounds_of
 from companion.networks import Model, evaluation
 from companion.storage import fingerprint
 from companion.training._step import Recipe
@@ -34,7 +35,10 @@ def sizes(epochs: Unchecked, batch_size: Unchecked, n: int) -> tuple[int, int]:
     """Epochs and examples of a minibatch."""
     epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
     if batch_size > n:
-        raise ValueError(f"batch_size must be at most {n}, the number of inputs, got {batch_size}")
+        raise ValueError(
+            f"batch_size must be at most {n}, the number of inputs, got {batch_size} (100 where none is "
+            f"given)"
+        )
     return epochs, batch_size
 
 
@@ -51,6 +55,23 @@ def test_data(x: Unchecked, labels: Unchecked, attack: Unchecked) -> tuple[np.nd
     if attack is not None:
         raise ValueError("test_attack needs x_test and labels_test")
     return None
+
+
+def within_bounds(
+    attacks: Sequence[Unchecked],
+    x: np.ndarray,
+    test: np.ndarray | None,
+    test_attack: Unchecked,
+    probe: Unchecked,
+) -> None:
+    """Refuse inputs that attacks of ours would clip: normalized images, whose ε would be none in pixels."""
+    given = [("x", x, one) for one in attacks] + [("x_test", test, test_attack)]
+    if getattr(probe, "attack", None) is not None:
+        given.append(("probe's x", probe.x, probe.attack))
+    for name, inputs, attack in given:
+        bounds = bounds_of(attack)
+        if inputs is not None and bounds is not None:
+            within(name, np.asarray(inputs), bounds)
 
 
 def fits(model: Model, variables: Variables, x: np.ndarray, labels: np.ndarray) -> None:
@@ -84,7 +105,15 @@ def functions(
     for name, function, wanted in (*(("attack", one, x.shape) for one in attacks), ("penalty", penalty, ())):
         if function is None:
             continue
-        got = shape(lambda x, y, f=function: f(predict, x, y, key, 0.0), x, labels)
+        try:
+            got = shape(lambda x, y, f=function: f(predict, x, y, key, 0.0), x, labels)
+        except TypeError as error:
+            if name == "attack" and "argument" in str(error):
+                raise TypeError(
+                    f"an attack must be a function attack(predict, x, labels, key, epoch), such as "
+                    f"attacks.training_attack(threat) makes: {error}"
+                ) from error
+            raise
         if got != wanted:
             raise ValueError(f"{name} must return an array of shape {wanted} for these inputs, got {got}")
 

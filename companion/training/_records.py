@@ -5,12 +5,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
+from companion._core.checks import one_of
+from companion._core.shown import brief
 from companion._core.types import Apply, InLoop, Key, Variables
 from companion.empirical import Reduce, empirical_ntk_fn
 from companion.networks import Model, evaluation, predict_fn
@@ -46,6 +48,8 @@ class Run:
     snapshots: Mapping[float, Variables]
     switched: float | None = None
 
+    __repr__ = brief
+
     def predict(self, model: Model, *, epoch: float | int | None = None) -> Partial:
         """The trained network as a function of inputs, to evaluate and attack: see `networks.predict_fn`.
 
@@ -70,7 +74,7 @@ class Probe:
 
     Attributes:
         x: inputs (m, ...), clean.
-        reduce: as for `empirical_ntk`: "full" keeps the (m·k, m·k) kernel of all outputs, "trace" the (m, m)
+        reduce: "full" keeps the (m·k, m·k) kernel of all outputs, "trace" the (m, m)
             mean over outputs.
         attack: None for kernels on clean inputs. An attack makes them on inputs attacked anew at every
             record, as the code of Tsilivis & Kempe (2022) does; a kernel then moves with its inputs too.
@@ -78,9 +82,14 @@ class Probe:
     """
 
     x: Float[Any, "m ..."]
-    reduce: Reduce = "full"
+    reduce: Literal["full", "trace"] = "full"
     attack: Partial | None = None
     labels: Int[Any, " m"] | None = None
+
+    def __post_init__(self) -> None:
+        one_of("reduce", self.reduce, ("full", "trace"))
+        if self.attack is not None and self.labels is None:
+            raise ValueError("a probe with an attack needs labels")
 
 
 class Recorder:
@@ -97,10 +106,8 @@ class Recorder:
         self.model, self.test, self.attack, self.key = model, test, traceable(attack), key
         self.probe, self._kernel_fn, self._compiled = probe, None, False
         if probe is not None:
-            if probe.reduce not in ("full", "trace"):
-                raise ValueError(f"probe's reduce must be 'full' or 'trace', got {probe.reduce!r}")
-            if probe.attack is not None and probe.labels is None:
-                raise ValueError("a probe with an attack needs labels")
+            if not isinstance(probe, Probe):
+                raise TypeError(f"probe must be a training.Probe, Probe(x), got {type(probe).__name__}")
             self._kernel_fn = _kernel_fn(evaluation(model), probe.reduce)
 
     def accuracies(self, variables: Variables) -> tuple[float, float]:
@@ -143,6 +150,7 @@ def traceable(attack: InLoop | None) -> Partial | None:
         return attack
     if not callable(attack):
         raise TypeError(
-            f"an attack must be a function attack(predict, x, labels, key, epoch), got {attack!r}"
+            "an attack must be a function attack(predict, x, labels, key, epoch), such as "
+            f"attacks.training_attack(threat) makes, got {attack!r}"
         )
     return Partial(attack)

@@ -125,6 +125,7 @@ def train(
     checks.fits(model, variables, x, labels)
     schedule = scheduled(record, keep, epochs, len(x) // batch_size)
     attacks, rule, times = _attacks(attack, alone=not clean_too and penalty is None)
+    checks.within_bounds(attacks, x, test and test[0], test_attack, probe)
     loss, term = loss_named(loss), traceable(penalty)
     recipe = Recipe(model, optimizer, loss, batch_size, times, attack_training_mode, clean_too)
     checks.functions(recipe, variables, x, labels, key, attacks=() if times else attacks, penalty=term)
