@@ -349,6 +349,8 @@ def test_wrong_kinds_are_named():
             (lambda: gram(fc(1), np.ones((2, 3), np.float16)), TypeError, "got float16"),
             (lambda: gram(5, X1), TypeError, "kernel must be an Architecture or a function"),
             (lambda: gram(lambda a, b, get: a.sum(), X1), ValueError, r"kernel must return shape \(2, 2\)"),
+            (lambda: gram(lambda a, b: a @ b.T, X1), TypeError, r"fc\(1\) with its parentheses"),
+            (lambda: gram(fc, X1), TypeError, r"fc\(1\) with its parentheses"),
             (
                 lambda: gram(fc(1), np.float32(1e25) * X1),
                 ValueError,

@@ -542,6 +542,14 @@ def test_what_resists_no_better_than_the_largest_class_wins_nothing():
         "against",
         "for",
     ]
+    # Of a whole data set leading features alone are there, and the whole kernel is a fit of its own.
+    whole = np.array([[[0.9, 0.88, 0.92], [0.6, 0.57, 0.63]]])
+    leading = record({"cases": [case]}, top=top, all=whole, majority=np.array([0.1]))
+    (only,) = [item for item in judged("A4", leading).comparisons if item.counts]
+    assert only.effect.value == pytest.approx(0.3 - 0.6)
+    # And of a record that has no kernel yet nothing is said.
+    assert judged("A4", record({"cases": [case]})).comparisons == ()
+    assert judged("A3a", record({"cases": [case]})).comparisons == ()
 
 
 def test_one_split_of_clocks_counts_images():

@@ -149,7 +149,15 @@ def _x64(wide: bool) -> contextlib.AbstractContextManager:
 
 def kernel_entries(kernel: KernelFunction, x1: Array, x2: Array, kind: Kind) -> Array:
     """kernel(x1, x2, kind), of the right shape, in the inputs' precision whatever the kernel computes in."""
-    values = kernel(x1, x2, kind)
+    try:
+        values = kernel(x1, x2, kind)
+    except TypeError as error:
+        if "positional argument" not in str(error):
+            raise
+        raise TypeError(
+            "kernel must be an architecture, such as fc(1) with its parentheses, a matrix, or a function "
+            f"kernel(x1, x2, get): {error}"
+        ) from error
     wanted, got = (len(x1), len(x2)), getattr(values, "shape", values)
     if got != wanted:
         raise ValueError(f"kernel must return shape {wanted} for so many inputs, got {got}")

@@ -127,7 +127,7 @@ def widening(record: Result) -> Iterator[Comparison]:
 def by_index(record: Result) -> Iterator[Comparison]:
     """A3a: rank correlation of a feature's robustness with its index, over the first 200, in blocks."""
     found = record.arrays
-    for row, (case, name) in enumerate(rows(record.provenance["config"])):
+    for row, (case, name) in enumerate(rows(record.provenance["config"]) if "modes" in found else ()):
         near = found["modes"][row] < 200  # False for NaN
         if near.sum() < 10:
             continue
@@ -217,15 +217,20 @@ def traded(record: Result) -> Iterator[Comparison]:
     Won beyond both the whole and naming the largest class for every image, whichever keeps more.
     """
     found, twenty = record.arrays, list(EDGES).index(20) - 1
-    stop = int(np.argmin(np.abs(np.log10(found["times"]) - 2)))
-    for row, (case, name) in enumerate(rows(record.provenance["config"])):
+    for row, (case, name) in enumerate(rows(record.provenance["config"]) if "top" in found else ()):
         last = int(np.isfinite(found["top"][row, :, 0, 0]).sum()) - 1
         if last < 0:
             continue
         n, where = case["n_test"], named(case, name)
-        whole = [_estimate(one, n) for one in found["top"][row, last]]
+        # Of a kernel too large to decompose the whole is a fit of its own.
+        every = found["all"][row] if "all" in found else found["top"][row, last]
+        whole = [_estimate(one, n) for one in every]
         constant = float(found["majority"][row])
-        for kind, pair in (("top 20", found["top"][row, twenty]), ("stopped", found["stopped"][row, stop])):
+        parts = [("top 20", found["top"][row, twenty])]
+        if "stopped" in found:
+            stop = int(np.argmin(np.abs(np.log10(found["times"]) - 2)))
+            parts.append(("stopped", found["stopped"][row, stop]))
+        for kind, pair in parts:
             part = [_estimate(one, n) for one in pair]
             note = (
                 f"{kind}: clean {part[0].value:.3f}, PGD {part[1].value:.3f}; "

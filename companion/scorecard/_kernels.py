@@ -133,6 +133,7 @@ CLAIMS = (
         "interval is a bootstrap over blocks of √n neighbors; n counts blocks. Against: weaker than −.2 for "
         "certain.",
         effect="rank correlation of robustness and index",
+        profiles=("full", "whole"),
         compare=by_index,
     ),
     _feature(
@@ -175,6 +176,7 @@ CLAIMS = (
         rule="Effect: PGD accuracy of the part minus that of the whole, or minus the largest class's share "
         "where this is larger: naming one class resists every attack. Against: less than .05 for certain.",
         effect="accuracy beyond the whole, and beyond one class",
+        profiles=("full", "whole"),
         compare=traded,
     ),
 )
