@@ -829,6 +829,10 @@ def test_wrong_arguments_are_named():
                 lambda: pgd(mlp(2), HALF, ONES, LINF),
                 r"got Model: give networks.predict_fn\(predict, variables\)",
             ),
+            (
+                lambda: pgd(nn.Dense(2), HALF, ONES, LINF),
+                "a Flax module without variables: give networks.pre",
+            ),
             (lambda: pgd(lambda x: np.asarray(x)[:, :1], HALF, ONES, LINF), "write it with jax.numpy"),
             (lambda: random_uniform(HALF > 0, LINF, key=KEY), "x must be float32 or float64, got bool"),
             (lambda: random_sign(HALF[0], LINF, key=KEY), r"x must be a batch \(n, ...\)"),

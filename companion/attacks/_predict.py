@@ -64,6 +64,12 @@ def checked_inputs(
         raise TypeError(
             f"{name} is a module of PyTorch: give networks.from_torch({name}), which JAX sees into"
         )
+    if hasattr(type(predict), "bind") and getattr(predict, "scope", predict) is None:
+        raise TypeError(
+            f"{name} is a Flax module without variables: give "
+            f"networks.predict_fn(networks.from_flax({name}), "
+            "variables)"
+        )
     x = examples("x", x)
     if bounds is not None:
         within("x", x, bounds)
