@@ -36,7 +36,7 @@ class Comparison:
             and a value short of it does not speak for the claim.
         beyond: what an interval must lie beyond to speak for the claim. 0, or −δ where the claim is "no worse
             by δ or more"; then `smallest` is −δ too.
-        unit: what the effect's n counts: "seeds", "images", "features", "blocks" of these, or "runs".
+        unit: what the effect's n counts: "seeds", "splits", "images", "features", "blocks" of these, "runs".
         also: outcome of a second condition that must hold with the first, such as the time saved.
         counts: whether it enters the verdict; a control, or what cannot test the claim, is shown only.
         family: whether Holm's correction is made over it too though it does not count: what the same
