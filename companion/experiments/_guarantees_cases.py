@@ -136,7 +136,7 @@ PROFILES = {
         seeds=5,
     ),
 }
-# Eight times as many training images as in "full", at the same ridge, and at eight times that: as much for each.
+# Eight times as many training images as in "full", at the same ridge and at as much for each image.
 PROFILES["large"] = Config(
     cases=tuple(
         Case(dataset, classes, 8000, 1000, 100, ("FC-1 relu nngp", "FC-1 relu ntk"), sizes, targets)
