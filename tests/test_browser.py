@@ -221,8 +221,9 @@ FINE = '<span class="k" style="color:#000">word</span> ' * 9
         '<span class="k" style="color:#000;background:#222">dim</span>',
         '</pre><pre style="background:#222"><span class="k" style="color:#000">dim</span>',
         '<span class="k">' + "</span>" + "plain" + '</pre><pre style="background:#fff;color:#bbb">pale',
+        '<span class="hll" style="background:#222"><span class="k" style="color:#000">dim</span></span>',
     ],
-    ids=["another kind", "another color", "another ground of its own", "another ground", "no kind"],
+    ids=["another kind", "another color", "another ground of its own", "another ground", "no kind", "marked"],
 )
 def test_a_word_of_code_that_is_hard_to_read_is_found_after_many_that_are_not(browser, axe, write, last):
     pre = '<pre style="background:#fff">'
@@ -232,8 +233,12 @@ def test_a_word_of_code_that_is_hard_to_read_is_found_after_many_that_are_not(br
 
 
 def test_an_equation_that_is_hard_to_read_or_a_link_without_a_name_is_found_after_many(browser, axe, write):
-    fine = "<mjx-container>f</mjx-container> " * 9
+    fine = '<mjx-container style="color:#000">f</mjx-container> ' * 9
     path = write(f'{fine}<mjx-container style="color:#bbb">pale</mjx-container>')
+    assert "color-contrast" in check_browser.check_page(browser, path, axe=axe)[0]
+    path = write(
+        f'{fine}<p style="background:#222"><mjx-container style="color:#000">dim</mjx-container></p>'
+    )
     assert "color-contrast" in check_browser.check_page(browser, path, axe=axe)[0]
     path = write(f'{fine}<a href="#"><mjx-container></mjx-container></a>')
     assert "link-name" in check_browser.check_page(browser, path, axe=axe)[0]

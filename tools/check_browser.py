@@ -31,27 +31,29 @@ WIDEST = """() => {
   return over > 0 ? [`${over} px too wide at ${room} px: ${guilty.slice(0, 3).join(' | ')}`] : [];
 }"""
 # Most of a page's elements are words of code, colored by their kind, equations in a line, all made by one
-# script, and rows of folded tables. axe-core meets so many of each kind; of the others text is left, of rows
-# nothing.
+# script, and rows of folded tables. axe-core meets so many of each look (color, size, weight, ground, in
+# sight or folded); of the others text is left, of rows nothing.
 KEPT = 3
 THIN = """(most) => {
   const seen = {};
   const often = (...kind) => (seen[kind] = (seen[kind] || 0) + 1) > most;
-  const ground = new Map([...document.querySelectorAll('pre')].map((code) =>
-    [code, getComputedStyle(code).backgroundColor]));
-  const words = [...document.querySelectorAll('pre span[class]:not(:has(*))')].filter((word) => {
-    const style = getComputedStyle(word);
-    return often(word.className, style.color, style.backgroundColor, style.fontWeight, style.fontStyle,
-                 ground.get(word.closest('pre')), word.checkVisibility());
-  });
+  const ground = (one) => {
+    const color = one ? getComputedStyle(one).backgroundColor : '';
+    return color === 'rgba(0, 0, 0, 0)' ? ground(one.parentElement) : color;
+  };
+  const look = (one) => {
+    const style = getComputedStyle(one);
+    return [style.color, style.fontSize, style.fontWeight, ground(one), one.checkVisibility()];
+  };
+  const words = [...document.querySelectorAll('pre span[class]:not(:has(*))')].filter((word) =>
+    often('word', ...look(word)));
   const equations = [...document.querySelectorAll('mjx-container:not([display])')].filter((equation) =>
-    !equation.closest('a, button, summary, label, h1, h2, h3, h4')
-    && often(getComputedStyle(equation).color, equation.checkVisibility()));
+    !equation.closest('a, button, summary, label, h1, h2, h3, h4') && often('equation', ...look(equation)));
   const rows = [...document.querySelectorAll('tbody > tr')].filter((row) => !row.checkVisibility());
   for (const row of rows.filter((row) => row.sectionRowIndex >= most)) row.remove();
   for (const word of words) word.replaceWith(word.textContent);
   for (const equation of equations) equation.replaceWith('x');
-  for (const code of ground.keys()) code.normalize();
+  for (const code of document.querySelectorAll('pre')) code.normalize();
 }"""
 AUDIT = """async (tags) => {
   const only = {type: 'tag', values: tags};

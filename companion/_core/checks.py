@@ -23,9 +23,8 @@ def batch(name: str, value: Unchecked) -> np.ndarray:
     if _is_traced(value):
         raise TypeError(
             f"{name} is being traced by jax.jit, grad or vmap, and this function computes on concrete "
-            "arrays: call it outside; inside, use the architecture's own `kernel` or `apply`. (A predictor "
-            "of "
-            "an empirical kernel is the linearized network: training.linear_solution and networks.linearized)"
+            "arrays: call it outside; inside, use the architecture's own `kernel` or `apply`. (The "
+            "predictor of an empirical kernel is training.linear_solution, evaluated by networks.linearized)"
         )
     array = np.asarray(value)
     precise(name, array.dtype)

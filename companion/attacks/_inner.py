@@ -110,7 +110,11 @@ def free_training(threat: Threat, *, replays: int = 8) -> Replay:
 
 
 def bounds_of(attack: Callable[..., Array] | Replay | None) -> tuple[float, float] | None:
-    """The bounds into which an attack in the loop clips its inputs; None of one that is not ours."""
+    """The bounds into which an attack in the loop clips its inputs; None of one that is not ours.
+
+    They are an attribute of its function or, where they are numbers of the compiled program, `low` and `high`
+    of its first argument.
+    """
     if isinstance(attack, Replay):
         return bounds_of(attack.move)
     if not isinstance(attack, Partial):

@@ -67,8 +67,7 @@ def checked_inputs(
     if hasattr(type(predict), "bind") and getattr(predict, "scope", predict) is None:
         raise TypeError(
             f"{name} is a Flax module without variables: give "
-            f"networks.predict_fn(networks.from_flax({name}), "
-            "variables)"
+            f"networks.predict_fn(networks.from_flax({name}), variables)"
         )
     x = examples("x", x)
     if bounds is not None:

@@ -213,11 +213,9 @@ def _refuse_collections(apply_fn: Apply, params: PyTree) -> None:
     if isinstance(params, Mapping) and "params" in params and len(params) > 1 and not ours:
         others = ", ".join(str(name) for name in params if name != "params")
         raise ValueError(
-            f"params holds the collections params and {others} of a Flax module, and all of them would "
-            f"count as "
-            "parameters: give networks.evaluation(networks.from_flax(module)) as apply_fn, or the arrays "
-            "that "
-            "count as `only`"
+            f"params holds the collections params and {others} of a Flax module, and all of them would count "
+            "as parameters: give networks.evaluation(networks.from_flax(module)) as apply_fn, or the arrays "
+            "that count as `only`"
         )
 
 

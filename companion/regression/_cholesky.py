@@ -128,9 +128,8 @@ def solve(
         raise ValueError(
             f"k_train_train + {ridge:g} · I is not positive definite in float64 ({error}): add a ridge above "
             "minus its smallest eigenvalue. Where that is the kernel's rounding error, about "
-            f"{resolution:.2g}, a ridge above that is enough, and solver='eigh' leaves such modes out; "
-            f"where it is "
-            "more, this is no kernel matrix, and solver='eigh' refuses it with that eigenvalue"
+            f"{resolution:.2g}, a ridge above that is enough, and solver='eigh' leaves such modes out; where "
+            "it is more, this is no kernel matrix, and solver='eigh' refuses it with that eigenvalue"
         ) from None
     alpha, norm = substitute(found, targets), _norm(found, diagonal)
     reciprocal = _reciprocal(found, norm)

@@ -80,9 +80,8 @@ CLAIMS = (
         "training is slower, so one can compare at equal clean accuracy, or after equally many epochs (A6b). "
         "The abstract does not say which.",
         rule="Effect: effective rank of PGD training's last kernel relative to standard training's "
-        "(geometric "
-        f"mean of their ratio, less 1) at the first record whose clean accuracy reaches what PGD training "
-        f"ends at. {_LOWER}",
+        "(geometric mean of their ratio, less 1) at the first record whose clean accuracy reaches what PGD "
+        f"training ends at. {_LOWER}",
         effect="PGD relative to standard (left of 0: more concentrated)",
         percent=True,
         compare=concentrated,
@@ -95,8 +94,7 @@ CLAIMS = (
         reading="As A6a, but the last kernels of both are compared, of which PGD's belongs to the less "
         "accurate network: how far each has come is part of this difference.",
         rule="Effect: effective rank of PGD training's last kernel relative to standard training's "
-        "(geometric "
-        f"mean of their ratio, less 1). {_LOWER}",
+        f"(geometric mean of their ratio, less 1). {_LOWER}",
         effect="PGD relative to standard (left of 0: more concentrated)",
         percent=True,
         compare=functools.partial(concentrated, at_the_end=True),

@@ -145,11 +145,9 @@ CLAIMS = (
         rule="Of the sum: clean accuracy above the largest class's share (against: less than .02 for "
         "certain) and what PGD takes (against: less than .1). One by one: more than 1 % useful, by "
         "correlation with the labels after Holm's correction. A feature that fails this test may be useful "
-        "all "
-        "the same, and the test is the stricter the more features there are: few that pass leave it open, "
-        "and "
-        "do not speak against. Shown "
-        "only: the same of principal components, as features of ridge regression on pixels.",
+        "all the same, and the test is the stricter the more features there are: few that pass leave it "
+        "open, and do not speak against. "
+        "Shown only: the same of principal components, as features of ridge regression on pixels.",
         effect="accuracy, or share of features",
         compare=later,
     ),

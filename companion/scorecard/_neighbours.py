@@ -166,8 +166,7 @@ CLAIMS = (
         rule="As E1a, of the accuracy that PGD leaves, each kernel at the ridge that is best for it, of five "
         "and picked in each split on the attacked images themselves, which flatters both: one ridge is not "
         "one regularization of two spectra. Where the largest of the five is best a larger one might be "
-        "better, and this is so for the tangent kernel more often (chapter 10 counts). What both Auto-PGDs "
-        "leave at one ridge is shown only.",
+        "better (chapter 10 counts how often). What both Auto-PGDs leave at one ridge is shown only.",
         compare=attacked,
     ),
     _large(
@@ -190,8 +189,7 @@ CLAIMS = (
         reading="Steps to a tenth of the residual, each network at momentum .9 and a rate of one over the "
         "largest eigenvalue of its kernel: at most a quarter more than at B = 0.",
         rule="Effect: geometric mean of steps over those at B = 0, less 1, paired by split. For: certainly "
-        "below .25. Against: "
-        "certainly above.",
+        "below .25. Against: certainly above.",
         effect="steps more than at B = 0, as a share",
         compare=steps,
     ),

@@ -167,8 +167,7 @@ CLAIMS = (
         reading="No claim of theirs: what the one criterion says of schedules that know no kernel. PGD "
         f"whose steps grow from one is our candidate. It was chosen on the first {FRESH} seeds, so only "
         "later seeds count; these seeds, and the other schedules, are shown. All seeds have the same "
-        "training "
-        "and test images: what these had to do with the choice is not undone.",
+        "training and test images: what these had to do with the choice is not undone.",
         rule=_RULE,
         compare=judged(others, "growing steps", FRESH),
         left_out=no_gain("growing steps", FRESH),

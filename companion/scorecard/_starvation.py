@@ -112,9 +112,8 @@ CLAIMS = (
         effect="accuracy won by decoupling",
         compare=decoupled,
         condition="measured in a kernel, with weight decay of 0.03 of the mean diagonal or more: where the "
-        "smallest is chosen, as it mostly is (chapter 10 counts how often), less might do better, and the "
-        "test "
-        "is not fair to decay",
+        "smallest is chosen (chapter 10 counts how often), less might do better, and the test is not fair to "
+        "decay",
     ),
     _claim(
         "E3c",
@@ -122,8 +121,7 @@ CLAIMS = (
         "",
         reading="The abstract does not compare cross-entropy with another loss. The control is "
         "ours: under the squared loss the eigenvectors of a kernel learn alone, so what that loses too is "
-        "not "
-        "starvation by the loss.",
+        "not starvation by the loss.",
         rule="As E3a, of the marks logistic minus squared loss, at the best time of each and at the end; the "
         "share of a response that is lost is under the squared loss exactly 0.",
         effect="accuracy, or share of the response, starved beyond the squared loss",

@@ -36,8 +36,7 @@ def sizes(epochs: Unchecked, batch_size: Unchecked, n: int) -> tuple[int, int]:
     epochs, batch_size = count("epochs", epochs, least=0), count("batch_size", batch_size)
     if batch_size > n:
         raise ValueError(
-            f"batch_size must be at most {n}, the number of inputs, got {batch_size} (100 where none is "
-            f"given)"
+            f"batch_size must be at most {n}, the number of inputs, got {batch_size} (by default 100)"
         )
     return epochs, batch_size
 
@@ -110,7 +109,7 @@ def functions(
         except TypeError as error:
             if name == "attack" and "argument" in str(error):
                 raise TypeError(
-                    f"an attack must be a function attack(predict, x, labels, key, epoch), such as "
+                    "an attack must be a function attack(predict, x, labels, key, epoch), such as "
                     f"attacks.training_attack(threat) makes: {error}"
                 ) from error
             raise
