@@ -12,6 +12,7 @@ from companion import scorecard
 from companion.experiments import clocks, evaluation, features, warm_start
 from companion.results import Result
 from companion.scorecard import Comparison, _gaps, judge
+from companion.scorecard._claim import geometric_means, means
 from companion.statistics import Estimate, proportion
 
 CLAIMS = {one.name: one for one in scorecard.CLAIMS}
@@ -518,6 +519,33 @@ def test_a_kernel_worse_than_one_class_for_every_image_is_no_control(name):
     alone = judged(name, clocks_record(seeds=1, images=100, plain=2, **better)).comparisons[0]
     assert (alone.effect.value, alone.unit) == (pytest.approx(0.6 - 0.1), "images")
     assert alone.effect.low == pytest.approx(0.502003 - 0.1, abs=1e-5)  # Wilson's, of 60 in 100
+
+
+def test_a_note_has_the_seeds_of_its_effect():
+    gap = np.nan
+    assert means(a_b=[1, 2, gap], c=[gap, 4, 6]) == "a b 2.000, c 4.000"
+    assert means(a=[1, 3], none=[gap, gap]) == "a 2.000"
+    assert means(none=[gap]) == geometric_means(none=[gap]) == ""
+    assert geometric_means(a=[1.0, 4.0, 9.0], b=[1.0, 1.0, gap]) == "a 2, b 1 (geometric means)"
+
+
+@pytest.mark.parametrize(("clean", "outcome"), [(0.7, "for"), (0.44, "open")])
+def test_a_sum_is_not_robust_only_where_it_is_useful(clean, outcome):
+    n, edges = 400, list(features.EDGES)
+    without = np.full((1, len(edges), 2, 3), np.nan)
+    shares = [proportion(np.arange(500) < 500 * share).as_array() for share in (clean, 0.1)]
+    without[0, edges.index(100)] = shares
+    case = {"dataset": "cifar10", "classes": [0, 1], "architectures": ["FC-1"], "n_train": n}
+    case |= {"n_test": 500, "eps": 0.1}
+    found = {"without": without, "majority": np.array([0.5]), "p_correlation": np.ones((1, n))}
+    card = judged("A3b", record({"cases": [case]}, **found))
+    said = {
+        one.setting.rsplit(": ")[-1]: o
+        for one, o in zip(card.comparisons, card.judgment.outcomes, strict=True)
+    }
+    assert said["sum is fragile"] == outcome
+    assert said["sum is useful"] == {"for": "for", "open": "against"}[outcome]
+    assert said["useful singly"] == "open"  # none of 300 passes, which shows nothing
 
 
 def test_what_resists_no_better_than_the_largest_class_wins_nothing():

@@ -190,22 +190,23 @@ def radius(eps: float) -> str:
 
 
 def means(**values: Numbers) -> str:
-    """Names and means of arrays over seeds, for a note."""
-    texts = []
-    for name, array in values.items():
-        there = np.asarray(array, float)
-        there = there[np.isfinite(there)]
-        if len(there):
-            texts.append(f"{name.replace('_', ' ')} {there.mean():.3f}")
-    return ", ".join(texts)
+    """Names and means of arrays over seeds, for a note: over the seeds that all of them have."""
+    return ", ".join(f"{name} {there.mean():.3f}" for name, there in _together(values).items())
 
 
 def geometric_means(**values: Numbers) -> str:
-    """Names and geometric means of positive arrays over seeds, for a note beside an effect of logarithms."""
-    logs = {name: np.log(np.asarray(array, float)) for name, array in values.items()}
-    there = {name: array[np.isfinite(array)] for name, array in logs.items()}
-    texts = [f"{name.replace('_', ' ')} {np.exp(a.mean()):.3f}" for name, a in there.items() if len(a)]
+    """The same with geometric means of positive arrays, beside an effect of logarithms."""
+    logs = _together({name: np.log(np.asarray(array, float)) for name, array in values.items()})
+    texts = [f"{name} {np.exp(there.mean()):.4g}" for name, there in logs.items()]
     return f"{', '.join(texts)} (geometric means)" if texts else ""
+
+
+def _together(values: Mapping[str, Numbers]) -> dict[str, np.ndarray]:
+    """Arrays by name, without those that have nothing, at the seeds that all others have."""
+    arrays = {name.replace("_", " "): np.asarray(array, float) for name, array in values.items()}
+    arrays = {name: array for name, array in arrays.items() if np.isfinite(array).any()}
+    both = np.isfinite(sum(arrays.values())) if arrays else np.zeros(0, bool)
+    return {name: array[both] for name, array in arrays.items() if both.any()}
 
 
 def span(numbers: Sequence[Setting], form: str = "{:,}") -> str:

@@ -153,8 +153,10 @@ def later(record: Result) -> Iterator[Comparison]:
         where, unit = named(case, name), {"unit": "images"}
         note = f"clean {clean.value:.3f}, PGD {robust.value:.3f}, the largest class {majority:.3f}"
         yield from compare(case["dataset"], f"{where}: sum is useful", above, 1, 0.02, note=note, **unit)
-        drop = newcombe(clean, robust)
-        yield from compare(case["dataset"], f"{where}: sum is fragile", drop, 1, 0.1, note=note, **unit)
+        # What is not useful may well be fragile: that is no non-robust feature.
+        also = "for" if above.low > 0 else "open"
+        drop, more = newcombe(clean, robust), {"note": note, "also": also, **unit}
+        yield from compare(case["dataset"], f"{where}: sum is fragile", drop, 1, 0.1, **more)
         hits = features.holm(found["p_correlation"][row, :n].astype(float))[100:] < 0.05
         one = proportion(hits)
         note = f"{hits.sum()} of {n - 100:,} by correlation with the labels (Holm, 5 %)"

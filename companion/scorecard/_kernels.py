@@ -34,7 +34,7 @@ def kernel_scale(config: Settings) -> Scale:
         f"{datasets(config)}, n = {each(cases, 'n_train')}; {each(cases, 'n_test')} test images",
         "none: kernel regression",
         f"L∞ {span([radius(one.get('main', one.get('eps'))) for one in cases], '{}')}, FGSM and PGD",
-        "1 (intervals over test images)",
+        "1 (intervals over test images, or over features)",
     )
 
 
@@ -130,8 +130,8 @@ CLAIMS = (
         ".49 .47 .44 .33 .33 for features 0 to 5, .25 for 10, .07 for 25, 0 for 1500.",
         rule="Effect: rank correlation of robustness with the index, over the first 200 features that were "
         "attacked (beyond them robustness is 0 up to noise). Neighbors are no independent draws, so the "
-        "interval is a bootstrap over blocks of √n neighbors; n counts blocks. Against: weaker than −.2 for "
-        "certain.",
+        "interval is a bootstrap over blocks of √m neighbors, of m features; how many blocks is said. "
+        "Against: weaker than −.2 for certain.",
         effect="rank correlation of robustness and index",
         profiles=("full", "whole"),
         compare=by_index,
@@ -140,14 +140,14 @@ CLAIMS = (
         "A3b",
         "Later features are useful and not robust",
         "Our framework allows us to identify and visualize non-robust yet useful features",
-        reading="Their abstract names no number; *many* is our reading of their figure. So two tests: the "
-        "sum of all features from 100 on, and how many of them are useful one by one.",
+        reading="Their abstract names no number; that they are many is our reading of their figure. Two "
+        "tests: the sum of all features from 100 on, and how many of them are useful one by one.",
         rule="Of the sum: clean accuracy above the largest class's share (against: less than .02 for "
-        "certain) and what PGD takes (against: less than .1). One by one: more than 1 % useful, by "
-        "correlation with the labels after Holm's correction. A feature that fails this test may be useful "
-        "all the same, and the test is the stricter the more features there are: few that pass leave it "
-        "open, and do not speak against. "
-        "Shown only: the same of principal components, as features of ridge regression on pixels.",
+        "certain) and what PGD takes (against: less than .1; open where the sum is not certainly useful). "
+        "One by one: more than 1 % useful, by correlation with the labels after Holm's correction. A "
+        "feature that fails this test may be useful all the same, and the test is the stricter the more "
+        "features there are: few that pass leave it open, and do not speak against. Shown only: the same "
+        "of principal components, as features of ridge regression on pixels.",
         effect="accuracy, or share of features",
         compare=later,
     ),
@@ -167,9 +167,10 @@ CLAIMS = (
     ),
     _feature(
         "A4",
-        "Fewer features: less accurate, more robust",
+        "Fewer features: more robust",
         "the reliance on both for standard classification and the robustness-accuracy trade-off",
-        reading="Keeping the top 20 features, or stopping at 100/λ₁, wins robust accuracy. What it loses "
+        reading="Keeping the top 20 features, or stopping at time 100/λ₁, with λ₁ the kernel's largest "
+        "eigenvalue, wins robust accuracy. What it loses "
         "in clean accuracy is shown, and does not enter the verdict.",
         rule="Effect: PGD accuracy of the part minus that of the whole, or minus the largest class's share "
         "where this is larger: naming one class resists every attack. Against: less than .05 for certain.",

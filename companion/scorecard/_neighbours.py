@@ -107,14 +107,15 @@ def _scale(config: Settings, *, biases: bool) -> Scale:
     if not biases:
         n = f"{n} ({each(cases, 'n_conv')} for Conv)"
         attacked = f"{attacked} ({each(cases, 'n_conv_attacked')} for Conv)"
-    attack = f"PGD-{config['steps']}" if biases else span(config["attacks"], "{}")
+    attack = f"PGD-{config['steps']}"
+    attack += "" if biases else f"; {span(config['attacks'], '{}')} at ridge .01, shown only"
     return Scale(
         f"closed-form kernels: {kernels}" + (f"; networks of width {config['width']}" if biases else ""),
         f"{datasets(config)}, a pair of classes each, n = {n}; {each(cases, 'n_test')} test images, of which "
         f"{attacked} are attacked",
         "gradient descent with momentum .9 to a tenth of the residual"
         if biases
-        else "kernel regression, a ridge of .01",
+        else "kernel regression, ridge .01 of the mean diagonal, or the best of five",
         f"L∞ {radii(cases)}, {attack}",
         "the planned size; what is recorded stands beside each effect, n: splits",
     )
@@ -162,7 +163,8 @@ CLAIMS = (
         "E1b",
         "It is hardly worse under attack, too",
         "",
-        reading="No claim of theirs, but what everyone must know who attacks or defends the surrogate.",
+        reading="No claim of theirs, but what everyone must know who attacks one kernel in place of the "
+        "other.",
         rule="As E1a, of the accuracy that PGD leaves, each kernel at the ridge that is best for it, of five "
         "and picked in each split on the attacked images themselves, which flatters both: one ridge is not "
         "one regularization of two spectra. Where the largest of the five is best a larger one might be "
@@ -186,8 +188,8 @@ CLAIMS = (
         "E2b",
         "A network with large biases is trained as fast",
         "the network in this case can achieve as fast convergence as the dense network",
-        reading="Steps to a tenth of the residual, each network at momentum .9 and a rate of one over the "
-        "largest eigenvalue of its kernel: at most a quarter more than at B = 0.",
+        reading="Biases start at −B. Steps to a tenth of the residual, each network at momentum .9 and a "
+        "rate of one over the largest eigenvalue of its kernel: at most a quarter more than at B = 0.",
         rule="Effect: geometric mean of steps over those at B = 0, less 1, paired by split. For: certainly "
         "below .25. Against: certainly above.",
         effect="steps more than at B = 0, as a share",

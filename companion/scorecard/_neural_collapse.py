@@ -132,8 +132,8 @@ CLAIMS = (
         "seleznova2023",
         reading="No claim of theirs, but a question of ours: images that are moved toward other classes "
         "might keep a network from "
-        "collapse. Spread within classes over that between them, of the tangent kernel and, as NC1, of the "
-        "features, on clean training images at the end.",
+        "collapse. Spread within classes over that between them, of the tangent kernel and, as NC1 "
+        "(covariance within over covariance between), of the features, on clean training images at the end.",
         rule="Effect: log of the spread after PGD training minus that after standard training. Random "
         "noise of the same size is shown only. A run counts where it is right on .98 of its training images, "
         "after PGD training of the attacked ones. Against: less than .1 for certain. Five classes and this "

@@ -8,7 +8,7 @@ import numpy as np
 from companion._core.words import Settings
 from companion.experiments import warm_start
 from companion.results import Result
-from companion.scorecard._claim import DATASETS, Claim, Scale, compare, datasets, each, radii, span
+from companion.scorecard._claim import DATASETS, Claim, Scale, compare, datasets, each, means, radii, span
 from companion.scorecard._normalization import UNREAD
 from companion.scorecard._verdicts import MARGIN, SAVED, Comparison, cheaper_and_as_robust, gain_of
 
@@ -76,10 +76,8 @@ def _criterion(
     if pair is None:
         return []
     share = f"{np.nanmean(saved):.0%}"
-    note = (
-        f"{share} of the passes saved; robust {np.nanmean(some[0]):.3f}, "
-        f"PGD {np.nanmean(some[1]):.3f}, standard {np.nanmean(some[2]):.3f}"
-    )
+    accuracies = means(robust=some[0], PGD=some[1], standard=some[2])
+    note = f"{share} of the passes saved; {accuracies}"
     where = f"{where}, {share} saved".replace("%", " %")
     shown = {"beyond": -MARGIN, "also": pair[1], "counts": counts, "note": note}
     return compare(dataset, where, pair[0], 1, -MARGIN, **shown)
