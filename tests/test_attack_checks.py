@@ -300,6 +300,19 @@ def strict(x):
     return x - 0.5
 
 
+def test_long_work_shows_how_far_it_is_where_asked(capsys):
+    x, threat = inputs((0.5, 50), (0.6, 50)), Threat("linf", 0.1)
+    silent = transfer(ATTACKED, {"a": strict}, RIGHT_CLEAN, LABELS)
+    sanity_checks(healthy, x, ONES, threat, key=KEY, steps=2)
+    assert capsys.readouterr().err == ""
+    shown = transfer(ATTACKED, {"a": strict, "b": strict}, RIGHT_CLEAN, LABELS, progress=True)
+    assert "6/6" in capsys.readouterr().err  # two attacks and no attack, on two networks
+    np.testing.assert_array_equal(shown.flipped[:, 0], silent.flipped[:, 0])
+    sanity_checks(healthy, x, ONES, threat, key=KEY, steps=2, progress=True)
+    bars = capsys.readouterr().err
+    assert all(f"{steps * len(x)}/{steps * len(x)}" in bars for steps in (2, 8, 50))
+
+
 def test_transfer_is_what_can_be_counted_by_hand():
     lenient = Partial(lambda x: x - 0.3)
     hostile = Partial(lambda x: 0 * x - 1)

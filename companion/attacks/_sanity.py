@@ -60,6 +60,7 @@ def sanity_checks(
     loss: Loss = "margin",
     batch_size: int = 256,
     found: AutoAttack | None = None,
+    progress: bool = False,
 ) -> SanityChecks:
     """Attack in ways that must bound each other, and warn where they do not.
 
@@ -73,6 +74,7 @@ def sanity_checks(
         loss: of the attack under test.
         batch_size: examples at once.
         found: what `autoattack` found for these inputs and this threat, to hold the attack against.
+        progress: show a tqdm bar over examples and steps of each attack of many steps.
 
     Returns:
         The accuracies, with 95 % intervals, and the messages.
@@ -114,14 +116,15 @@ def sanity_checks(
     predict = as_partial(predict)
     low, high = threat.bounds
     whole = (high - low) * float(x[0].size ** {"linf": 0, "l2": 0.5, "l1": 1}[threat.norm])
-    options = {"loss": loss, "batch_size": batch_size, "best_iterate": False}
+    options = {"loss": loss, "batch_size": batch_size, "progress": progress}
+    last = options | {"best_iterate": False}
     step_size = 2.5 * threat.eps / steps
     attacks = {
         "clean": x,
         "random": random_sign(x, threat, key=key),
         "one_step": fgsm(predict, x, labels, threat, loss=loss, batch_size=batch_size),
-        "few_steps": pgd(predict, x, labels, threat, steps=steps, step_size=step_size, **options),
-        "more_steps": pgd(predict, x, labels, threat, steps=4 * steps, step_size=step_size, **options),
+        "few_steps": pgd(predict, x, labels, threat, steps=steps, step_size=step_size, **last),
+        "more_steps": pgd(predict, x, labels, threat, steps=4 * steps, step_size=step_size, **last),
         "unbounded": pgd(
             predict,
             x,
@@ -130,8 +133,7 @@ def sanity_checks(
             steps=50,
             step_size=whole / 20,
             early_stop=True,
-            loss=loss,
-            batch_size=batch_size,
+            **options,
         ),
     }
     reached = {

@@ -1,5 +1,6 @@
 """Do perturbations made for one function fool another, and why?"""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, finite, predicted, same_inputs
@@ -48,6 +50,7 @@ def transfer(
     labels: Int[Any, " m"],
     *,
     batch_size: int = 256,
+    progress: bool = False,
 ) -> Transfer:
     """Evaluate attacked inputs, wherever they come from, on functions, whatever they are made of.
 
@@ -58,6 +61,7 @@ def transfer(
         x: the clean inputs (m, ...).
         labels: classes (m,).
         batch_size: inputs at once.
+        progress: show a tqdm bar over pairs of an attack and a network.
 
     Returns:
         Success rates with 95 % Wilson intervals, and which inputs are flipped.
@@ -82,10 +86,10 @@ def transfer(
         same_inputs("x", x, f"attacks[{name!r}]", value)
         if len(value) != len(x):
             raise ValueError(f"attacks[{name!r}] must hold {len(x)} inputs as x does, got {len(value)}")
+    pairs = list(itertools.product(networks.items(), ({None: x} | attacked).items()))
     outputs = {
         (a, b): outputs_of(predict, value, batch_size)
-        for b, predict in networks.items()
-        for a, value in ({None: x} | attacked).items()
+        for (b, predict), (a, value) in tqdm(pairs, "transfer", unit="pair", disable=not progress)
     }
     accuracies = {key: accuracy(value, labels) for key, value in outputs.items()}
     right = {key: np.asarray(predicted(value)) == labels for key, value in outputs.items()}
