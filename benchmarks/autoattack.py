@@ -108,7 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help="write book/results/autoattack/cpu.json")
     parser.add_argument("--train", action="store_true", help="train the networks again")
-    parser.add_argument("--images", type=int, default=200, help="of the test set")
+    parser.add_argument("--images", type=int, default=1000, help="of the test set")
     parser.add_argument("--toy", action="store_true", help="our side alone, of the smallest case")
     options = parser.parse_args()
     begin, table = time.perf_counter(), {}

@@ -74,7 +74,7 @@ def input_statistics(x: Float[Any, "n ..."], inputs: Inputs) -> tuple[np.ndarray
     Args:
         x: training inputs (n, ..., c).
         inputs: "raw" for 0 and 1; "centred" subtracts each channel's mean; "standardized" divides by its
-            standard deviation too; a pair (low, high) maps [0, 1] there, such as (-1, 1) or (0, 255).
+            standard deviation too; a pair (low, high) maps [0, 1] there, such as (−1, 1) or (0, 255).
 
     Returns:
         shift (c,), scale (c,), float32.

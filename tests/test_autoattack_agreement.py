@@ -22,26 +22,24 @@ IMAGES = RECORD.provenance["config"]["images"]
 def test_every_network_was_attacked_in_both_norms():
     assert set(CASES) == {f"{kind} {norm}" for kind in networks_of.KINDS for norm in ("linf", "l2")}
     assert RECORD.values["stages"] == ["clean", *STANDARD]
-    assert IMAGES >= 200
+    assert IMAGES >= 1000
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_after_all_stages_both_leave_the_same_share(case):
+def test_after_every_stage_both_leave_the_same_share(case):
     ours, reference = (np.array(CASES[case][name]["accuracy"]) for name in ("ours", "reference"))
     assert ours[0] == reference[0]  # the same network
-    image = 1 / IMAGES
-    # One image of all, by which two seeds of one attack differ too; two where the reference is weaker.
-    assert -2 * image - 1e-9 <= ours[-1] - reference[-1] <= image + 1e-9
-    alike = CASES[case]["both_decide_alike"]  # None where the two sides ran apart
-    assert alike is None or alike >= 0.98
+    assert (np.abs(ours - reference) <= 0.005 + 1e-9).all()
+    assert -0.005 - 1e-9 <= ours[-1] - reference[-1] <= 0.002 + 1e-9
+    assert CASES[case]["both_decide_alike"] >= 0.99
 
 
 def test_in_the_mean_over_cases_ours_is_not_weaker():
     gap = np.array(
         [np.subtract(one["ours"]["accuracy"], one["reference"]["accuracy"]) for one in CASES.values()]
     )
-    assert gap[:, -1].mean() <= 0.002
-    assert (np.abs(gap.mean(axis=0)) <= 0.005).all()
+    assert gap[:, -1].mean() <= 0.001
+    assert (np.abs(gap.mean(axis=0)) <= 0.0025).all()
 
 
 # One network here, all of them in the matrix: compilation is most of the time.

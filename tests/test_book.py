@@ -65,6 +65,7 @@ def test_the_title_is_on_every_page():
 def test_site_has_no_dead_link_no_picture_without_text_and_no_heavy_page():
     assert check_site.nameless_pictures(site(), HTML) == []
     assert check_site.heavy_pages(site(), HTML) == []
+    assert check_site.hyphens_for_minus(site(), HTML) == []
     problems = check_site.dead_links(site(), HTML)
     assert [line for line in problems if "remote asset" not in line] == []
 

@@ -65,6 +65,8 @@ def test_site_check_finds_nothing_in_a_sound_site(site):
             "index.html: remote asset http://example.org/",
         ),
         ('<iframe src="https://example.org/"></iframe>', "index.html: remote asset https://example.org/"),
+        ("<p>less by (-0.3) or so</p>", "index.html: a hyphen for a minus sign in 'less by (-0.3) or so'"),
+        ("<td><b>-.5</b></td>", "index.html: a hyphen for a minus sign in '-.5'"),
     ],
 )
 def test_site_check_finds_each_fault(site, broken, found):
@@ -72,6 +74,13 @@ def test_site_check_finds_each_fault(site, broken, found):
     problems = check_site.check(site)
     assert len(problems) == 1
     assert problems[0].startswith(found)
+
+
+def test_site_check_knows_hyphens_that_are_none_of_a_minus(site):
+    fine = "<p>FC-1, PGD-20, 2026-11-28, 0.1-0.2, 1e-9, −3 and <code>x = -1</code></p>"
+    fine += '<span class="math">(-1)</span>'
+    (site / "index.html").write_text(GOOD.replace("</article>", fine + "</article>"), "utf8")
+    assert check_site.check(site) == []
 
 
 def test_site_check_weighs_a_page_with_its_pictures(site):

@@ -1,10 +1,11 @@
-"""Check the built book: no dead link or anchor, no picture without a text, nothing remote, no heavy page.
+"""Check the built book: links, anchors, texts of pictures, minus signs, nothing remote, no heavy page.
 
 Usage: python tools/check_site.py [_build/html]     1 when something is wrong, with a line for each
 
 A page's weight is its HTML, with the sliders' frames inside it, and the pictures it shows.
 """
 
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
@@ -14,6 +15,7 @@ from bs4 import BeautifulSoup
 HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
 MAX_BYTES = 1_500_000
 LINKS = (("a", "href"), ("link", "href"), ("img", "src"), ("script", "src"), ("iframe", "src"))
+CODE = ("code", "pre", "script", "style", "svg", "math")
 LOADED_RELS = {"stylesheet", "preload", "icon", "modulepreload"}
 
 
@@ -91,20 +93,31 @@ def heavy_pages(pages: dict[Path, BeautifulSoup], site: Path, limit: int = MAX_B
     ]
 
 
+def hyphens_for_minus(pages: dict[Path, BeautifulSoup], site: Path) -> list[str]:
+    """Return negative numbers of the text that begin with a hyphen; code and formulas may have it."""
+    bad = []
+    for path, soup in pages.items():
+        for text in (soup.find("article") or soup).find_all(string=re.compile(r"(?<![\w.–—/])-\.?\d")):
+            if not text.find_parent(CODE) and not text.find_parent(class_="math"):
+                bad.append(f"{path.relative_to(site)}: a hyphen for a minus sign in {text.strip()[:80]!r}")
+    return bad
+
+
 def check(site: Path = HTML) -> list[str]:
     """Return all that is wrong with the site; a folder without pages is wrong too."""
     site = site.resolve()
     pages = load(site)
     if not pages:
         return [f"{site} holds no page"]
-    return dead_links(pages, site) + nameless_pictures(pages, site) + heavy_pages(pages, site)
+    parts = dead_links, nameless_pictures, heavy_pages, hyphens_for_minus
+    return [problem for part in parts for problem in part(pages, site)]
 
 
 def main(arguments: list[str]) -> int:
     """Check one site."""
     site = Path(arguments[0]) if arguments else HTML
     problems = check(site)
-    fine = f"{len(load(site))} pages: no dead link, no picture without text, nothing remote"
+    fine = f"{len(load(site))} pages: no dead link, no picture without text, nothing remote, minus signs"
     print("\n".join(problems) or fine)
     return int(bool(problems))
 

@@ -92,7 +92,9 @@ PROFILES = {
         epochs=5,
     ),
     # One convolution: with three, a run takes a quarter of an hour.
-    "full": Config(tuple(Case(*one) for one in _PAIRS), kernels=("FC-1", "FC-5", "Conv-1"), seeds=8, draws=10),
+    "full": Config(
+        tuple(Case(*one) for one in _PAIRS), kernels=("FC-1", "FC-5", "Conv-1"), seeds=8, draws=10
+    ),
     "paper": Config(
         tuple(Case(*one, 8000, 2000, 2000, 1000, 1000, 1000) for one in _PAIRS if one[0] != "mnist5k"),
         biases=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5),
