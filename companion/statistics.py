@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from companion._core.checks import class_labels, finite, predicted
+from companion._core.checks import class_labels, count, finite, predicted
 
 __all__ = ["Estimate", "accuracy", "mean", "paired_shares", "power_law", "proportion"]
 
@@ -140,6 +140,7 @@ def paired_shares(first: int, second: int, n: int, *, level: float = 0.95) -> Es
         The estimate, in [−1, 1].
 
     Raises:
+        TypeError: counts that are no integers, such as shares.
         ValueError: counts below 0 or above n, level outside (0, 1).
 
     Source: Agresti & Min (2005), Statistics in Medicine 24.
@@ -147,15 +148,17 @@ def paired_shares(first: int, second: int, n: int, *, level: float = 0.95) -> Es
     >>> print(paired_shares(0, 0, 200))
     0.000 [-0.010, 0.010]
     """
-    if min(first, second) < 0 or n < 1 or first + second > n:
-        raise ValueError(
-            f"first and second must be at least 0, and n their sum or more, got {first}, {second}, {n}"
-        )
+    first, second = (count(name, one, least=0) for name, one in (("first", first), ("second", second)))
+    n = count("n", n)
+    if first + second > n:
+        raise ValueError(f"n must be first + second or more, got {first}, {second}, {n}")
     _check_level(level)
     gap, wide, z = first - second, first + second + 1, scipy.stats.norm.isf((1 - level) / 2)
     half = z * np.sqrt(wide - gap**2 / (n + 2)) / (n + 2)
     middle = gap / (n + 2)
-    return Estimate(gap / n, float(middle - half), float(middle + half), level, n)
+    # Half an observation draws inward: a narrow interval would leave out a value at the end of [−1, 1].
+    low, high = min(middle - half, gap / n), max(middle + half, gap / n)
+    return Estimate(gap / n, float(max(low, -1.0)), float(min(high, 1.0)), level, n)
 
 
 def mean(

@@ -80,6 +80,22 @@ def test_it_lowers_the_adversarial_loss_on_other_digits():
     assert mean(np.array(gains)).low > 0
 
 
+def test_float64_images_are_refused_before_any_work_where_jax_computes_in_float32(monkeypatch):
+    monkeypatch.setattr("companion.guarantees._adversarial.gram", None)
+    with pytest.raises(ValueError, match="x_train is float64, and JAX computes in float32"):
+        fit_adversarial(linear, X.astype(float), LABELS, Threat("linf", 0.1, (-1.0, 1.0)), ridge=RIDGE)
+
+
+@pytest.mark.usefixtures("x64")
+def test_float64_images_have_a_float64_predictor():
+    x, options = X.astype(float), {"ridge": RIDGE, "rounds": 2, "steps": 2}
+    f, single = (
+        fit_adversarial(linear, x, LABELS, Threat("linf", 0.1, (-1.0, 1.0)), **options) for x in (x, X)
+    )
+    assert f(x).dtype == np.float64
+    np.testing.assert_allclose(f(x), single(X), atol=1e-5)
+
+
 @pytest.mark.usefixtures("as_users_run")
 def test_wrong_arguments_are_refused():
     threat = Threat("linf", 0.1, bounds=(-1.0, 1.0))

@@ -12,6 +12,7 @@ from companion.attacks import (
     AutoAttack,
     SanityChecks,
     Threat,
+    fab,
     gradient_cosine,
     pgd,
     robust_accuracy,
@@ -300,6 +301,14 @@ def strict(x):
     return x - 0.5
 
 
+def test_a_cosine_is_at_most_one():
+    def slope(z):
+        return z @ jnp.asarray([[1.0], [2.0], [3.0]])
+
+    same = gradient_cosine(slope, slope, np.full((4, 3), 0.5, np.float32), np.ones(4, int))
+    np.testing.assert_array_equal(np.arccos(same), 0)
+
+
 def test_long_work_shows_how_far_it_is_where_asked(capsys):
     x, threat = inputs((0.5, 50), (0.6, 50)), Threat("linf", 0.1)
     silent = transfer(ATTACKED, {"a": strict}, RIGHT_CLEAN, LABELS)
@@ -430,6 +439,29 @@ def test_the_cosine_with_a_zero_gradient_is_zero_and_tiny_gradients_have_one():
 def test_wrong_arguments_are_named():
     assert_refused(
         [
+            (
+                lambda: transfer([RIGHT_CLEAN], {"a": strict}, RIGHT_CLEAN, LABELS),
+                "attacks must be a mapping",
+            ),
+            (lambda: transfer(ATTACKED, strict, RIGHT_CLEAN, LABELS), "networks must be a mapping"),
+            (
+                lambda: transfer(ATTACKED, {"a": 3}, RIGHT_CLEAN, LABELS),
+                r"networks\['a'\] must be a function",
+            ),
+            (
+                lambda: sanity_checks(healthy, RIGHT_CLEAN, LABELS, Threat("linf", 0.1), key=KEY, found=3),
+                "found must be what autoattack returns",
+            ),
+            (
+                lambda: pgd(lambda x: (x > 0.5).astype(int), RIGHT_CLEAN, LABELS, Threat("linf", 0.1)),
+                "predict must return outputs of floating point, got int32",
+            ),
+            (
+                lambda: pgd(healthy, RIGHT_CLEAN, LABELS, Threat("linf", 0.1), loss=["dlr"]),
+                "loss must be one of",
+            ),
+            (lambda: fab(healthy, RIGHT_CLEAN, LABELS, bounds=None), "bounds must be two numbers"),
+            (lambda: fab(healthy, RIGHT_CLEAN, LABELS, bounds=(1, 0)), "bounds must be two increasing"),
             (lambda: transfer({}, {"a": strict}, RIGHT_CLEAN, LABELS), "at least one attack .* got 0 and 1"),
             (lambda: transfer(ATTACKED, {}, RIGHT_CLEAN, LABELS), "at least one .* one network, got 2 and 0"),
             (

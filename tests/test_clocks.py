@@ -1,5 +1,6 @@
 """Clocks: the flow against the matrix exponential, its gradient by autodiff, learning by its parts."""
 
+import dataclasses
 import math
 
 import jax
@@ -181,6 +182,8 @@ def test_learning_lowers_the_loss_stays_above_zero_and_goes_on_from_a_checkpoint
     np.testing.assert_array_equal(again.losses, whole.losses)
     with pytest.raises(ValueError, match="options"):
         ck.learn(G, X_VAL, LABELS_VAL, THREAT, steps=6, folder=tmp_path, **options | {"rate": 0.1})
+    with pytest.raises(ValueError, match="after 6 steps, and steps=3 is fewer"):
+        ck.learn(G, X_VAL, LABELS_VAL, THREAT, steps=3, folder=tmp_path, **options)
 
 
 def test_the_released_step_takes_absolute_values():
@@ -244,8 +247,20 @@ def test_the_clocks_of_adversarial_training_solve_its_flow():
     np.testing.assert_array_equal(ck.adversarial(network, X, 2.0, strength=0.0), 2.0)
 
 
+def test_integers_are_clocks_too():
+    np.testing.assert_array_equal(
+        ck.clocked(F, np.ones(N, int)).coefficients, ck.clocked(F, np.ones(N)).coefficients
+    )
+
+
+@pytest.mark.usefixtures("as_users_run")
 def test_wrong_arguments_are_refused():
     learn = {"rate": 0.1, "steps": 1, "key": KEY}
+    scaled = dataclasses.replace(G, projections=10 * G.projections)
+
+    def own(attack):
+        return ck.learn(G, X_VAL, LABELS_VAL, THREAT, attack=attack, **learn)
+
     assert_refused(
         [
             (lambda: ck.clocked(F, np.ones(3)), ValueError, r"clocks must have shape \(12,\)"),
@@ -272,6 +287,14 @@ def test_wrong_arguments_are_refused():
                 TypeError,
                 "key must be",
             ),
+            (
+                lambda: ck.learn(scaled, X_VAL, LABELS_VAL, THREAT, **learn),
+                ValueError,
+                "targets are off by 9",
+            ),
+            (lambda: own("pgd"), TypeError, "attack must be a function"),
+            (lambda: own(lambda f, x, y, key, epoch: x[:1]), ValueError, "attack must return inputs"),
+            (lambda: own(lambda f, x, y, key, epoch: x * np.nan), ValueError, "what attack returns has"),
             (lambda: ck.input_gradients(conv(1), X), ValueError, "architecture must be dense"),
             (lambda: ck.input_gradients(len, X), TypeError, "architecture must be one of"),
             (lambda: ck.adversarial(fc(1), X, 1.0, strength=1e3), ValueError, "strength must keep"),

@@ -1025,6 +1025,18 @@ def test_wrong_arguments_are_named():
             ),
             (lambda: ft.correct(SOLVED, POINTS, LABELS[1]), "f has coefficients and no spectrum"),
             (lambda: ft.classifier(SOLVED, 2), "f has coefficients and no spectrum"),
+            (
+                lambda: ft.attack_shares(SOLVED, POINTS, POINTS, LABELS[1]),
+                "f has coefficients and no spectrum",
+            ),
+            (lambda: ft.classifier(one(), [0, 0]), "modes must be different"),
+            (lambda: ft.class_difference(one(), POINTS, 0, label=0.5), "label must be an integer"),
+            (lambda: ft.class_difference(one(), POINTS, 0, label="1"), "label must be an integer"),
+            (lambda: ft.mean_accuracy(np.ones((5, 0), bool), key=jax.random.key(0)), "q ≥ 1"),
+            (
+                lambda: ft.mean_correlation(np.ones((5, 0, 1)), np.ones((5, 1)), key=jax.random.key(0)),
+                "q ≥ 1",
+            ),
             (lambda: ft.outputs(K, POINTS), "f must come from regression.fit, got ndarray"),
             (lambda: ft.classifier(K), "f must come from regression.fit, got ndarray"),
             (lambda: ft.outputs(one(), POINTS[:, :2]), r"inputs of one shape, got \(2,\) and \(3,\)"),

@@ -438,6 +438,16 @@ def test_wrong_arguments_are_refused_by_name():
     right = np.ones(60, bool)
     assert_refused(
         [
+            (
+                lambda: flips(f, None, right[:0].astype(int), k_test_train=np.zeros((0, 60))),
+                ValueError,
+                "k_test_train must have a row for each input, at least one",
+            ),
+            (
+                lambda: flips(f, x[:3], right[:2].astype(int), k_test_train=np.zeros((2, 60))),
+                ValueError,
+                "k_test_train must have a row for each of the 3 x, got 2",
+            ),
             (lambda: lipschitz(linear, 4), TypeError, "architecture must come from"),
             (lambda: lipschitz(fc(1), ()), ValueError, "shape must be that of one input"),
             (lambda: lipschitz(fc(1), 4, kind="cntk"), ValueError, "kind must be"),

@@ -11,6 +11,7 @@ import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -143,6 +144,31 @@ def brighter():
     x = X.copy()
     x[-1, -1] += 1e-3
     return x
+
+
+def bump(radius):
+    """A kernel that is 0 but of near inputs."""
+    return lambda a, b, get: jnp.maximum(1 - ((a[:, None] - b) ** 2).sum(-1) / radius**2, 0) ** 2
+
+
+def test_a_kernel_that_differs_where_the_first_inputs_are_not_is_another(tmp_path):
+    x = np.concatenate([5 * np.eye(4, 5, dtype=np.float32), X])
+    first = gram(bump(1.0), x, out=tmp_path)
+    with pytest.raises(ValueError, match="kernel's code was"):
+        gram(bump(2.0), x, out=tmp_path)
+    np.testing.assert_array_equal(gram(bump(1.0), x, out=tmp_path), first)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "a.py").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"out must name a folder, and .*a\.py is a file"):
+        gram(fc(2), X, out=tmp_path / "a.py")
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_number_is_no_executor():
+    with pytest.raises(TypeError, match=r"executor must be a concurrent\.futures\.Executor, .* got 4"):
+        gram(fc(2), X, executor=4)
 
 
 @pytest.mark.usefixtures("as_users_run")

@@ -141,6 +141,7 @@ def test_wrong_arguments_are_refused():
             (calls(x=2 * x), ValueError, "x must lie in the bounds"),
             (calls(x_val=x_val[:, :3]), ValueError, "x and x_val must hold inputs of one shape"),
             (calls(labels_val=LABELS + 3), ValueError, r"labels_val must lie in \[0, 3\)"),
+            (calls(targets=None), ValueError, r"targets must have shape \(11, k\), got \(\)"),
             (calls(targets=TARGETS[:4]), ValueError, r"targets must have shape \(11, k\)"),
             (calls(ridge=-1.0), ValueError, "ridge must be at least 0"),
             (calls(t=-1.0), ValueError, "t must be at least 0"),

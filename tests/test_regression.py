@@ -426,6 +426,10 @@ def test_wrong_arguments_are_named():
         [
             (lambda: kr.fit(K[:, :3], targets=Y), r"must be square \(n, n\), got shape \(12, 3\)"),
             (lambda: kr.fit(K, targets=Y[:3]), r"targets must have shape \(12, k\), got \(3, 3\)"),
+            (
+                lambda: kr.fit(fc(1), X, Y, k_train_train=np.eye(9)),
+                r"k_train_train must have shape \(12, 12\), got \(9, 9\)",
+            ),
             (lambda: kr.fit(K * np.nan, targets=Y), "k_train_train has 144 NaN"),
             (lambda: kr.fit(K, targets=Y * np.inf), "targets has 36 NaN or infinite"),
             (

@@ -20,7 +20,7 @@ from toy_runs import EXPERIMENT, Case, Config, jobs
 from companion import results
 from companion.experiments import _engine as engine
 from companion.experiments import campaign, status
-from companion.experiments.__main__ import chosen, executor_of, main, seed_range
+from companion.experiments.__main__ import chosen, executor_of, find, main, seed_range
 from companion.experiments._experiment import filled, in_order
 from companion.results import add_run, merge, read_runs
 
@@ -351,6 +351,7 @@ def test_the_command_line_says_how_far_it_is_and_merges(tmp_path, capsys):
     assert main([*arguments, "--status"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["scale", "0", "1", "0.0", "0.0", "?", "1"]
     assert main([*arguments, "--minutes", "0"]) == 0
+    (tmp_path / "other" / "scale").mkdir(parents=True)
     assert main([*arguments, "--merge", str(tmp_path / "other")]) == 0
     assert "scale: 0 added, 0 there, 0 differ and stay" in capsys.readouterr().out
     assert main(["--profile", "quick", "--status", "--folder", str(tmp_path)]) == 0
@@ -369,6 +370,41 @@ def test_seeds_of_the_command_line_may_go_beyond_the_profiles():
     assert (seed_range("3"), seed_range("2:5")) == (range(3), range(2, 5))
     assert {job.seed for job in chosen(EXPERIMENT, "quick", range(2, 5))} == {2, 3, 4}
     assert {job.seed for job in chosen(EXPERIMENT, "full", None)} == {0, 1, 2}
+
+
+def test_what_is_not_known_of_all_is_not_said_to_be_nothing(tmp_path, capsys):
+    assert main(["scale", "convergence", "--profile", "quick", "--status", "--folder", str(tmp_path)]) == 0
+    assert [line.split()[5] for line in capsys.readouterr().out.splitlines()[1:4]] == ["?", "?", "?"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["widths", "features", "--profile", "whole", "--status"], "there is no profile whole of widths"),
+        (["scale", "--merge", "no/such"], "no/such has no folder of scale"),
+        (["scale", "--seeds", "5:2"], "seeds are first:end"),
+        (["scale", "--seeds=-3"], "seeds are first:end"),
+        (["scale", "--minutes", "nan"], "minutes are a number of at least 0"),
+        (["scale", "--cores=-1"], "cores to use, got '-1'"),
+        (["scale", "--cores", "9999"], "cores to use, got '9999'"),
+        (["scale", "--executor", "0"], "it is so many processes"),
+        (["scale", "--executor", "no_such:pool"], "it is so many processes"),
+        (["scale", "--executor", "math:no_such"], "it is so many processes"),
+    ],
+    ids=str,
+)
+def test_what_the_command_line_cannot_do_is_refused(wrong, message, capsys):
+    with pytest.raises(SystemExit):
+        main(wrong)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_other_arguments_that_are_wrong_are_named():
+    with pytest.raises(ValueError, match="scale has no profile 'huge'; it has quick, full, paper"):
+        find("scale").recorded("huge")
+    with pytest.raises(TypeError, match=r"executor must be a concurrent\.futures\.Executor"):
+        campaign([], executor=2)
 
 
 def test_an_executor_is_named_by_a_number_or_a_function():

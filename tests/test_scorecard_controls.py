@@ -70,6 +70,16 @@ def test_the_number_wanted_gives_the_width():
     assert half[0] > 0.1 >= half[1]
     assert scorecard.wanted(one, scorecard.half_width(one)) == 4
     assert scorecard.wanted(one, 1e-9) == 100_000
+    with pytest.raises(ValueError, match="half must be"):
+        scorecard.wanted(one, -1.0)
+
+
+def test_the_number_wanted_is_the_least_where_it_is_large():
+    one = comparison(-0.3, 0.3, 1000)
+    n = scorecard.wanted(one, 0.1)
+    spread = 0.3 * 1000**0.5 / scipy.stats.t.ppf(0.975, 999)
+    widths = [scipy.stats.t.ppf(0.975, k - 1) * spread / k**0.5 for k in (n - 1, n)]
+    assert widths[0] > 0.1 >= widths[1]
 
 
 def test_decided_are_those_that_count_and_are_not_open(tmp_path):
@@ -87,6 +97,13 @@ def test_decided_are_those_that_count_and_are_not_open(tmp_path):
     n = scorecard.wanted(some[1], 0.1)
     assert f"<td>{n:,}</td>" in shown
     assert "3 of 7" in shown
+    wide = dataclasses.replace(
+        card, comparisons=(comparison(-100.0, 100.0, 9),), judgment=scorecard.judge([])
+    )
+    wide = dataclasses.replace(wide, judgment=dataclasses.replace(wide.judgment, outcomes=("open",)))
+    assert "<td>&gt; 100,000</td>" in scorecard.power({"D1": wide}, "D1").html
+    with pytest.raises(ValueError, match="there is no claim D9; there are D1"):
+        scorecard.power({"D1": card}, "D9")
 
 
 def test_robust_accuracy_is_read_where_clean_accuracy_first_reaches_a_level():

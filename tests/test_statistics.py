@@ -150,5 +150,19 @@ def test_paired_shares_have_half_an_observation_more_in_each_cell():
 
 @pytest.mark.parametrize(("first", "second", "n"), [(-1, 0, 5), (0, -1, 5), (3, 3, 5), (0, 0, 0)])
 def test_counts_that_do_not_fit_are_refused(first, second, n):
-    with pytest.raises(ValueError, match=f"got {first}, {second}, {n}"):
+    with pytest.raises(ValueError, match=r"(first|second|n) must be"):
         paired_shares(first, second, n)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("counts", [(0.9, 0.8, 200), (np.nan, 1, 9), (3, 1, 10.5)])
+def test_shares_are_no_counts(counts):
+    with pytest.raises(TypeError, match=r"(first|n) must be an integer"):
+        paired_shares(*counts)
+
+
+def test_a_difference_of_shares_lies_in_its_interval_and_that_in_what_is_possible():
+    assert paired_shares(10, 0, 10).high == 1
+    assert paired_shares(0, 10, 10).low == -1
+    half = paired_shares(10, 0, 10, level=0.5)
+    assert half.low < half.value == half.high == 1

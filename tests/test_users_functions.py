@@ -120,18 +120,25 @@ KERNELS = {
     "nan": (lambda a, b, get: a @ b.T * jnp.nan, "NaN"),
     "shape": (lambda a, b, get: a @ b.T[:, :1], r"kernel must return shape \(\d, \d\)"),
     "mixing": (lambda a, b, get: (a - a.mean(0)) @ (b - b.mean(0)).T, "kernel mixes examples"),
+    # 1 on its diagonal, whatever it mixes.
+    "scaling": (
+        lambda a, b, get: jnp.exp(-(((a / (a.std(0) + 0.1))[:, None] - b / (b.std(0) + 0.1)) ** 2).mean(-1)),
+        "kernel mixes examples",
+    ),
+    "asymmetric": (lambda a, b, get: a @ b.T + a[:, :1] - b[:, 0], "kernel must be symmetric"),
     "gradient nan": (lambda a, b, get: jnp.sqrt(((a[:, None] - b) ** 2).sum(-1)), "NaN"),
 }
 
 
-@pytest.mark.parametrize("wrong", ["nan", "shape", "mixing"])
-def test_kernels_in_gram(wrong):
+@pytest.mark.parametrize("tile", [1, None])
+@pytest.mark.parametrize("wrong", ["nan", "shape", "mixing", "scaling", "asymmetric"])
+def test_kernels_in_gram(wrong, tile):
     kernel, message = KERNELS[wrong]
     with pytest.raises(ValueError, match=message):
-        gram(kernel, X)
+        gram(kernel, X, tile=tile)
 
 
-@pytest.mark.parametrize("wrong", KERNELS)
+@pytest.mark.parametrize("wrong", [name for name in KERNELS if name != "asymmetric"])
 @pytest.mark.parametrize(
     "call",
     [lambda f: f.gradient(X), lambda f: attacks.one_step(f, X, Y, THREAT)],

@@ -155,6 +155,13 @@ def number(
     return float(value)
 
 
+def submits(name: str, value: Same) -> Same:
+    """An executor, or None, itself; or an error."""
+    if value is not None and not callable(getattr(value, "submit", None)):
+        raise TypeError(f"{name} must be a concurrent.futures.Executor, or like one, got {value!r}")
+    return value
+
+
 def one_of(name: str, value: Unchecked, known: tuple[str | bool, ...]) -> str | bool:
     """One of the known values, or an error."""
     if type(value) is not type(known[0]) or value not in known:

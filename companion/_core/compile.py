@@ -164,20 +164,49 @@ def kernel_entries(kernel: KernelFunction, x1: Array, x2: Array, kind: Kind) -> 
     return values.astype(jnp.result_type(x1, x2))
 
 
-def refuse_mixed_entries(kernel: Kernel, kind: Kind, x1: np.ndarray, x2: np.ndarray) -> None:
-    """Ask a kernel of the user's: an entry is of two inputs alone, in whatever tile it is computed."""
+def refuse_mixed_entries(
+    kernel: Kernel, kind: Kind, x1: np.ndarray, x2: np.ndarray, *, symmetric: bool = False
+) -> None:
+    """Ask a kernel of the user's: an entry is of two inputs alone, in whatever tile it is computed.
+
+    `symmetric`: the first pair has its mirror, too, for tiles off the diagonal are computed on one side.
+    """
     function = kernel_function(kernel, kind)
-    known = (getattr(function, "__module__", None) or "").startswith(("companion.", "neural_tangents"))
-    asked = (function, kind, *((x.shape[1:], x.dtype) for x in (x1, x2))) if is_kept(function) else None
-    if known or asked in _ASKED or min(len(x1), len(x2)) < 2:
-        return
-    with double(x1, x2):
-        together, alone = (kernel_entries(function, x1[rows], x2[rows], kind) for rows in ([0, 1], [0, 0]))
-    refuse_mixing(
-        "kernel", together[0, 0], alone[0, 0], cure="An entry must depend on its own two inputs alone"
+    asked = (
+        (function, kind, symmetric, *((x.shape[1:], x.dtype) for x in (x1, x2)))
+        if is_kept(function)
+        else None
     )
+    if is_ours(function) or asked in _ASKED or min(len(x1), len(x2)) < 2:
+        return
+    pair, first, second = [0, 1], [0, 0], [1, 1]
+    with double(x1, x2):
+        together, alone = (
+            kernel_entries(function, x1[rows], x2[columns], kind)
+            for rows, columns in ((pair, pair), (first, second))
+        )
+    # Off the diagonal, where a kernel may be 1 whatever it mixes.
+    cure = "An entry must depend on its own two inputs alone"
+    refuse_mixing("kernel", together[0, 1], alone[0, 0], cure=cure)
+    if symmetric:
+        refuse_asymmetry(np.asarray(together))
     if asked is not None:
         _ASKED.append(asked)
+
+
+def refuse_asymmetry(entries: np.ndarray) -> None:
+    """Raise where a square of entries is not its mirror image, up to rounding; NaN is left to others."""
+    apart, size = np.abs(entries - entries.T).max(), np.abs(entries).max()
+    if apart > np.sqrt(np.finfo(entries.dtype).eps) * size:
+        raise ValueError(
+            "kernel must be symmetric where x2 is None: entries differ from their mirror by up to "
+            f"{apart:.3g}"
+        )
+
+
+def is_ours(function: Unchecked) -> bool:
+    """Whether a kernel's function is of this package or of neural-tangents, and not the user's."""
+    return (getattr(function, "__module__", None) or "").startswith(("companion.", "neural_tangents"))
 
 
 _ASKED: collections.deque[tuple] = collections.deque(maxlen=256)

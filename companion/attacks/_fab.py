@@ -21,7 +21,7 @@ from companion._core.types import Array, Predict, Scalar
 from companion.attacks._losses import progress_of
 from companion.attacks._predict import as_partial, checked_inputs, in_batches, outputs_of
 from companion.attacks._targets import likely_targets, toward
-from companion.attacks._threat import NORMS
+from companion.attacks._threat import NORMS, Threat
 
 # α_max, η and β of the paper: how far back to the input, how far over the boundary, how far back once fooled.
 _BACK, _OVER, _INWARD = 0.1, 1.05, 0.9
@@ -100,6 +100,7 @@ def fab(
         count("steps", steps), count("targets", targets), count("batch_size", batch_size),
     )  # fmt: skip
     one_of("norm", norm, NORMS)
+    bounds = Threat(norm, 0.0, bounds).bounds
     enough = number("enough", enough)
     x, labels = checked_inputs(predict, x, labels, bounds)
     with double(x, predict):

@@ -155,7 +155,7 @@ def loss_named(loss: Unchecked) -> LossFunction:
     """The function that a name stands for, or the one given."""
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)} or a function, got {loss!r}")
     return LOSSES[loss]
 

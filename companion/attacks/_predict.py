@@ -88,6 +88,8 @@ def checked_inputs(
                 f"{name} must return outputs (m, k) for inputs (m, ...), got {shape} for one input"
                 f"{': add an axis, outputs[:, None]' * (shape == (1,))}"
             )
+        if not jax.numpy.issubdtype(outputs.dtype, jax.numpy.floating):
+            raise TypeError(f"{name} must return outputs of floating point, got {outputs.dtype}")
         values = jax.eval_shape(loss_named(loss), outputs, jax.ShapeDtypeStruct((1,), np.int32))
         if getattr(values, "shape", None) != (1,):
             raise ValueError(f"loss must return values (m,) for outputs (m, k), got {values} for one input")

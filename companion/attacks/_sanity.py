@@ -111,6 +111,8 @@ def sanity_checks(
     steps = count("steps", steps)
     random_key("key", key)
     x, labels = checked_inputs(predict, x, labels, checked_threat(threat).bounds, loss=loss)
+    if found is not None and not isinstance(found, AutoAttack):
+        raise TypeError(f"found must be what autoattack returns, got {found!r}")
     if found is not None and len(found.fooled_by) != len(x):
         raise ValueError(f"found must be of these {len(x)} inputs, got one of {len(found.fooled_by)}")
     predict = as_partial(predict)

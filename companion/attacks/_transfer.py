@@ -77,6 +77,12 @@ def transfer(
     >>> found.success["down"]["identity"].value
     1.0
     """
+    for name, value in (("attacks", attacks), ("networks", networks)):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name} must be a mapping from names, got {type(value).__name__}")
+    for name, predict in networks.items():
+        if not callable(predict):
+            raise TypeError(f"networks[{name!r}] must be a function of inputs (m, ...), got {predict!r}")
     if not attacks or not networks:
         raise ValueError(f"want at least one attack and one network, got {len(attacks)} and {len(networks)}")
     x, batch_size = examples("x", x), count("batch_size", batch_size)
@@ -159,7 +165,7 @@ def _cosines(one: Array, two: Array) -> Array:
     # Scaled first, so that squares of tiny gradients do not vanish.
     one, two = (v / jnp.maximum(jnp.abs(v).max(axis=1, keepdims=True), _tiny(v)) for v in (one, two))
     lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(two, axis=1)
-    return (one * two).sum(axis=1) / jnp.maximum(lengths, _tiny(lengths))
+    return jnp.clip((one * two).sum(axis=1) / jnp.maximum(lengths, _tiny(lengths)), -1, 1)
 
 
 def _tiny(value: Array) -> np.floating:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from companion._core.checks import finite, number, one_of
 from companion._core.compile import double
@@ -27,7 +27,7 @@ _ROUNDING = 1e-15  # of φ(0) = 1
 
 
 def clocked(
-    f: Unchecked, clocks: Float[Any, " n"] | float | int, *, solver: Solver = "eigh"
+    f: Unchecked, clocks: Float[Any, " n"] | Int[Any, " n"] | float | int, *, solver: Solver = "eigh"
 ) -> KernelPredictor:
     """Kernel regression at a time of its own for every training example: f_ϖ(x) = Θ(x, X) α_ϖ.
 
@@ -49,7 +49,7 @@ def clocked(
         spectrum.
 
     Raises:
-        TypeError: a predictor without a spectrum, or with a part of it; a solver that is no text.
+        TypeError: a predictor without a spectrum, or with a part of it.
         ValueError: clocks of another shape, negative, NaN or infinite.
 
     Cost: "eigh" about 12 n³ operations; "chebyshev" 2 n² k for each of about 5 λ^½ + 10 terms, λ the largest
@@ -85,6 +85,8 @@ def checked_clocks(clocks: Unchecked, n: int, name: str = "clocks") -> np.ndarra
     if np.ndim(clocks) == 0:
         return np.full(n, number(name, clocks))
     found = np.asarray(clocks)
+    if found.dtype.kind in "iu":
+        found = found.astype(np.float64)
     if found.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} must be float32 or float64, got {found.dtype}")
     if found.shape != (n,):

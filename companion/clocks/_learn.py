@@ -13,7 +13,16 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from companion._core.checks import batch as examples
-from companion._core.checks import class_labels, count, number, one_of, random_key, same_inputs, within
+from companion._core.checks import (
+    class_labels,
+    count,
+    finite,
+    number,
+    one_of,
+    random_key,
+    same_inputs,
+    within,
+)
 from companion._core.compile import double
 from companion._core.interrupt import deferred, safe_point
 from companion._core.shown import brief
@@ -55,7 +64,7 @@ def learn(
     threat: Threat,
     *,
     rate: float | int,
-    start: Float[Any, " n"] | float | int = 0.0,
+    start: Float[Any, " n"] | Int[Any, " n"] | float | int = 0.0,
     steps: int = 50,
     batch_size: int = 128,
     attack: InLoop | None = None,
@@ -67,8 +76,9 @@ def learn(
 ) -> Learned:
     """Find clocks by descending the loss on attacked validation images: Adv-NTK.
 
-    min_{ϖ ≥ 0} E max_{x' in the threat of x} ½ ‖f_ϖ(x′) − y‖² over validation images (x, y). A step attacks
-    the next batch with the predictor as it is, and moves against the gradient g of the batch's loss,
+    min_{ϖ ≥ 0} E max_{x' in the threat of x} ½ ‖f_ϖ(x′) − y‖² over validation images (x, y), y the target of
+    their class as `data.targets` has it, ±1 or one-hot less 1/k, to which f was fitted as well. A step
+    attacks the next batch with the predictor as it is, and moves against the gradient g of the batch's loss,
 
         ϖ ← max(0, ϖ − rate · √n · g / ‖g‖):
 
@@ -76,7 +86,8 @@ def learn(
     rate · steps is reached, which is early stopping in itself. The paper's ζ is rate · √n.
 
     Args:
-        f: from `regression.fit`, with a kernel and a spectrum; its own time does not matter.
+        f: from `regression.fit`, with a kernel and a spectrum, fitted to targets of classes as `data.targets`
+            makes them; its own time does not matter.
         x: validation images (m, ...) that f was not fitted to, within the threat's bounds.
         labels: their classes (m,): 0 or 1 for one output, else in [0, k).
         threat: what the attacker may do.
@@ -86,14 +97,15 @@ def learn(
         batch_size: validation images in a step; all of them where they are fewer. What is left of a pass is
             not seen in it.
         attack: a traceable function `attack(predict, x, labels, key, epoch) -> x'`. None:
-            `attacks.training_attack(threat)`, PGD with ten steps from a random start.
+            `attacks.training_attack(threat)`, PGD with ten steps from a random start. Of the threat an attack
+            of one's own knows only what it is made with.
         released: do as the authors' code does, not to be recommended: clocks are abs(w) of numbers w that
             are free, so that a clock at 0 whose gradient says "less" begins to run; and w decays by 10⁻⁴ of
             itself, times the length of a step.
         solver: "eigh", or "chebyshev" for large n: see `clocked`.
         key: a JAX random key, for the batches and the attack.
         folder: where to keep a checkpoint after every step. A run found there goes on; another one, with
-            other images, predictor or options, is refused.
+            other images, predictor or options, is refused, and so is one that has gone further than `steps`.
         progress: show a tqdm bar over the steps, with the loss.
 
     Returns:
@@ -101,7 +113,8 @@ def learn(
 
     Raises:
         TypeError: a predictor without a kernel or a spectrum; arguments of the wrong kind.
-        ValueError: pixels outside the bounds, labels or clocks out of range, a folder of another run.
+        ValueError: pixels outside the bounds, labels or clocks out of range, other targets, an attack that
+            returns other shapes or NaN, a folder of another run or of more steps.
 
     Cost of a step: what `clocked` costs and, for "eigh", 2 n³ more, for "chebyshev" four times as much; and
     the attack on a batch.
@@ -126,6 +139,9 @@ def learn(
     x = within("x", examples("x", x), checked_threat(threat).bounds)
     same_inputs("x", x, "f's training inputs", f.x_train)
     labels = class_labels("labels", labels, len(x), targets.shape[1])
+    _refuse_other_targets(targets)
+    if attack is not None and not callable(attack):
+        raise TypeError(f"attack must be a function attack(predict, x, labels, key, epoch), got {attack!r}")
     attack = training_attack(threat) if attack is None else attack
     run = _Run(f, matrix, targets, x, labels, attack, solver, key, min(batch_size, len(x)))
     history, kept, first = np.zeros((steps, 2)), None, 0
@@ -135,8 +151,13 @@ def learn(
         options = repr([rate, solver, batch_size, f.kind, released])
         kept = Checkpoints(place(folder), {"arguments": fingerprint(given), "options": options})
         if (found := kept.load({"clocks": free})) is not None:
-            first, free = min(found[0], steps), np.asarray(found[1]["clocks"])
-            history[:first] = found[2][:first]
+            first, free = found[0], np.asarray(found[1]["clocks"])
+            if first > steps:
+                raise ValueError(
+                    f"folder holds this run after {first} steps, and steps={steps} is fewer: the clocks of "
+                    "then are not kept"
+                )
+            history[:first] = found[2]
     bar = tqdm(total=steps, initial=first, desc="clocks", unit="step", disable=not progress)
     with bar, contextlib.nullcontext() if kept is None else locked(kept.folder):
         for step in range(first, steps):
@@ -155,6 +176,18 @@ def learn(
     clocks = np.abs(free)
     alpha, _ = flow(matrix, targets, clocks, solver)
     return Learned(with_coefficients(f, alpha), clocks, *history.T)
+
+
+def _refuse_other_targets(targets: np.ndarray) -> None:
+    """The loss is the distance to these targets, so f must have been fitted to them."""
+    k = targets.shape[1]
+    classes = (targets[:, 0] > 0).astype(int) if k == 1 else targets.argmax(axis=1)
+    meant = 2.0 * classes[:, None] - 1 if k == 1 else np.eye(k)[classes] - 1 / k
+    if (far := float(np.abs(targets - meant).max())) > 1e-5:
+        raise ValueError(
+            "f must be fitted to data.targets(labels), ±1 or one-hot less 1/k, to which learn goes: its "
+            f"targets are off by {far:.3g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -176,6 +209,11 @@ class _Run:
         g = with_coefficients(self.f, alpha)
         with double(g, self.x):
             moved = np.asarray(_attacked(_traced(self.attack), g, self.x[some], self.labels[some], key))
+        if moved.shape != self.x[some].shape:
+            raise ValueError(
+                f"attack must return inputs of the shape of x, {self.x[some].shape}, got {moved.shape}"
+            )
+        finite("what attack returns", moved)
         return loss_and_gradient(g, moved, self.labels[some], pull)
 
     def batch(self, step: int) -> tuple[np.ndarray, Key]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from companion import experiments, results
+from companion._core.checks import submits
 from companion.experiments import Experiment, Job, campaign, status
 from companion.storage import place
 
@@ -36,7 +37,40 @@ def find(name: str) -> Experiment:
 def seed_range(text: str) -> range:
     """Seeds as on the command line: "0:20", or "20" for the same."""
     first, _, last = text.rpartition(":")
+    if not (last.isdecimal() and (first or "0").isdecimal() and int(first or 0) < int(last)):
+        raise argparse.ArgumentTypeError(f"seeds are first:end, such as 0:20, from 0 on, got {text!r}")
     return range(int(first or 0), int(last))
+
+
+def minutes_of(text: str) -> float:
+    """A time that is no less than 0."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < np.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"minutes are a number of at least 0, got {text!r}")
+
+
+def cores_of(text: str) -> int:
+    """How many cores, of those that there are."""
+    if not (text.isdecimal() and 1 <= int(text) <= len(_cores())):
+        raise argparse.ArgumentTypeError(f"there are 1 to {len(_cores())} cores to use, got {text!r}")
+    return int(text)
+
+
+def executor_text(text: str) -> str:
+    """What `executor_of` can make an executor of."""
+    if text == "dask" or (text.isdecimal() and int(text) >= 1):
+        return text
+    module, _, function = text.partition(":")
+    with contextlib.suppress(ImportError, ValueError):
+        if callable(getattr(importlib.import_module(module), function, None)):
+            return text
+    raise argparse.ArgumentTypeError(f'it is so many processes, "dask" or module:function, got {text!r}')
+
+
+def _cores() -> list[int]:
+    there = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return sorted(there)
 
 
 def chosen(experiment: Experiment, profile: str, seeds: range | None) -> list[Job]:
@@ -67,21 +101,21 @@ def executor_of(text: str | None) -> Iterator[Executor | None]:
     else:
         module, _, function = text.partition(":")
         with getattr(importlib.import_module(module), function)() as pool:
-            yield pool
+            yield submits("executor", pool)
 
 
 def table(plan: Sequence[tuple[Experiment, Sequence[Job]]], folder: Path | None) -> str:
     """What `--status` prints."""
     heads = ("done", "missing", "hours", "core h", "left h", "guessed")
     lines = [f"{'experiment':16}" + "".join(f"{head:>9}" for head in heads)]
-    sums = np.zeros(len(heads))
+    sums, known = np.zeros(len(heads)), True
     for experiment, jobs in plan:
         one = status(experiment, jobs, folder)
         hours = (seconds / 3600 for seconds in (one.seconds, one.core_seconds, one.left or 0.0))
         row = [one.done, one.missing, *hours, one.guessed]
         lines.append(_line(experiment.name, row, unknown=one.left is None))
-        sums += row
-    return "\n".join([*lines, _line("all", sums.tolist()), _GUESSED])
+        sums, known = sums + row, known and one.left is not None
+    return "\n".join([*lines, _line("all", sums.tolist(), unknown=not known), _GUESSED])
 
 
 _GUESSED = (
@@ -92,7 +126,7 @@ _GUESSED = (
 
 def _line(name: str, row: Sequence[float | int], *, unknown: bool = False) -> str:
     done, missing, hours, core, left, guessed = row
-    ahead = "?" if unknown else f"{left:.1f}"
+    ahead = f"{left:.1f}" + " + ?" * unknown if left or not unknown else "?"
     return f"{name:16}{done:9.0f}{missing:9.0f}{hours:9.1f}{core:9.1f}{ahead:>9}{guessed:9.0f}"
 
 
@@ -106,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--profile", default="full", help='such as "quick", "full" or "paper" (default: full)'
     )
     parser.add_argument("--seeds", type=seed_range, help="such as 0:20 (default: the profile's)")
-    parser.add_argument("--minutes", type=float, help="after which no run is begun (default: no limit)")
+    parser.add_argument("--minutes", type=minutes_of, help="after which no run is begun (default: no limit)")
     parser.add_argument(
         "--folder", type=place, help="of the records (default: book/results of this checkout)"
     )
@@ -114,11 +148,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--merge", type=place, metavar="FOLDER", help="take over another machine's records")
     parser.add_argument(
         "--cores",
-        type=int,
+        type=cores_of,
         help="how many to use, the last of this machine, which a second campaign shares (default: all)",
     )
     parser.add_argument(
         "--executor",
+        type=executor_text,
         help='where runs are made: so many processes, "dask", or "module:function" (default: here)',
     )
     options = parser.parse_args(arguments)
@@ -128,6 +163,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not any(options.profile in one.profiles for one in every):
         known = sorted({profile for one in every for profile in one.profiles})
         parser.error(f"there is no profile {options.profile}; there are {', '.join(known)}")
+    if lacking := [name for name in options.names if options.profile not in find(name).profiles]:
+        parser.error(f"there is no profile {options.profile} of {', '.join(lacking)}")
+    if options.merge and not any((options.merge / one.name).is_dir() for one in every):
+        parser.error(f"{options.merge} has no folder of {' or '.join(one.name for one in every)}")
     plan = [
         (one, chosen(one, options.profile, options.seeds)) for one in every if options.profile in one.profiles
     ]
@@ -140,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.status or options.merge:
         return 0
     if options.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
+        os.sched_setaffinity(0, _cores()[-options.cores :])
     with _ended_by_ctrl_c(), executor_of(options.executor) as executor:
         failed = campaign(plan, folder=options.folder, minutes=options.minutes, executor=executor)
     print(table(plan, options.folder))

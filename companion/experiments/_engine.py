@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from companion import results
+from companion._core.checks import submits
 from companion._core.words import Settings
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, computed, in_order, pixels, plain
 from companion.experiments._forecast import durations
@@ -102,10 +103,12 @@ def campaign(
         How many runs failed; their errors are printed, and the others are made all the same.
 
     Raises:
+        TypeError: an executor that is none.
         ValueError: records of the folder are of other pixels, or another process writes there.
         FileNotFoundError: no run that is missing has its data here. Where some have, the others are left out
             and named.
     """
+    submits("executor", executor)
     queue = _Queue(plan, folder)
     end = None if minutes is None else time.monotonic() + 60 * minutes
     with tqdm(total=len(queue.waiting), desc="runs", disable=not progress) as bar:

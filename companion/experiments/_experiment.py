@@ -126,7 +126,10 @@ class Experiment:
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
+            ValueError: a profile that there is not.
         """
+        if profile not in self.profiles:
+            raise ValueError(f"{self.name} has no profile {profile!r}; it has {', '.join(self.profiles)}")
         config = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
         wanted = self.jobs(config)

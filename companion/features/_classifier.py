@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, predicted
+from companion._core.words import Unchecked
 from companion.attacks import Loss, Threat, pgd
 from companion.features._modes import Modes, outputs
 from companion.regression import KernelPredictor, decomposed, finite_gains, mode_indices
@@ -39,6 +40,8 @@ def classifier(f: KernelPredictor, modes: Modes = None) -> KernelPredictor:
     Array([[4.]], dtype=float32)
     """
     some = mode_indices(modes, len(decomposed(f).eigenvalues))
+    if not isinstance(some, slice) and len(some) != len(np.unique(some)):
+        raise ValueError(f"modes must be different, got {modes!r}")
     projections = np.zeros_like(f.projections)
     projections[some] = f.projections[some]
     alpha = f.eigenvectors[:, some] @ (finite_gains(f)[some, None] * f.projections[some])
@@ -77,7 +80,7 @@ def exciting(
     Cost: `steps` gradients of one feature.
     Source: Erhan et al. (2009), Visualizing higher-layer features of a deep network.
     """
-    start = examples("start", start)
+    start, label = examples("start", start), _integer(label)
     labels = np.full(len(start), label)
     return pgd(classifier(f, [mode]), start, labels, threat, targeted=True, steps=steps, loss=loss)
 
@@ -100,13 +103,19 @@ def class_difference(
         TypeError, ValueError: arguments that do not fit.
     """
     said = outputs(f, x, modes=[mode])[:, 0]
-    if not 0 <= label < max(2, said.shape[1]):
+    if not 0 <= _integer(label) < max(2, said.shape[1]):
         raise ValueError(f"label must lie in [0, {max(2, said.shape[1])}), got {label}")
     yes = predicted(said) == label
     x = np.asarray(x)
     if yes.all() or not yes.any():
         return np.zeros_like(x[0])
     return x[yes].mean(axis=0) - x[~yes].mean(axis=0)
+
+
+def _integer(label: Unchecked) -> int:
+    if isinstance(label, bool) or not isinstance(label, int | np.integer):
+        raise TypeError(f"label must be an integer, got {label!r}")
+    return int(label)
 
 
 def attack_shares(
@@ -140,7 +149,7 @@ def attack_shares(
     """
     if np.shape(x) != np.shape(attacked):
         raise ValueError(f"attacked must have the shape of x, {np.shape(x)}, got {np.shape(attacked)}")
-    some = mode_indices(modes, len(f.eigenvalues))
+    some = mode_indices(modes, len(decomposed(f).eigenvalues))
     # All features, since the class that wins after the attack is that of their sum.
     before, after = (outputs(f, points) for points in (x, attacked))
     k, change = before.shape[2], (before - after)[:, some]

@@ -138,8 +138,10 @@ def holm(p: Float[Any, " q"]) -> Float[np.ndarray, " q"]:
 def patterns(outputs: Float[Any, "m q k"], targets: Float[Any, "m k"]) -> tuple[np.ndarray, np.ndarray]:
     """φ_i(x) and c_iᵀ y of each feature, centered over the inputs, (m, q) both, up to a length and a sign."""
     f, y = finite("outputs", np.asarray(outputs, float)), finite("targets", np.asarray(targets, float))
-    if f.ndim != 3 or y.shape != (f.shape[0], f.shape[2]) or len(f) < 4:
-        raise ValueError(f"outputs must be (m, q, k) and targets (m, k), m ≥ 4, got {f.shape} and {y.shape}")
+    if f.ndim != 3 or y.shape != (f.shape[0], f.shape[2]) or len(f) < 4 or not f.size:
+        raise ValueError(
+            f"outputs must be (m, q, k) and targets (m, k), q ≥ 1 and m ≥ 4, got {f.shape} and {y.shape}"
+        )
     # c up to its length and sign, both of which cancel: the row of each feature that is largest.
     largest = np.abs(f).sum(axis=2).argmax(axis=0)
     c = f[largest, np.arange(f.shape[1])]
@@ -157,8 +159,10 @@ def _centered(values: np.ndarray) -> np.ndarray:
 
 def booleans(correct: Unchecked) -> np.ndarray:
     correct = np.asarray(correct)
-    if correct.ndim != 2 or correct.dtype != bool or not len(correct):
-        raise ValueError(f"correct must be (m, q) booleans with m ≥ 1, got {correct.shape} {correct.dtype}")
+    if correct.ndim != 2 or correct.dtype != bool or not correct.size:
+        raise ValueError(
+            f"correct must be (m, q) booleans with m ≥ 1 and q ≥ 1, got {correct.shape} {correct.dtype}"
+        )
     return correct
 
 

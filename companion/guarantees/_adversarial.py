@@ -68,7 +68,8 @@ def fit_adversarial(
         With eps = 0 it is that of `regression.fit`.
 
     Raises:
-        TypeError, ValueError: arguments that do not fit; pixels outside the bounds; a ridge of 0;
+        TypeError, ValueError: arguments that do not fit; float64 where JAX computes in float32, as for the
+            predictor itself; pixels outside the bounds; a ridge of 0;
             a kernel that is not positive definite in float64.
 
     Cost of a round: 2 · steps gradients of f at n images, n² kernel entries, and 4/3 n³ for the solution, in
@@ -98,6 +99,7 @@ def fit_adversarial(
     wanted = targets(labels, n_classes).astype(np.float64)
     kernel = compiled_once(kernel, kind)
     predictor = functools.partial(from_coefficients, kernel, x, kind=kind)
+    predictor(np.zeros_like(wanted))  # its errors belong here, not to the end
     bar = tqdm(total=rounds, desc="adversarial training", unit="round", disable=not progress)
     with double(x), bar:
         matrix = gram(kernel, x, kind=kind).astype(np.float64)

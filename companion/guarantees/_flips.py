@@ -227,6 +227,10 @@ def _problem(f: Unchecked, x: Unchecked, labels: Unchecked, k_test_train: Unchec
         if x is None or f.kernel is None:
             raise TypeError("flips needs x and a fit of a kernel, or k_test_train, Θ(x, X)")
         k_test_train = gram(f.kernel, x, f.x_train, kind=f.kind)
+    elif x is not None and len(x) != len(k_test_train):
+        raise ValueError(f"k_test_train must have a row for each of the {len(x)} x, got {len(k_test_train)}")
+    if not len(k_test_train):
+        raise ValueError("k_test_train must have a row for each input, at least one, got none")
     outputs = f.from_kernel(k_test_train)
     kernel = np.asarray(k_test_train, np.float64)
     labels = class_labels("labels", labels, len(kernel), outputs.shape[1])

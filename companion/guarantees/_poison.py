@@ -112,6 +112,8 @@ def poison(
     kernel, score = compiled_once(kernel, kind), loss_named(loss)
     x, x_val = within("x", examples("x", x), threat.bounds), examples("x_val", x_val)
     same_inputs("x", x, "x_val", x_val)
+    if np.ndim(targets) != 2 or len(targets) != len(x):
+        raise ValueError(f"targets must have shape ({len(x)}, k), got {np.shape(targets)}")
     labels_val = class_labels("labels_val", labels_val, len(x_val), np.shape(targets)[-1])
     low, high = geometry.box(threat, x)
     bar = tqdm(total=steps, desc="poison", unit="step", disable=not progress)

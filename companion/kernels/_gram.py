@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._core.amounts import duration, size
-from companion._core.checks import batch, count, same_inputs
+from companion._core.checks import batch, count, same_inputs, submits
 from companion._core.compile import Kind, double, kernel_function, refuse_mixed_entries
 from companion._core.interrupt import deferred
 from companion._core.types import Kernel
@@ -130,7 +130,8 @@ def gram(
     (3, 3)
     """
     x1, x2, tile, memory = _checked(kernel, x1, x2, kind, tile, memory)
-    refuse_mixed_entries(kernel, kind, x1, x1 if x2 is None else x2)
+    submits("executor", executor)
+    refuse_mixed_entries(kernel, kind, x1, x1 if x2 is None else x2, symmetric=x2 is None)
     dtype = np.result_type(x1, x1 if x2 is None else x2)
     with double(np.empty(0, dtype)):
         request = Request(kernel, kind, x1, x2, tile, memory, executor, progress)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from companion._core.compile import Kind
+from companion._core.compile import Kind, is_ours
 from companion._core.types import Kernel
 from companion.kernels._plan import compiled, local_devices
 from companion.storage import fingerprint
@@ -23,6 +23,8 @@ def identity_of(
     specs = [(x.shape, x.dtype.name) for x in few]
     block = compiled(function, kind, *specs, devices[:1])
     values = np.asarray(block(*(jax.device_put(x, devices[0]) for x in few)))
+    # A function of the user's may differ from another where these few inputs are not.
+    code = {} if is_ours(function) else {"kernel's code": fingerprint(function)}
     return {
         "format": FORMAT,
         "kind": kind,
@@ -33,4 +35,5 @@ def identity_of(
         "kernel": getattr(kernel, "name", None) or getattr(kernel, "__qualname__", type(kernel).__name__),
         "devices": f"{len(devices)} × {devices[0].device_kind}",
         "kernel's values": fingerprint(values),
+        **code,
     }

@@ -186,6 +186,9 @@ def training_problem(
         if k_train_train is None:
             matrix = gram(kernel, x, kind=kind, memory=memory, progress=progress)
         else:
+            if np.shape(k_train_train) != 2 * (len(x),):
+                got = np.shape(k_train_train)
+                raise ValueError(f"k_train_train must have shape ({len(x)}, {len(x)}), got {got}")
             refuse_mixed_entries(kernel, kind, x, x)
             matrix = k_train_train
     else:
@@ -194,8 +197,6 @@ def training_problem(
         matrix = kernel
     ours = matrix is not kernel and matrix is not k_train_train
     matrix, targets = kernel_and_targets(matrix, targets, symmetric=ours)
-    if x is not None and len(x) != len(matrix):
-        raise ValueError(f"k_train_train must have shape ({len(x)}, {len(x)}), got {matrix.shape}")
     return matrix, targets, inputs, ours
 
 

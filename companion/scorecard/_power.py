@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
+from companion._core.checks import number
 from companion.scorecard._claim import Card
 from companion.scorecard._html import Shown, html_table
 from companion.scorecard._verdicts import Comparison
@@ -55,11 +56,15 @@ def wanted(one: Comparison, half: float) -> int:
         half: the half width wanted, > 0.
 
     Returns:
-        n ≥ 2; at most `MOST`.
+        The least such n ≥ 2; `MOST` where no number up to it is enough.
+
+    Raises:
+        ValueError: a half width that is not > 0.
     """
+    half = number("half", half, open_end=True)
     n, level = one.effect.n, 0.5 + one.effect.level / 2
     spread = half_width(one) * np.sqrt(n) / scipy.stats.t.ppf(level, max(n - 1, 1))
-    numbers = np.unique(np.geomspace(2, MOST, 4000).astype(int))
+    numbers = np.arange(2, MOST + 1)
     enough = scipy.stats.t.ppf(level, numbers - 1) * spread / np.sqrt(numbers) <= half
     return int(numbers[enough.argmax()]) if enough.any() else MOST
 
@@ -74,12 +79,22 @@ def power(cards: Mapping[str, Card], *names: str) -> Shown:
     Returns:
         A table: for each claim and unit how many comparisons count and how many are open, n and half widths
         today, and the n at which the widest would have half the width of the smallest effect of interest, and
-        twice that; of images of one split, which no number of images turns into many splits, nothing.
+        twice that, "> 100,000" where more than so many are wanted; of images of one split, which no number of
+        images turns into many splits, nothing.
+
+    Raises:
+        ValueError: a claim that is not among the cards.
     """
+    if unknown := [name for name in names if name not in cards]:
+        raise ValueError(f"there is no claim {', '.join(unknown)}; there are {', '.join(cards)}")
     rows = [row for name in names for row in _rows(cards[name])]
     heads = ("claim", "intervals over", "comparisons", "open", "n", "half width (median, widest)")
     more = ("smallest effect", "n that makes the half width this", "half of this", "runs recorded")
     return Shown(html_table((*heads, *more), rows, "numbers"))
+
+
+def _at_most(n: int) -> str:
+    return f"> {MOST:,}" if n >= MOST else f"{n:,}"
 
 
 def _rows(card: Card) -> list[Sequence[str]]:
@@ -96,7 +111,7 @@ def _rows(card: Card) -> list[Sequence[str]]:
         aims = (
             ("", "")
             if unit in ("images", "features", "blocks") or not smallest
-            else tuple(f"{wanted(widest, share * smallest):,}" for share in (1, 0.5))
+            else tuple(_at_most(wanted(widest, share * smallest)) for share in (1, 0.5))
         )
         opened = sum(outcome == "open" for one, outcome in pairs if one.unit == unit)
         low, high = min(numbers), max(numbers)
