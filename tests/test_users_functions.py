@@ -138,6 +138,14 @@ def test_kernels_in_gram(wrong, tile):
         gram(kernel, X, tile=tile)
 
 
+def test_an_entry_of_rounding_is_no_mixing():
+    # Θ(x₀, x₁) is 0 up to rounding, which differs by the company: 1e-8 against −1e-8.
+    def kernel(a, b, get):
+        return a @ b.T + 1e-8 * jnp.where((a[0] == a[-1]).all(), 1, -1)
+
+    np.testing.assert_allclose(gram(kernel, np.eye(2, 4, dtype=np.float32)), np.eye(2), atol=1e-7)
+
+
 @pytest.mark.parametrize("wrong", [name for name in KERNELS if name != "asymmetric"])
 @pytest.mark.parametrize(
     "call",

@@ -185,11 +185,11 @@ def refuse_mixed_entries(
             kernel_entries(function, x1[rows], x2[columns], kind)
             for rows, columns in ((pair, pair), (first, second))
         )
-    # Off the diagonal, where a kernel may be 1 whatever it mixes.
-    cure = "An entry must depend on its own two inputs alone"
-    refuse_mixing("kernel", together[0, 1], alone[0, 0], cure=cure)
+    # Off the diagonal, where a kernel may be 1 whatever it mixes; by the size of both, for it may be 0 there.
+    together, cure = np.asarray(together), "An entry must depend on its own two inputs alone"
+    refuse_mixing("kernel", together[0], [together[0, 0], alone[0, 0]], cure=cure)
     if symmetric:
-        refuse_asymmetry(np.asarray(together))
+        refuse_asymmetry(together)
     if asked is not None:
         _ASKED.append(asked)
 
@@ -212,7 +212,7 @@ def is_ours(function: Unchecked) -> bool:
 _ASKED: collections.deque[tuple] = collections.deque(maxlen=256)
 
 
-def refuse_mixing(name: str, together: Scalar, alone: Scalar, *, cure: str) -> None:
+def refuse_mixing(name: str, together: Scalar, alone: Scalar | list[Scalar], *, cure: str) -> None:
     """Raise where the outputs for x[0] in the company of x[1] are not those without it.
 
     NaN and infinity are left to who counts them in all outputs.
