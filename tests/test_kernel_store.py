@@ -159,12 +159,6 @@ def test_a_kernel_that_differs_where_the_first_inputs_are_not_is_another(tmp_pat
     np.testing.assert_array_equal(gram(bump(1.0), x, out=tmp_path), first)
 
 
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "a.py").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"out must name a folder, and .*a\.py is a file"):
-        gram(fc(2), X, out=tmp_path / "a.py")
-
-
 @pytest.mark.usefixtures("as_users_run")
 def test_a_number_is_no_executor():
     with pytest.raises(TypeError, match=r"executor must be a concurrent\.futures\.Executor, .* got 4"):

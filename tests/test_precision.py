@@ -31,6 +31,7 @@ from companion.training import (
 RNG = np.random.default_rng(0)
 X, IMAGES = RNG.uniform(0.2, 0.8, (4, 3)), RNG.uniform(0.2, 0.8, (2, 8, 8, 1))
 Y, ALPHA, W = np.array([0, 1, 0, 1]), RNG.standard_normal((4, 2)), RNG.standard_normal((3, 2))
+ONE_HOT = np.eye(2)[Y] - 0.5
 KERNEL = X @ X.T + np.eye(4)
 PATH = np.stack([KERNEL, KERNEL + 1, 2 * KERNEL + np.diag([1.0, 2, 3, 4])])
 KEY, THREAT = jax.random.key(0), Threat("linf", 0.1)
@@ -140,7 +141,7 @@ CASES = {
     ),
     "clocks.learn": Case(
         lambda a: (
-            clocks.learn(rg.fit(FC, a(X), a(ALPHA)), a(X), Y, THREAT, rate=0.1, steps=1, key=KEY).clocks
+            clocks.learn(rg.fit(FC, a(X), a(ONE_HOT)), a(X), Y, THREAT, rate=0.1, steps=1, key=KEY).clocks
         ),
         np.float64,
         double_off=False,

@@ -140,9 +140,7 @@ def learn(
     same_inputs("x", x, "f's training inputs", f.x_train)
     labels = class_labels("labels", labels, len(x), targets.shape[1])
     _refuse_other_targets(targets)
-    if attack is not None and not callable(attack):
-        raise TypeError(f"attack must be a function attack(predict, x, labels, key, epoch), got {attack!r}")
-    attack = training_attack(threat) if attack is None else attack
+    attack = _callable(training_attack(threat) if attack is None else attack)
     run = _Run(f, matrix, targets, x, labels, attack, solver, key, min(batch_size, len(x)))
     history, kept, first = np.zeros((steps, 2)), None, 0
     free, length = clocks, rate * np.sqrt(len(clocks))
@@ -152,11 +150,7 @@ def learn(
         kept = Checkpoints(place(folder), {"arguments": fingerprint(given), "options": options})
         if (found := kept.load({"clocks": free})) is not None:
             first, free = found[0], np.asarray(found[1]["clocks"])
-            if first > steps:
-                raise ValueError(
-                    f"folder holds this run after {first} steps, and steps={steps} is fewer: the clocks of "
-                    "then are not kept"
-                )
+            _refuse_more(first, steps)
             history[:first] = found[2]
     bar = tqdm(total=steps, initial=first, desc="clocks", unit="step", disable=not progress)
     with bar, contextlib.nullcontext() if kept is None else locked(kept.folder):
@@ -187,6 +181,20 @@ def _refuse_other_targets(targets: np.ndarray) -> None:
         raise ValueError(
             "f must be fitted to data.targets(labels), ±1 or one-hot less 1/k, to which learn goes: its "
             f"targets are off by {far:.3g}"
+        )
+
+
+def _callable(attack: Unchecked) -> InLoop:
+    if not callable(attack):
+        raise TypeError(f"attack must be a function attack(predict, x, labels, key, epoch), got {attack!r}")
+    return attack
+
+
+def _refuse_more(done: int, steps: int) -> None:
+    if done > steps:
+        raise ValueError(
+            f"folder holds this run after {done} steps, and steps={steps} is fewer: the clocks of then are "
+            "not kept"
         )
 
 
