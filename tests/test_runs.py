@@ -391,7 +391,18 @@ def test_what_is_not_known_of_all_is_not_said_to_be_nothing(tmp_path, capsys):
         (["scale", "--executor", "no_such:pool"], "it is so many processes"),
         (["scale", "--executor", "math:no_such"], "it is so many processes"),
     ],
-    ids=str,
+    ids=[
+        "profile",
+        "folder",
+        "backwards",
+        "below 0",
+        "nan",
+        "no cores",
+        "cores",
+        "no processes",
+        "module",
+        "name",
+    ],
 )
 def test_what_the_command_line_cannot_do_is_refused(wrong, message, capsys):
     with pytest.raises(SystemExit):
