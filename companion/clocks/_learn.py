@@ -19,6 +19,7 @@ from companion._core.checks import (
     finite,
     number,
     one_of,
+    predicted,
     random_key,
     same_inputs,
     within,
@@ -173,11 +174,9 @@ def learn(
 
 
 def _refuse_other_targets(targets: np.ndarray) -> None:
-    """The loss is the distance to these targets, so f must have been fitted to them."""
-    k = targets.shape[1]
-    classes = (targets[:, 0] > 0).astype(int) if k == 1 else targets.argmax(axis=1)
-    meant = 2.0 * classes[:, None] - 1 if k == 1 else np.eye(k)[classes] - 1 / k
-    if (far := float(np.abs(targets - meant).max())) > 1e-5:
+    """The loss of these targets must be 0, for f to have been fitted to what it goes to."""
+    distances = np.sqrt(2 * np.asarray(squared(targets, predicted(targets))))
+    if (far := float(distances.max())) > 1e-5:
         raise ValueError(
             "f must be fitted to data.targets(labels), ±1 or one-hot less 1/k, to which learn goes: its "
             f"targets are off by {far:.3g}"

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from companion._core.checks import finite
-from companion._core.compile import double
+from companion._core.compile import double, refuse_asymmetry
 from companion._core.interrupt import safe_point, waits
 from companion._core.words import OnDisk
 from companion.kernels._plan import Job, Layout, shardings
@@ -177,10 +177,7 @@ def _mirror(target: np.ndarray, values: np.ndarray, *, diagonal: bool) -> None:
         for b in range(a if diagonal else 0, values.shape[1], _PIECE):
             piece, place = values[a : a + _PIECE, b : b + _PIECE].T, target[b : b + _PIECE, a : a + _PIECE]
             if diagonal and np.abs(place - piece).max() > size:
-                raise ValueError(
-                    "kernel must be symmetric where x2 is None: entries differ from their mirror by up to "
-                    f"{np.abs(values - values.T).max():.3g}"
-                )
+                refuse_asymmetry(values)
             place[:] = np.tril(piece) + np.tril(piece, -1).T if diagonal and a == b else piece
 
 
