@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from refusals import assert_refused
 
 from companion import data
 from companion import regression as kr
+from companion._core import eigenpairs
 from companion.architectures import fc
 from companion.kernels import gram
 from companion.neural_tangents import nt, stax
@@ -171,6 +173,24 @@ def test_cholesky_is_infinite_time(ridge, dtype):
         kr.fit(kernel, targets=Y, ridge=ridge, solver="cholesky").coefficients, expected, rtol=1e-8
     )
     np.testing.assert_array_equal(kernel, before)
+
+
+@pytest.mark.parametrize(
+    ("platform", "free", "where"),
+    [("gpu", 48 * 144 + 1, "device"), ("gpu", 48 * 144, "host"), ("tpu", 10**9, "host")],
+)
+def test_an_accelerator_with_room_decomposes(monkeypatch, platform, free, where):
+    device = SimpleNamespace(platform=platform, memory_stats=lambda: {"bytes_limit": free, "bytes_in_use": 0})
+    seen, expected = [], kr.fit(K, targets=Y, ridge=0.1)
+    monkeypatch.setattr(eigenpairs, "local_devices", lambda: (device,))
+    on_device, by_lapack = eigenpairs.on_device, scipy.linalg.eigh
+    monkeypatch.setattr(eigenpairs, "on_device", lambda a: seen.append("device") or on_device(a))
+    monkeypatch.setattr(scipy.linalg, "eigh", lambda a, **how: seen.append("host") or by_lapack(a, **how))
+    found = kr.fit(K, targets=Y, ridge=0.1)
+    assert seen == [where]
+    assert found.eigenvalues.dtype == np.float64
+    np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(found.coefficients, np.linalg.solve(K + 0.1 * np.eye(12), Y), rtol=1e-9)
 
 
 def test_cholesky_says_when_digits_are_lost():

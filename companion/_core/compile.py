@@ -240,6 +240,14 @@ def pixels(kernel: Kernel, x: np.ndarray) -> int:
     return math.prod(x.shape[1:3]) ** power
 
 
+def local_devices() -> tuple[jax.Device, ...]:
+    """Every device of the default backend, or the one that `jax.default_device` names."""
+    chosen = jax.config.jax_default_device
+    if isinstance(chosen, jax.Device):
+        return (chosen,)
+    return tuple(jax.local_devices(backend=chosen))
+
+
 def free_memory(device: Device) -> int:
     """Bytes free where a device computes: in its own memory, or in the computer's."""
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
-import scipy.linalg
 from jaxtyping import Float, Int
 
 from companion._core.checks import finite, number, one_of
 from companion._core.compile import double
+from companion._core.eigenpairs import eigenpairs
 from companion._core.types import Array, Scalar
 from companion._core.words import Unchecked
 from companion.regression import KernelPredictor, whole
@@ -116,7 +116,7 @@ def _decomposed(matrix: np.ndarray, targets: np.ndarray, clocks: np.ndarray) -> 
     """
     slow = np.maximum(clocks, _SLOWEST * clocks.mean())
     root = np.sqrt(slow)[:, None]
-    s, v = scipy.linalg.eigh(root * matrix * root.T, driver="evd", overwrite_a=True, check_finite=False)
+    s, v = eigenpairs(root * matrix * root.T)
     at_targets = v.T @ (root * targets)
     alpha = np.where(clocks > 0, 1.0, 0.0)[:, None] * root * (v @ (_phi(s)[:, None] * at_targets))
 

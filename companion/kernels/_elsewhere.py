@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from companion._core.compile import Kind, double
+from companion._core.compile import Kind, double, local_devices
 from companion._core.interrupt import safe_point
 from companion._core.types import Array, Kernel
 from companion._core.versions import versions
 from companion._core.words import Unchecked
-from companion.kernels._plan import Block, Job, Layout, Spec, compiled, local_devices
+from companion.kernels._plan import Block, Job, Layout, Spec, compiled
 from companion.kernels._tiles import Tile, part_of, place
 from companion.storage import Chunks, ZarrStore
 

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from companion._core.compile import Kind, is_ours
+from companion._core.compile import Kind, is_ours, local_devices
 from companion._core.types import Kernel
-from companion.kernels._plan import compiled, local_devices
+from companion.kernels._plan import compiled
 from companion.storage import fingerprint
 
 # To be raised when the same call would give another matrix, or the files another form.

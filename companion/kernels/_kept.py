@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from companion._core.compile import Kind
+from companion._core.compile import Kind, local_devices
 from companion._core.types import Kernel
 from companion._core.words import OnDisk, Settings
 from companion.kernels import _plan, _tiles
@@ -77,7 +77,7 @@ def _identity(request: Request) -> Settings:
 def _agreed(request: Request, out: Path | str, stored: tuple[int, int] | None) -> tuple[int, int] | None:
     """The tile of a store, which must be the one asked for."""
     if stored is not None and request.tile is not None:
-        devices = len(_plan.local_devices())
+        devices = len(local_devices())
         symmetric = request.x2 is None
         asked = _plan.make_layout(*request.shape, request.tile, symmetric=symmetric, devices=devices)
         if (asked.rows, asked.columns) != stored:

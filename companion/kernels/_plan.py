@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from companion._core.compile import Kind, cores, free_memory, kernel_entries, made_once, pixels
+from companion._core.compile import Kind, cores, free_memory, kernel_entries, local_devices, made_once, pixels
 from companion._core.types import Array, Kernel, KernelFunction
 
 
@@ -93,14 +93,6 @@ def make_layout(n1: int, n2: int, side: int, *, symmetric: bool, devices: int) -
 
     rows = math.ceil(balanced(n1) / devices) * devices
     return Layout(n1, n2, rows, rows if symmetric else balanced(n2), symmetric)
-
-
-def local_devices() -> Devices:
-    """Every device of the default backend, or the one that `jax.default_device` names."""
-    chosen = jax.config.jax_default_device
-    if isinstance(chosen, jax.Device):
-        return (chosen,)
-    return tuple(jax.local_devices(backend=chosen))
 
 
 def prepare(

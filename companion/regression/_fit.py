@@ -3,12 +3,12 @@
 from typing import Any, Literal
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from companion._core.checks import batch as examples
 from companion._core.checks import count, finite, number, one_of
 from companion._core.compile import Kind, kernel_function, refuse_mixed_entries
+from companion._core.eigenpairs import eigenpairs
 from companion._core.types import Array, Kernel
 from companion._core.words import Unchecked
 from companion.kernels import gram
@@ -77,9 +77,9 @@ def fit(
         PrecisionWarning: from "cholesky" when r ‖α‖ > 0.1 ‖Θ α‖ for the resolution r, or when Θ + ρI is
             singular to float64; from "eigh" the predictor warns where its coefficients are first needed.
 
-    Cost: Θ(X, X); then about 10 n³ operations and 3 n² float64 of memory beside the matrix with "eigh"; n³/3
-    with "cholesky", in the matrix that `fit` computed, or in a copy of a given one (10 GB at n = 50,000);
-    with `Top` 6 n² k.
+    Cost: Θ(X, X); then about 10 n³ operations and 3 n² float64 of memory beside the matrix with "eigh", on a
+    GPU where it has room for 6 n² float64; n³/3 with "cholesky", in the matrix that `fit` computed, or in a
+    copy of a given one (10 GB at n = 50,000); with `Top` 6 n² k.
     Source: Jacot et al. (2018), arXiv 1806.07572, section 5; Lee et al. (2019), arXiv 1902.06720, eqs. 10-11.
 
     >>> from companion.architectures import fc
@@ -202,15 +202,7 @@ def training_problem(
 
 def _decomposed(kernel: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, descending, and eigenvectors in columns; or an error where one is clearly negative."""
-    n = len(kernel)
-    # The transpose of a symmetric matrix is itself, laid out as LAPACK wants it to work in place. The fast
-    # driver counts its n² of work space in 32 bits.
-    values, vectors = scipy.linalg.eigh(
-        np.array(kernel, dtype=np.float64, order="C").T,
-        driver="evd" if n < 32_000 else "evr",
-        overwrite_a=True,
-        check_finite=False,
-    )
+    values, vectors = eigenpairs(np.array(kernel, dtype=np.float64, order="C"))
     values, vectors = values[::-1].copy(), np.ascontiguousarray(vectors[:, ::-1])
-    refuse_negative(values, n, resolution)
+    refuse_negative(values, len(kernel), resolution)
     return values, vectors

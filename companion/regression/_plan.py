@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from companion import kernels
 from companion._core.amounts import duration, size
 from companion._core.checks import count
 from companion._core.compile import Kind
+from companion._core.eigenpairs import eigenpairs
 from companion._core.words import Unchecked
 from companion.regression import _factor
 from companion.regression._cholesky import Cholesky
@@ -119,7 +119,7 @@ def _eigh_rate() -> float:
     """Operations a second of a small eigendecomposition, counted as 10 n³."""
     side = _SIDE // 4
     square = np.random.default_rng(0).normal(size=(side, side))
-    return 10 * side**3 / _least(lambda: scipy.linalg.eigh(square + square.T, driver="evd"))
+    return 10 * side**3 / _least(lambda: eigenpairs(square + square.T))
 
 
 def _least(work: Callable[[], Unchecked]) -> float:
