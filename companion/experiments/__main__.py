@@ -130,43 +130,55 @@ def _line(name: str, row: Sequence[float | int], *, unknown: bool = False) -> st
     return f"{name:16}{done:9.0f}{missing:9.0f}{hours:9.1f}{core:9.1f}{ahead:>9}{guessed:9.0f}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make the runs that are missing, say how far they are, or merge those of another machine."""
-    parser = argparse.ArgumentParser(prog="python -m companion.experiments", description=__doc__)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(prog="python -m companion.experiments", description=__doc__)
+    arguments.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; none means all but timings"
     )
-    parser.add_argument(
+    arguments.add_argument(
         "--profile", default="full", help='such as "quick", "full" or "paper" (default: full)'
     )
-    parser.add_argument("--seeds", type=seed_range, help="such as 0:20 (default: the profile's)")
-    parser.add_argument("--minutes", type=minutes_of, help="after which no run is begun (default: no limit)")
-    parser.add_argument(
+    arguments.add_argument("--seeds", type=seed_range, help="such as 0:20 (default: the profile's)")
+    arguments.add_argument(
+        "--minutes", type=minutes_of, help="after which no run is begun (default: no limit)"
+    )
+    arguments.add_argument(
         "--folder", type=place, help="of the records (default: book/results of this checkout)"
     )
-    parser.add_argument("--status", action="store_true", help="say what is done, missing and left, and end")
-    parser.add_argument("--merge", type=place, metavar="FOLDER", help="take over another machine's records")
-    parser.add_argument(
+    arguments.add_argument(
+        "--status", action="store_true", help="say what is done, missing and left, and end"
+    )
+    arguments.add_argument(
+        "--merge", type=place, metavar="FOLDER", help="take over another machine's records"
+    )
+    arguments.add_argument(
         "--cores",
         type=cores_of,
         help="how many to use, the last of this machine, which a second campaign shares (default: all)",
     )
-    parser.add_argument(
+    arguments.add_argument(
         "--executor",
         type=executor_text,
         help='where runs are made: so many processes, "dask", or "module:function" (default: here)',
     )
-    options = parser.parse_args(arguments)
+    return arguments
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the runs that are missing, say how far they are, or merge those of another machine."""
+    words = parser()
+    options = words.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(names())):
-        parser.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(names())}")
+        words.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(names())}")
     every = [find(name) for name in options.names] or [one for one in map(find, names()) if not one.alone]
     if not any(options.profile in one.profiles for one in every):
         known = sorted({profile for one in every for profile in one.profiles})
-        parser.error(f"there is no profile {options.profile}; there are {', '.join(known)}")
+        words.error(f"there is no profile {options.profile}; there are {', '.join(known)}")
     if lacking := [name for name in options.names if options.profile not in find(name).profiles]:
-        parser.error(f"there is no profile {options.profile} of {', '.join(lacking)}")
+        words.error(f"there is no profile {options.profile} of {', '.join(lacking)}")
     if options.merge and not any((options.merge / one.name).is_dir() for one in every):
-        parser.error(f"{options.merge} has no folder of {' or '.join(one.name for one in every)}")
+        words.error(f"{options.merge} has no folder of {' or '.join(one.name for one in every)}")
     plan = [
         (one, chosen(one, options.profile, options.seeds)) for one in every if options.profile in one.profiles
     ]
