@@ -212,6 +212,16 @@ def test_the_first_seed_comes_first_and_needs_before_what_needs_them(tmp_path):
     assert first < max(i for i, (_, _, seed) in enumerate(order) if seed == 1)
 
 
+def test_runs_that_are_there_only_for_others_count(tmp_path):
+    # As the trainings that choose a rate: the experiment lists what needs them alone.
+    only = replace(EXPERIMENT, jobs=lambda config: [job for job in jobs(config) if job.needs])
+    make(tmp_path, [job for job in jobs(Config()) if job.label == "size 3, uniform"])
+    found = only.recorded("full", complete=False, folder=tmp_path)
+    assert found.provenance["runs"] == (3, 18)
+    assert np.isfinite(found.arrays["draw"][1, 1]).all()
+    assert np.isnan(found.arrays["draw"][:, 2]).all()
+
+
 def test_a_failed_run_is_told_and_the_others_are_made(tmp_path, capsys):
     config = Config((Case(names=("normal", "fails")),), seeds=1)
     assert make(tmp_path, jobs(config)) == 1

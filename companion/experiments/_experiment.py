@@ -132,14 +132,15 @@ class Experiment:
             raise ValueError(f"{self.name} has no profile {profile!r}; it has {', '.join(self.profiles)}")
         config = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
-        wanted = self.jobs(config)
+        wanted = list(in_order(self.jobs(config)))
         if hasattr(config, "seeds"):
             there = {job: self.key(job) in records for job in wanted}
             begun = {job.label for job, done in there.items() if done}
             missing = [job.seed for job, done in there.items() if not done and job.label in begun]
             last = max((job.seed + 1 for job, done in there.items() if done), default=0)
             config = replace(config, seeds=min(missing, default=last) if complete else last)
-        found = {job: records[key] for job in self.jobs(config) if (key := self.key(job)) in records}
+        jobs = in_order(self.jobs(config))
+        found = {job: records[key] for job in jobs if (key := self.key(job)) in records}
         if not found:
             raise FileNotFoundError(
                 f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "

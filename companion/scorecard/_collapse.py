@@ -19,7 +19,7 @@ from companion.experiments.catastrophic import (
     outcome,
 )
 from companion.results import Result
-from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radius, span
+from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii, radius, span
 from companion.scorecard._normalization import UNREAD
 from companion.scorecard._verdicts import Comparison, newcombe, paired
 from companion.statistics import Estimate, proportion
@@ -169,19 +169,23 @@ def remedied(record: Result) -> Iterator[Comparison]:
                 )
 
 
+def _calibrating(seeds: int) -> str:
+    return f"the first {seeds} seeds calibrate detectors" if seeds else "no detector is calibrated"
+
+
 def scale(config: Settings) -> Scale:
     """Ours."""
     cases = config["cases"]
     return Scale(
-        "; ".join(f"{network(one).split(',')[0]}, width {one['width']}, batch norm" for one in cases),
+        "; ".join(
+            dict.fromkeys(f"{network(one).split(',')[0]}, width {one['width']}, batch norm" for one in cases)
+        ),
         f"{datasets(config)}, {each(cases, 'n_train')} training images, "
         f"{each(cases, 'n_test')} test images; kernel on "
         f"{each(cases, 'n_probe')}",
         f"SGD with momentum, rates {each(cases, 'rate', '{:g}')}, constant; {each(cases, 'epochs')} epochs",
-        f"L∞ {each(cases, 'eps', '{:g}')}; FGSM in training, "
-        f"PGD-{span([one['final'][0] for one in cases])} in the test",
-        f"n beside each effect; the first {len(calibrating(config['calibration']))} seeds calibrate "
-        "detectors",
+        f"L∞ {radii(cases)}; FGSM in training, PGD-{span([one['final'][0] for one in cases])} in the test",
+        f"n beside each effect; {_calibrating(len(calibrating(config['calibration'])))}",
     )
 
 

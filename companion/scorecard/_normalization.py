@@ -57,6 +57,8 @@ def changed(
     def found(record: Result) -> Iterator[Comparison]:
         config = record.provenance["config"]
         names = [one["name"] for one in config["variants"]]
+        if not {"tuned", "final"} & set(record.arrays):  # rates are still being chosen
+            return
         if "tuned" in record.arrays:
             both = record.arrays["tuned"]
         else:

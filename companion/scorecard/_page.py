@@ -10,6 +10,7 @@ from companion.scorecard._forest import forest
 from companion.scorecard._html import Shown, escaped, folded, html_table, marked
 from companion.scorecard._stronger import apart, attack_of, gap_rows, span_of
 from companion.scorecard._verdicts import VERDICTS, Comparison, Outcome, Verdict
+from companion.statistics import Estimate
 
 SIGNS: dict[Verdict, str] = {
     "reproduced": "✓",
@@ -217,8 +218,8 @@ def _numbers(one: Card) -> str:
             [
                 item.dataset,
                 where,
-                format(item.effect, form),
-                f"{item.effect.n:,} {item.unit}",
+                _effect(item.effect, form),
+                f"{item.effect.n:,} {item.unit.removesuffix('s') if item.effect.n == 1 else item.unit}",
                 outcome,
                 _excluded(item, form.removeprefix("+")),
                 item.note,
@@ -234,6 +235,13 @@ def _numbers(one: Card) -> str:
         "numbers behind it",
     )
     return html_table(heads, rows, "numbers")
+
+
+def _effect(effect: Estimate, form: str) -> str:
+    """With its interval, where that has ends."""
+    if math.isfinite(effect.low) and math.isfinite(effect.high):
+        return format(effect, form)
+    return f"{effect.value:{form}}, no bounded interval"
 
 
 def _excluded(item: Comparison, form: str) -> str:

@@ -156,6 +156,7 @@ def stronger(*experiments: str) -> Shown:
 
 def _caption(found: Sequence[Gap]) -> str:
     again = {one.experiment for one in found} - {"attacks", *PARTLY}
+    trained = again == {one.experiment for one in found}
     words = (
         f"Robust accuracy under the PGD of the record and under {attack_of(found)}, on the same test images"
     )
@@ -163,13 +164,13 @@ def _caption(found: Sequence[Gap]) -> str:
         record = evaluation.recorded("full", complete=False)
         config = record.provenance["config"]
         words += f" ({config['n_test']} a seed; Square with {config['queries']:,} queries"
-        words += ")" if again == {one.experiment for one in found} else ", with 5,000 on kernels)"
+        words += ")" if trained else ", with 5,000 on kernels)"
+    kernels = "" if trained else " (of kernels of chapters 2 and 10 unpaired, which makes them too wide)"
     words += (
-        f". Gap: PGD − {attack_of(found)}, with 95 % intervals over the images of all seeds (of kernels of "
-        "chapters 2 and 10 unpaired, which makes them too wide), and over seeds where "
-        "there are two or more whose gaps differ."
+        f". Gap: PGD − {attack_of(found)}, with 95 % intervals over the images of all seeds{kernels}, and "
+        "over seeds where there are two or more whose gaps differ."
     )
-    return f"{words} {caption(record)}." if again else words
+    return f"{words} {caption(record)}." if again and not trained else words
 
 
 def _over(by_seed: Estimate | None) -> str:
