@@ -24,13 +24,14 @@ def said(start):
     found = []
     for path in TEXTS:
         for part in path.read_text("utf8").split(start)[1:]:
-            found.append((path.name, END.split(part)[0].strip()))
+            # A place to fill in, `--merge <folder>`, is a word; what stands beside it is a command's.
+            found.append((path.name, re.sub(r"<([^<>]*)>", r"\1", END.split(part)[0].strip())))
     return found
 
 
 def complete(words):
-    """Whether a command is one to type: no place that is filled in later, no `[NAME ...]`."""
-    return not re.search(r"[{}\[\]<>…]|\.\.\.", words)
+    """Whether a command is one to type: not made by code, no `[NAME ...]`."""
+    return not re.search(r"[{}\[\]…]|\.\.\.", words)
 
 
 def test_experiments_and_their_options_exist():
