@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from jaxtyping import install_import_hook
 
 # Before anything imports companion: its jaxtyping annotations are checked by beartype in tests only. `make
 # compat` switches that off: annotations are the same on every JAX, and checking them is a fifth of the time.
-CHECKER = "beartype.beartype" if os.environ.get("CHECK_ANNOTATIONS", "1") != "0" else None
+CHECKER = "annotations.checked" if os.environ.get("CHECK_ANNOTATIONS", "1") != "0" else None
 install_import_hook("companion", CHECKER)
 
 import jax  # noqa: E402
@@ -29,6 +30,28 @@ def pytest_collection_finish():
     """Leave what is imported and collected out of every later collection."""
     gc.collect()
     gc.freeze()
+
+
+def _share_contexts(programs=200):
+    """Let so many programs be lowered in one context of MLIR; JAX makes one each: a fifth of the tests' time.
+
+    Not for the whole session: a context keeps the constants of all its programs.
+    """
+    from jax._src.interpreters import mlir
+
+    own, used, shared = mlir.make_ir_context, itertools.count(), []
+
+    def make_ir_context():
+        if next(used) % programs == 0:
+            shared[:] = [own()]
+        return shared[0]
+
+    mlir.make_ir_context = make_ir_context
+
+
+# As with optimization: where rounding and speed are the users', this is too (`OPTIMIZED=1`, the newest JAX).
+if jax.config.read("jax_disable_most_optimizations"):
+    _share_contexts()
 
 
 @pytest.fixture

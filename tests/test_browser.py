@@ -15,7 +15,8 @@ pytestmark = pytest.mark.browser
 
 PAGES = browse.toc_pages() if (ROOT / "_toc.yml").exists() else []
 SITE = browse.SITE
-PLAYERS = ("book/03_robust_features.html",)
+PLAYERS = ("book/09_robust_overfitting.html",)
+WITH_PLAYERS = SITE / "book/03_robust_features.html"
 DARK = (
     "book/01_networks_to_kernels.html",
     "book/attack_it_yourself.html",
@@ -58,15 +59,17 @@ def page(request):
     return request.param
 
 
-# Opened once, as wide as a phone and then as a desktop.
+# Opened once, as wide as a phone, then as a desktop, and one page of each kind then in the dark: others have
+# no colors but theirs.
 @pytest.mark.parametrize("page", pages(is_written), indirect=True)
 def test_a_page_is_complete_silent_and_accessible_and_fits_a_phone(browser, axe, page):
-    assert check_browser.check_page(browser, page, axe=axe, narrow=True) == []
+    both = name_of(page) in DARK
+    assert check_browser.check_page(browser, page, axe=axe, narrow=True, both=both) == []
 
 
-# In the dark one page of each kind: the others have no colors but theirs.
-@pytest.mark.parametrize("page", pages(DARK.__contains__), indirect=True)
-def test_a_page_is_accessible_in_the_dark(browser, axe, page):
+@pytest.mark.matrix
+@pytest.mark.parametrize("page", pages(lambda _: True), indirect=True)
+def test_every_page_is_accessible_in_the_dark(browser, axe, page):
     assert check_browser.check_page(browser, page, theme="dark", axe=axe) == []
 
 
@@ -95,7 +98,7 @@ def test_an_equation_that_a_phone_cuts_off_says_so_and_scrolls(browser, page):
         assert shown.locator("div.math.more-before").count() == len(found)
 
 
-# A chapter with the most players; their script is the same everywhere.
+# A chapter with more than one player; their script is the same everywhere.
 @pytest.mark.parametrize("page", pages(PLAYERS.__contains__), indirect=True)
 def test_players_show_a_picture_without_javascript_and_their_sliders_move_it(browser, page):
     if players := browse.count_players(page):
@@ -118,7 +121,7 @@ def in_the_dark(browser):
     """The first chapter with players, opened once; not to be altered."""
     if not SITE.exists():
         pytest.skip("no built book in _build/html: make book builds it")
-    with browse.visit(browser, SITE / PLAYERS[0], theme="dark") as (opened, _):
+    with browse.visit(browser, WITH_PLAYERS, theme="dark") as (opened, _):
         yield opened
 
 
@@ -149,6 +152,20 @@ MARKS = """() => [...document.querySelectorAll("span.math")].filter((math) =>
     && math.matches("p > *, li > *, dd > *, td > *")).length"""
 
 
+ICONS = """() => [...document.querySelectorAll("i[class*='fa-']")].filter((icon) => icon.checkVisibility()
+  && (getComputedStyle(icon, '::before').content === 'none' || icon.getBoundingClientRect().width < 5
+    || !document.fonts.check(`900 16px ${getComputedStyle(icon).fontFamily}`)))
+  .map((icon) => icon.className)"""
+
+
+# The theme's script would draw them a second time, as pictures: it is left out.
+def test_icons_are_drawn_by_their_fonts(in_the_dark):
+    assert in_the_dark.locator("i[class*='fa-']:visible").count() > 5
+    in_the_dark.evaluate("() => document.fonts.ready")
+    assert in_the_dark.evaluate(ICONS) == []
+    assert in_the_dark.locator("script[src*=fontawesome]").count() == 0
+
+
 def test_no_line_begins_with_the_comma_of_an_equation(in_the_dark):
     assert in_the_dark.evaluate(MARKS) == 0
     wholes = in_the_dark.locator(".with-mark")
@@ -172,7 +189,7 @@ def write(tmp_path):
 def test_a_faultless_page_passes(browser, axe, write):
     path = write("<p>Nothing is wrong here.</p>")
     for theme in ("light", "dark"):
-        assert check_browser.check_page(browser, path, theme=theme, axe=axe) == []
+        assert check_browser.check_page(browser, path, theme=theme, axe=axe, both=True) == []
     assert check_browser.check_width(browser, path) == []
     assert check_browser.check_without_javascript(browser, path) == []
     assert check_browser.check_sliders(browser, path) == (0, [])
@@ -202,15 +219,20 @@ def test_each_fault_of_a_page_is_found(browser, axe, write, monkeypatch, body, m
     assert any(message in line for line in found), found
 
 
-def test_a_fault_in_the_dark_theme_only_is_found(browser, axe, write):
+def test_a_fault_in_the_dark_theme_only_is_found_in_either_order(browser, axe, write):
     rule = "@media (prefers-color-scheme: dark) { p { color: #333; background: #000 } }"
-    body = f"<style>{rule}</style><p>dim</p>"
-    assert check_browser.check_page(browser, write(body), axe=axe) == []
-    (found,) = check_browser.check_page(browser, write(body), theme="dark", axe=axe)
-    assert "axe, dark: color-contrast" in found
+    path = write(f"<style>{rule}</style><p>dim</p>")
+    assert check_browser.check_page(browser, path, axe=axe) == []
+    for options in ({"theme": "dark"}, {"both": True}):
+        (found,) = check_browser.check_page(browser, path, axe=axe, **options)
+        assert "axe, dark: color-contrast" in found
 
 
-FINE = '<span class="k" style="color:#000">word</span> ' * 9
+PRE, FINE = '<pre style="background:#fff">', '<span class="k" style="color:#000">word</span> ' * 9
+
+
+def test_words_of_code_that_are_easy_to_read_pass(browser, axe, write):
+    assert check_browser.check_page(browser, write(f"{PRE}{FINE}</pre>"), axe=axe) == []
 
 
 @pytest.mark.parametrize(
@@ -226,9 +248,7 @@ FINE = '<span class="k" style="color:#000">word</span> ' * 9
     ids=["another kind", "another color", "another ground of its own", "another ground", "no kind", "marked"],
 )
 def test_a_word_of_code_that_is_hard_to_read_is_found_after_many_that_are_not(browser, axe, write, last):
-    pre = '<pre style="background:#fff">'
-    assert check_browser.check_page(browser, write(f"{pre}{FINE}</pre>"), axe=axe) == []
-    (found,) = check_browser.check_page(browser, write(f"{pre}{FINE}{last}</pre>"), axe=axe)
+    (found,) = check_browser.check_page(browser, write(f"{PRE}{FINE}{last}</pre>"), axe=axe)
     assert "axe, light: color-contrast" in found
 
 

@@ -21,7 +21,7 @@ def test_your_own_data_reads_alike_where_it_stands():
 
 
 @pytest.mark.parametrize(("page", "pattern"), EXAMPLES, ids=[page for page, _ in EXAMPLES])
-def test_examples_run_and_print_what_they_say(page, pattern, capsys):
+def test_examples_run_and_print_what_they_say(page, pattern, capsys, optimized):
     codes = re.findall(pattern, (ROOT / page).read_text("utf8"), re.S)
     names = {}
     for code in codes:

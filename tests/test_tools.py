@@ -231,6 +231,66 @@ def test_log_shows_progress_and_trouble_alone(line, shown):
     assert build_book.worth_showing(line) == shown
 
 
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A small book, and a builder that writes its start page and counts how often it was called."""
+    files = ["_toc.yml", "_config.yml", "requirements.lock", "book/index.md", "book/a.ipynb"]
+    files += ["book/_static/book.css", "book/results/attacks/runs.jsonl", "companion/a.py", "tools/a.py"]
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name, "utf8")
+    calls, html = [], tmp_path / "_build" / "html"
+    monkeypatch.setattr(build_book, "BUILD", html.parent)
+    monkeypatch.setattr(build_book, "HTML", html)
+    page_inputs, inputs = build_book.page_inputs, build_book.inputs
+    monkeypatch.setattr(build_book, "page_inputs", lambda root=tmp_path: page_inputs(root))
+    monkeypatch.setattr(build_book, "inputs", lambda: inputs(tmp_path))
+
+    def build(*extra):
+        calls.append(extra)
+        html.mkdir(parents=True, exist_ok=True)
+        (html / "index.html").write_text("built", "utf8")
+        (html.parent / "build.log").write_text("", "utf8")
+        return 0
+
+    monkeypatch.setattr(build_book, "build", build)
+    return tmp_path, files, calls
+
+
+def test_a_book_in_which_nothing_changed_is_not_built_again(book, capsys):
+    root, _, calls = book
+    assert build_book.main() == build_book.main() == 0
+    assert calls == [("--all",)]
+    assert "nothing in it changed" in capsys.readouterr().out
+    (root / "_build" / "html" / "index.html").unlink()
+    assert build_book.main() == 0
+    assert len(calls) == 2
+
+
+def test_a_change_of_any_file_of_the_book_builds_it_again(book):
+    root, files, calls = book
+    build_book.main()
+    for number, name in enumerate(files, 1):
+        (root / name).write_text("changed", "utf8")
+        build_book.main()
+        assert len(calls) == number + 1, name
+    everywhere = ["_toc.yml", "book/_static/book.css", "companion/a.py", "tools/a.py"]
+    assert [name for name, call in zip(files, calls[1:], strict=True) if call] == everywhere
+
+
+def test_a_build_that_failed_is_made_again(book, monkeypatch):
+    _, _, calls = book
+    build_book.main()
+    monkeypatch.setattr(build_book, "inputs", lambda: "other")
+    monkeypatch.setattr(build_book, "explain", lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(build_book, "build", lambda *_: 1)
+        assert build_book.main() == 1
+    assert build_book.main() == 0
+    assert len(calls) == 2
+
+
 def test_inventories_can_be_read_by_sphinx():
     from sphinx.util.inventory import InventoryFile
 

@@ -1,12 +1,15 @@
 """Sphinx extension: mend in the built pages what the theme and docutils get wrong for assistive technology.
 
-Each replacement names the axe-core rule that asks for it; tools/check_browser.py finds what is left. Thebe,
-which Jupyter Book always loads and this book does not use, goes too: its script is there twice, and fails.
+Each replacement names the axe-core rule that asks for it; tools/check_browser.py finds what is left. Scripts
+that the theme always loads and this book does not need go too: Thebe, which is there twice, and fails; and
+Font Awesome's, 1.5 MB before anything is shown, which draws the icons that its fonts have drawn already.
 """
 
 import re
+import shutil
 from pathlib import Path
 
+ICONS = "vendor/fontawesome/[0-9.]+/js"
 MENDS = (
     # summary-name: the arrow of the navigation has no text.
     (re.compile(r'<summary>(?=<span class="toctree-toggle")'), '<summary aria-label="Show the pages below">'),
@@ -14,6 +17,9 @@ MENDS = (
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # aria-deprecated-role, aria-required-children: an entry of a list.
     (re.compile(r' role="doc-biblioentry"'), ' role="listitem"'),
+    # An icon says nothing: what it is in has a name.
+    (re.compile(r'<i class="(?=[^"]*\bfa-)'), '<i aria-hidden="true" class="'),
+    (re.compile(rf'\s*<script src="[^"]*/{ICONS}/[^"]*"></script>'), ""),
 )
 
 
@@ -46,6 +52,8 @@ def mend(app, error) -> None:
         better = mended(html)
         if better != html:
             path.write_text(better, "utf8")
+    for folder in (Path(app.outdir) / "_static").glob("vendor/fontawesome/*/js"):
+        shutil.rmtree(folder)
 
 
 def setup(app):

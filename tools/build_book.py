@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import vendor_js
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
@@ -23,14 +25,26 @@ LOUD = re.compile(r"WARNING: |ERROR: |CRITICAL: |Exception|Traceback|returns a n
 
 def page_inputs(root: Path = ROOT) -> str:
     """Return a digest of what every page shows but Sphinx does not watch: style, scripts, tools, contents."""
-    state = hashlib.sha256()
     paths = [root / "_toc.yml", *(root / "book" / "_static").rglob("*"), *(root / "tools").glob("*.py")]
     # Its sources are shown too, and those of files that are gone would stay.
     paths += (root / "companion").rglob("*.py")
+    # A page has its Colab button for as long as its notebook is there.
+    return digest(root, paths, *sorted(path.name for path in (root / "book").glob("*.ipynb")))
+
+
+def inputs(root: Path = ROOT) -> str:
+    """Return a digest of all that the book is made of: pages, records, settings, versions, scripts."""
+    paths = [root / "_config.yml", root / "requirements.lock", *(root / "book").rglob("*")]
+    fetched = [item.name for item in (vendor_js.MATHJAX, vendor_js.WIDGETS) if vendor_js.is_here(item)]
+    return digest(root, paths, page_inputs(root), *fetched, sys.version)
+
+
+def digest(root: Path, paths: list[Path], *words: str) -> str:
+    """Return a digest of files, by name and content, and of words."""
+    state = hashlib.sha256()
     for path in sorted(path for path in paths if path.is_file()):
         state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    # A page has its Colab button for as long as its notebook is there.
-    state.update(" ".join(sorted(path.name for path in (root / "book").glob("*.ipynb"))).encode())
+    state.update(" ".join(words).encode())
     return state.hexdigest()
 
 
@@ -69,21 +83,28 @@ def explain() -> None:
 
 
 def main() -> int:
-    """Build what changed, or all of it where a file changed that is in every page."""
+    """Build what changed, or all of it where a file changed that is in every page; nothing where none did."""
     started, mark, now = time.time(), BUILD / ".page-inputs", page_inputs()
+    whole, all_now = BUILD / ".inputs", inputs()
+    index = HTML / "index.html"
+    if index.exists() and whole.exists() and whole.read_text("utf8") == all_now:
+        print(f"==> The book is built, and nothing in it changed. Open {index} or run: make serve")
+        return 0
     fresh = mark.exists() and mark.read_text("utf8") == now
     if not fresh or (HTML / "reports").exists():
         shutil.rmtree(HTML, ignore_errors=True)
     print("==> Executing and building the book (minutes the first time, seconds after that)", flush=True)
-    mark.unlink(missing_ok=True)  # a build that is killed leaves half a site
+    for one in (mark, whole):  # a build that is killed leaves half a site
+        one.unlink(missing_ok=True)
     status = build(*([] if fresh else ["--all"]))
     if status:
         explain()
         return 1
     mark.write_text(now, "utf8")
+    whole.write_text(all_now, "utf8")
     log = COLOR.sub("", (BUILD / "build.log").read_text("utf8"))
     print(log[log.index("\nRun times of") :].split("\nbuild ")[0].rstrip() if "\nRun times of" in log else "")
-    print(f"\nBuilt in {time.time() - started:.0f} s. Open {HTML / 'index.html'} or run: make serve")
+    print(f"\nBuilt in {time.time() - started:.0f} s. Open {index} or run: make serve")
     return 0
 
 

@@ -31,8 +31,8 @@ WIDEST = """() => {
   return over > 0 ? [`${over} px too wide at ${room} px: ${guilty.slice(0, 3).join(' | ')}`] : [];
 }"""
 # Most of a page's elements are words of code, colored by their kind, equations in a line, all made by one
-# script, and rows of folded tables. axe-core meets so many of each look (color, size, weight, ground, in
-# sight or folded); of the others text is left, of rows nothing.
+# script, and rows of folded tables. axe-core meets so many of each look (kind, color, size, weight, ground,
+# in sight or folded); of the others text is left, of rows nothing.
 KEPT = 3
 THIN = """(most) => {
   const seen = {};
@@ -43,7 +43,7 @@ THIN = """(most) => {
   };
   const look = (one) => {
     const style = getComputedStyle(one);
-    return [style.color, style.fontSize, style.fontWeight, ground(one), one.checkVisibility()];
+    return [one.className, style.color, style.fontSize, style.fontWeight, ground(one), one.checkVisibility()];
   };
   const words = [...document.querySelectorAll('pre span[class]:not(:has(*))')].filter((word) =>
     often('word', ...look(word)));
@@ -65,11 +65,18 @@ AUDIT = """async (tags) => {
 
 
 def check_page(
-    browser: Browser, path: Path, *, theme: str = "light", axe: Path | None = None, narrow: bool = False
+    browser: Browser,
+    path: Path,
+    *,
+    theme: str = "light",
+    axe: Path | None = None,
+    narrow: bool = False,
+    both: bool = False,
 ) -> list[str]:
     """Return what is wrong on a page in one theme: remote requests, console errors, axe-core's violations.
 
-    With `narrow` it is opened as wide as a phone, must not scroll sideways there, and is then made wide.
+    With `narrow` it is opened as wide as a phone, must not scroll sideways there, and is then made wide. With
+    `both` it is audited in the other theme too, to which its button leads where it has one.
     """
     script = axe or AXE.target / AXE.proof
     with visit(browser, path, theme=theme, width=NARROW if narrow else WIDE) as (page, problems):
@@ -78,18 +85,25 @@ def check_page(
             page.set_viewport_size({**page.viewport_size, "width": WIDE})
         # The theme's colors fade in; axe must measure the final ones.
         page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
-        shown = page.evaluate("() => document.documentElement.dataset.theme")
-        if shown not in (theme, None):
-            problems.append(f"theme: the page is {shown}, wanted {theme}")
         page.evaluate(THIN, KEPT)
         page.evaluate(script.read_text(encoding="utf8"))
-        problems += [f"axe, {theme}: {line}" for line in page.evaluate(AUDIT, TAGS)]
+        problems += _audit(page, theme)
+        other = "dark" if theme == "light" else "light"
+        # The button leads from one theme to the other where the system's is the other.
+        page.emulate_media(color_scheme=other)
         switch = page.locator(".theme-switch-button:visible")
         if switch.count():
             switch.first.click()
             if page.evaluate("() => document.documentElement.dataset.mode") == theme:
                 problems.append("theme: the button leaves it as it was")
+        problems += _audit(page, other) if both else []
     return problems
+
+
+def _audit(page: Page, theme: str) -> list[str]:
+    shown = page.evaluate("() => document.documentElement.dataset.theme")
+    wrong = [] if shown in (theme, None) else [f"theme: the page is {shown}, wanted {theme}"]
+    return wrong + [f"axe, {theme}: {line}" for line in page.evaluate(AUDIT, TAGS)]
 
 
 def check_width(browser: Browser, path: Path, *, width: int = NARROW) -> list[str]:
@@ -217,7 +231,7 @@ def screenshots(browser: Browser, pages: Sequence[Path], folder: Path) -> list[P
 
 def check_all(browser: Browser, path: Path) -> list[str]:
     """Return everything that is wrong on one page."""
-    found = check_page(browser, path, narrow=True) + check_page(browser, path, theme="dark")
+    found = check_page(browser, path, narrow=True, both=True)
     if players := count_players(path):
         moved, wrong = check_sliders(browser, path)
         found += wrong + check_without_javascript(browser, path)

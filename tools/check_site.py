@@ -15,14 +15,15 @@ from bs4 import BeautifulSoup
 HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
 MAX_BYTES = 1_500_000
 LINKS = (("a", "href"), ("link", "href"), ("img", "src"), ("script", "src"), ("iframe", "src"))
+COLORED = re.compile(r'<span class="\w{1,3}">([^<]*)</span>')
 CODE = ("code", "pre", "script", "style", "svg", "math")
 LOADED_RELS = {"stylesheet", "preload", "icon", "modulepreload"}
 
 
 def load(site: Path) -> dict[Path, BeautifulSoup]:
-    """Parse every page of the site."""
+    """Parse every page of the site, its words of code without the elements that color them: most of all."""
     pages = sorted(path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts)
-    return {path: BeautifulSoup(path.read_text("utf8"), "html.parser") for path in pages}
+    return {path: BeautifulSoup(COLORED.sub(r"\1", path.read_text("utf8")), "html.parser") for path in pages}
 
 
 def anchors(soup: BeautifulSoup) -> set[str]:

@@ -132,20 +132,23 @@ class Experiment:
             raise ValueError(f"{self.name} has no profile {profile!r}; it has {', '.join(self.profiles)}")
         config = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
-        wanted = list(in_order(self.jobs(config)))
+        nothing = FileNotFoundError(
+            f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
+            f"python -m companion.experiments {self.name} --profile {profile}"
+        )
+        if not records:  # keys of hundreds of runs take time
+            raise nothing
+        keys = {job: self.key(job) for job in in_order(self.jobs(config))}
         if hasattr(config, "seeds"):
-            there = {job: self.key(job) in records for job in wanted}
+            there = {job: key in records for job, key in keys.items()}
             begun = {job.label for job, done in there.items() if done}
             missing = [job.seed for job, done in there.items() if not done and job.label in begun]
             last = max((job.seed + 1 for job, done in there.items() if done), default=0)
             config = replace(config, seeds=min(missing, default=last) if complete else last)
         jobs = in_order(self.jobs(config))
-        found = {job: records[key] for job in jobs if (key := self.key(job)) in records}
+        found = {job: records[key] for job in jobs if (key := keys.get(job) or self.key(job)) in records}
         if not found:
-            raise FileNotFoundError(
-                f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
-                f"python -m companion.experiments {self.name} --profile {profile}"
-            )
+            raise nothing
         origins = [one.origin for one in found.values()]
         latest = max(origins, key=lambda one: one["date"])
         provenance = {
@@ -156,7 +159,7 @@ class Experiment:
             "seeds": sorted({job.seed for job in found}),
             "seconds": sum(one["seconds"] for one in origins),
             "core_seconds": sum(one["seconds"] * one["device"]["cores"] for one in origins),
-            "runs": (len(found), len(wanted)),
+            "runs": (len(found), len(keys)),
             "machines": results.machines(origins),
             "jax": ", ".join(sorted({one["versions"]["jax"] for one in origins})),
             **{name: latest[name] for name in ("commit", "device", "versions", "date")},

@@ -1,0 +1,46 @@
+"""The check of annotations that tests run under: one for each function that is written, and no fewer."""
+
+from typing import Any
+
+import annotations
+import numpy as np
+import pytest
+from jaxtyping import Float, TypeCheckError, jaxtyped
+
+
+def doubled(annotation: Any, factor: float = 2.0):
+    """A function within a function, whose annotation and default are those of the moment."""
+
+    @jaxtyped(typechecker=annotations.checked)
+    def inner(x: annotation, factor: float = factor) -> Float[np.ndarray, " n"]:
+        return factor * x
+
+    return inner
+
+
+def test_of_one_annotation_there_is_one_check_and_every_function_has_it():
+    before = len(annotations._CHECKED)
+    made = [doubled(Float[np.ndarray, " n"], float(factor)) for factor in range(5)]
+    assert len(annotations._CHECKED) == before + 2  # of the arguments, and of the result
+    for factor, function in enumerate(made):
+        np.testing.assert_array_equal(function(np.ones(3)), np.full(3, factor))
+        with pytest.raises(TypeCheckError, match="parameters of"):
+            function(np.ones((3, 1)))
+
+
+def test_another_annotation_of_the_same_function_is_another_check():
+    line, plane = doubled(Float[np.ndarray, " n"]), doubled(Float[np.ndarray, "n 1"])
+    line(np.ones(3))
+    with pytest.raises(TypeCheckError, match="return value"):
+        plane(np.ones((3, 1)))
+    with pytest.raises(TypeCheckError, match="parameters of"):
+        plane(np.ones(3))
+    with pytest.raises(TypeCheckError, match="return value"):
+        doubled(Any)(np.ones((3, 1)))
+
+
+def test_an_annotation_of_companion_is_checked_in_tests():
+    from companion import statistics
+
+    with pytest.raises(TypeCheckError):
+        statistics.accuracy("outputs", "labels")
