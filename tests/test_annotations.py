@@ -1,5 +1,6 @@
 """The check of annotations that tests run under: one for each function that is written, and no fewer."""
 
+import os
 from typing import Any
 
 import annotations
@@ -39,8 +40,9 @@ def test_another_annotation_of_the_same_function_is_another_check():
         doubled(Any)(np.ones((3, 1)))
 
 
-def test_an_annotation_of_companion_is_checked_in_tests():
+def test_the_annotations_of_companion_are_checked_unless_that_is_switched_off():
     from companion import statistics
 
-    with pytest.raises(TypeCheckError):
+    checked = os.environ.get("CHECK_ANNOTATIONS", "1") != "0"
+    with pytest.raises(TypeCheckError if checked else ValueError):
         statistics.accuracy("outputs", "labels")
