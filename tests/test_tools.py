@@ -291,6 +291,21 @@ def test_a_build_that_failed_is_made_again(book, monkeypatch):
     assert len(calls) == 2
 
 
+def test_a_file_that_goes_while_the_book_is_read_is_none_of_it(book, monkeypatch):
+    root, _, _ = book
+    before = build_book.inputs()
+    passing = root / "book" / "results" / "attacks" / "passing"
+    passing.touch()
+    read = Path.read_bytes
+
+    def gone(path):
+        path.unlink() if path == passing else None
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    assert build_book.inputs() == before
+
+
 def test_inventories_can_be_read_by_sphinx():
     from sphinx.util.inventory import InventoryFile
 

@@ -3,6 +3,7 @@
 Usage: python tools/build_book.py     1 on any failing cell or warning; the whole log is _build/build.log
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -43,7 +44,8 @@ def digest(root: Path, paths: list[Path], *words: str) -> str:
     """Return a digest of files, by name and content, and of words."""
     state = hashlib.sha256()
     for path in sorted(path for path in paths if path.is_file()):
-        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+        with contextlib.suppress(FileNotFoundError):  # a campaign's, gone since
+            state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     state.update(" ".join(words).encode())
     return state.hexdigest()
 
