@@ -19,6 +19,8 @@ from companion._core.compile import double
 from companion._core.types import Apply, Array, Key, Params, State, Variables
 from companion.networks import BatchNorm, Model, Variance, batch_statistics, layer
 
+VARIES = 1e-6  # of a channel's largest value: a deviation below that is rounding
+
 __all__ = [
     "BatchNorm",
     "Inputs",
@@ -59,13 +61,15 @@ def variance_ratio(
     one_of("variance", variance, ("biased", "unbiased", "by_image"))
     axes = tuple(range(x.ndim - 1))
     total, positions = x.var(axis=axes), x.size // (len(x) * x.shape[-1])
+    total = np.where(np.sqrt(total) > VARIES * np.abs(x).max(axis=axes), total, 0)
     if variance == "by_image":
         return np.where(total > 0, 1.0, np.nan)
     images = x.mean(axis=axes[1:]) if len(axes) > 1 else x
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = 1 - images.var(axis=0) / total / size
         values = size * positions
-        return ratio * (values / (values - 1)) if variance == "unbiased" else ratio
+        ratio = np.where(total > 0, ratio, np.nan)
+        return ratio * np.divide(values, values - 1) if variance == "unbiased" else ratio
 
 
 def input_statistics(x: Float[Any, "n ..."], inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +101,7 @@ def input_statistics(x: Float[Any, "n ..."], inputs: Inputs) -> tuple[np.ndarray
         shift = x.mean(axis=axes, dtype=float)
         if inputs == "standardized":
             scale = x.std(axis=axes, dtype=float)
-            if not scale.all():
+            if (scale <= VARIES * np.abs(x).max(axis=axes)).any():
                 raise ValueError("x cannot be standardized: a channel does not vary")
     return shift.astype(np.float32), scale.astype(np.float32)
 

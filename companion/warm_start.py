@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float, Int, PyTree
 
 from companion import dynamics
-from companion._core.checks import Numbers, count, number, within
+from companion._core.checks import Numbers, class_labels, count, number, random_key, within
 from companion._core.types import Apply, Array, Key
 from companion.attacks import Threat, bounds_of, cross_entropy, training_attack
 from companion.training import Run, Switch
@@ -166,10 +166,14 @@ def step_cosine(
     >>> round(step_cosine(f, jnp.ones((3, 2)), x, labels, attack, key=jax.random.key(0)), 4)
     1.0
     """
-    x, labels = jnp.asarray(x), jnp.asarray(labels)
+    k = jax.eval_shape(apply_fn, params, jnp.asarray(x)).shape[-1]
+    x, labels = jnp.asarray(x), jnp.asarray(class_labels("labels", labels, len(x), k))
     if isinstance(attack, tuple):
-        other, classes = map(jnp.asarray, attack)
+        other, classes = attack
+        classes = jnp.asarray(class_labels("attack's labels", classes, len(other), k))
+        other = jnp.asarray(other)
     else:
+        random_key("key", key)
         if (bounds := bounds_of(attack)) is not None:
             within("x", np.asarray(x), bounds)
         other, classes = _moved(apply_fn, params, x, labels, attack, key), labels

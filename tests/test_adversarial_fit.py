@@ -61,6 +61,7 @@ def test_without_a_threat_it_is_ridge_regression():
     assert f.coefficients.shape == (4, 3)
 
 
+@pytest.mark.filterwarnings("ignore:after . rounds the objective")
 def test_it_lowers_the_adversarial_loss_on_other_digits():
     # Three splits of the 8 x 8 digits 3 and 8, at equal ridge, the attack of the same strength for both.
     images = data.load("digits", classes=(3, 8))
@@ -86,6 +87,7 @@ def test_float64_images_are_refused_before_any_work_where_jax_computes_in_float3
         fit_adversarial(linear, X.astype(float), LABELS, Threat("linf", 0.1, (-1.0, 1.0)), ridge=RIDGE)
 
 
+@pytest.mark.filterwarnings("ignore:after . rounds the objective")
 @pytest.mark.usefixtures("x64")
 def test_float64_images_have_a_float64_predictor():
     x, options = X.astype(float), {"ridge": RIDGE, "rounds": 2, "steps": 2}

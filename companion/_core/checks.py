@@ -107,6 +107,12 @@ def class_labels(name: str, value: Unchecked, n: int, n_outputs: int | None = No
         )
     if labels.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {labels.shape}")
+    least, most = (int(labels.min()), int(labels.max())) if n else (0, 0)
+    if not -(2**31) <= least <= most < 2**31:
+        raise ValueError(
+            f"{name} must be numbers of classes, got {least} to {most}: "
+            f"np.unique({name}, return_inverse=True)[1] numbers classes with other names from 0"
+        )
     if n_outputs is not None and n and (labels.min() < 0 or labels.max() >= max(2, n_outputs)):
         raise ValueError(
             f"{name} must lie in [0, {max(2, n_outputs)}), got {labels.min()} to {labels.max()}: "

@@ -1,5 +1,6 @@
 """`Architecture`: a finite network and its kernel behind one interface, with their checks."""
 
+import contextlib
 import functools
 import math
 import os
@@ -83,8 +84,11 @@ def build(
     def init(key: Key, x: Array | jax.ShapeDtypeStruct) -> PyTree:
         if not hasattr(x, "shape"):
             raise TypeError(f"x must be a batch of inputs, got {x!r}")
-        # One example decides the shape of the parameters; the batch size does not.
-        return network.init(random_key("key", key), (1, *flat("x", x.shape)[1:]))[1]
+        # One example decides the shape of the parameters; the batch size does not. Of float32 inputs weights
+        # are the same whatever JAX is set to.
+        shape = (1, *flat("x", x.shape)[1:])
+        with contextlib.nullcontext() if x.dtype == np.float64 else precision(np.float32(0)):
+            return network.init(random_key("key", key), shape)[1]
 
     @keep_compiled
     def apply(params: PyTree, x: Float[Any, "n ..."]) -> Float[Any, "n k"]:

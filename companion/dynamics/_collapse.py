@@ -131,7 +131,7 @@ def neural_collapse(
     classes, n = weights.shape[1], len(features)
     means = np.stack([features[labels == c].mean(axis=0) for c in range(classes)])
     centered = means - means.mean(axis=0)
-    if not centered.any() or not weights.any():
+    if np.abs(centered).max() <= 1e-12 * np.abs(features).max() or not weights.any():
         raise ValueError("features must tell the classes' means apart, and weights must not all be zero")
     rest = features - means[labels]
     # Σ_B has rank C − 1 at most; what lies below rounding is no direction.

@@ -113,8 +113,8 @@ def polar(
     for t in range(1, size):
         kernel = _part(kernel_at(path, t, len(first)), part, top)
         radius[t] = np.linalg.norm(kernel - first)
-        cosine = float((kernel * first).sum()) / (norm * norm_of(kernel, t))
-        angle[t] = math.acos(min(1.0, max(-1.0, cosine)))
+        chord = float(np.linalg.norm(kernel / norm_of(kernel, t) - first / norm))
+        angle[t] = 2 * math.asin(min(1.0, chord / 2))
     return radius / radius[-1] if radius[-1] > 0 else radius, angle
 
 
@@ -130,18 +130,20 @@ def successive(path: KernelSequence) -> Float[np.ndarray, " s"]:
     Raises:
         TypeError, ValueError: as `distances`.
 
-    Cost: O(T n²), two kernels in memory.
+    Cost: O(T n²), two kernels in float64 in memory.
 
     >>> successive([np.eye(2), np.diag([1.0, 0.0])]).round(4)
     array([0.2929])
     """
     size = length(path)
-    before, moved = matrix("path[0]", path[0]), np.empty(size - 1)
+    first, moved = matrix("path[0]", path[0]), np.empty(size - 1)
+    before = first.astype(float) / norm_of(first, 0)
     for t in range(1, size):
         now = kernel_at(path, t, len(before))
-        moved[t - 1] = 1 - float((before * now).sum()) / (norm_of(before, t - 1) * norm_of(now, t))
+        now = now.astype(float) / norm_of(now, t)
+        moved[t - 1] = ((before - now) ** 2).sum() / 2  # 1 − their product would lose small moves
         before = now
-    return np.maximum(moved, 0)
+    return np.minimum(moved, 2)
 
 
 def angle(distance: Float[Any, "*shape"] | float) -> Float[np.ndarray, "*shape"]:
@@ -210,8 +212,8 @@ def rotation(path: KernelSequence, *, top: int = 20) -> Float[np.ndarray, " t"]:
     size = length(path)
     last = matrix("path[-1]", path[size - 1])
     space = largest(last, top)[1]
-    spaces = (largest(kernel_at(path, t, len(last)), top)[1] for t in range(size))
-    return np.array([((one.T @ space) ** 2).sum() / top for one in spaces])
+    spaces = (largest(kernel_at(path, t, len(last)), top)[1] for t in range(size - 1))
+    return np.array([*(((one.T @ space) ** 2).sum() / top for one in spaces), 1.0])
 
 
 def lazy_onset(

@@ -91,7 +91,7 @@ def _mean_r(phi: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> np.ndar
 def _resampled(m: int, resamples: int, key: Key) -> np.ndarray:
     """Weights (resamples, m) of the images drawn with replacement; each row sums to 1."""
     random_key("key", key)
-    drawn = np.asarray(jax.random.randint(key, (count("resamples", resamples), m), 0, m))
+    drawn = np.asarray(jax.random.randint(key, (count("resamples", resamples), m), 0, m, np.int32))
     return np.stack([np.bincount(row, minlength=m) for row in drawn]) / m
 
 

@@ -1,6 +1,7 @@
 """`fit_adversarial`: kernel regression whose training images are attacked while it is fitted."""
 
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def fit_adversarial(
 
     no step size, and an answer to the last attack alone would go round in circles. The value at α_{t+1} of
     that average is a lower bound of the minimum, whatever the attacks found; the objective at α_t is as right
-    as PGD is. Rounds end where the two meet, and the α of the smallest objective is returned.
+    as PGD is. Rounds end where the two meet, and the α of the smallest objective is returned, 0 among
+    them. Where the two have not met, a warning says how far apart they are.
 
     Args:
         kernel: an `Architecture`, or a function kernel(x1, x2, get), compiled once for all rounds.
@@ -105,7 +107,8 @@ def fit_adversarial(
         matrix = gram(kernel, x, kind=kind).astype(np.float64)
         alpha = fit(matrix, targets=wanted, ridge=ridge, solver="cholesky").coefficients
         square, product = np.zeros_like(matrix), np.zeros_like(wanted)
-        best, smallest, bound = alpha, np.inf, 0.0
+        # Zero is an answer too.
+        best, smallest, bound = np.zeros_like(alpha), float((wanted**2).sum()), 0.0
         for played in range(1, rounds + 1):
             attacked, loss = _worst(predictor(alpha), x, labels, wanted, threat, steps, batch_size)
             objective = loss + ridge * float((alpha * (matrix @ alpha)).sum())
@@ -121,6 +124,13 @@ def fit_adversarial(
             safe_point()
             if smallest - bound <= tolerance * smallest:
                 break
+    if smallest - bound > tolerance * smallest:
+        warnings.warn(
+            f"after {played} rounds the objective is {smallest:.4g} and its minimum at least {bound:.4g}, "
+            f"{1 - bound / smallest:.1%} of it apart; tolerance is {tolerance:.1%}. More rounds or a larger "
+            "ridge bring them together",
+            stacklevel=3,
+        )
     return predictor(best)
 
 

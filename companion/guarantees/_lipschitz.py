@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from companion._core.checks import Numbers, count, finite
+from companion._core.checks import Numbers, count, finite, within
 from companion._core.checks import batch as examples
 from companion._core.compile import Kind, kernel_function
 from companion._core.types import Scalar
 from companion._core.words import Unchecked
 from companion.architectures import Architecture
+from companion.attacks import Threat
 
 _BINS = 4096  # of the first variance, for erf's NTK: their width costs about one part in a thousand
 _SAFE = 1 + 1e-9  # far above the float64 rounding of all that is here
@@ -91,7 +92,7 @@ def lipschitz(
 
     Raises:
         TypeError: no architecture.
-        ValueError: an empty shape, an unknown kind; the NTK of a network with `bias`.
+        ValueError: an empty shape, an unknown kind, bounds that are none; the NTK of a network with `bias`.
 
     Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, for ReLU; the rest is ours.
 
@@ -105,7 +106,7 @@ def lipschitz(
     spec = _spec(architecture, kind)
     if kind == "ntk" and spec.activation == "relu":
         return math.inf
-    return math.sqrt(_squared_constant(spec, d, kind, max(map(abs, bounds))))
+    return math.sqrt(_squared_constant(spec, d, kind, _largest(bounds)))
 
 
 def modulus(
@@ -141,7 +142,7 @@ def modulus(
         (m, q), with q = 1 for a number.
 
     Raises:
-        TypeError, ValueError: arguments that do not fit.
+        TypeError, ValueError: arguments that do not fit; for erf's NTK pixels outside the bounds.
 
     Cost: none. Source: Bietti & Mairal (2019), arXiv 1905.12173, for the root; the constants are ours.
 
@@ -153,7 +154,10 @@ def modulus(
     x, eps = examples("x", x), np.atleast_1d(np.asarray(eps, float))
     if eps.ndim != 1 or (finite("eps", eps) < 0).any():
         raise ValueError(f"eps must be a number or (q,), none below 0, got {eps}")
-    found = modulus_of(architecture, x, kind, max(map(abs, bounds)))
+    largest = _largest(bounds)
+    if kind == "ntk" and _spec(architecture, kind).activation == "erf":
+        within("x", x, bounds)
+    found = modulus_of(architecture, x, kind, largest)
     return np.sqrt(found.quadratic * eps**2 + found.linear[:, None] * eps)
 
 
@@ -183,6 +187,10 @@ def _linear(spec: Architecture, d: int, squares: np.ndarray) -> np.ndarray:
         total = total + weight * np.sqrt(variance)
         variance = gamma * variance + spec.b_std**2
     return 2 / np.pi * spec.w_std / math.sqrt(d) * total * _SAFE
+
+
+def _largest(bounds: tuple[float, float]) -> float:
+    return max(map(abs, Threat("l2", 0.0, bounds).bounds))
 
 
 def _squared_constant(spec: Architecture, d: int, kind: Kind, largest: float) -> float:

@@ -83,6 +83,7 @@ def batch_statistics(x: Array, variance: Variance = "biased") -> tuple[Array, Ar
     >>> batch_statistics(jnp.array([[[1.0], [1.0]], [[3.0], [3.0]]]), "by_image")[1]
     Array([2.], dtype=float32)
     """
+    one_of("variance", variance, ("biased", "unbiased", "by_image"))
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axis=axes)
     biased = jnp.square(x - mean).mean(axis=axes)

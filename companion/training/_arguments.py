@@ -73,10 +73,12 @@ def within_bounds(
             within(name, np.asarray(inputs), bounds)
 
 
-def fits(model: Model, variables: Variables, x: np.ndarray, labels: np.ndarray) -> None:
-    """Refuse labels that the network has no outputs for."""
+def fits(model: Model, variables: Variables, x: np.ndarray, **labels: Unchecked) -> None:
+    """Refuse labels that the network has no outputs for; each by its name."""
     k = network("model", evaluation(model), variables, x)[1]
-    class_labels("labels", labels, len(x), k)
+    for name, given in labels.items():
+        if given is not None:
+            class_labels(name, given, len(given), k)
 
 
 def functions(

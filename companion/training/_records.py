@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
-from companion._core.checks import one_of
+from companion._core.checks import class_labels, one_of
 from companion._core.shown import brief
 from companion._core.types import Apply, InLoop, Key, Variables
 from companion.empirical import Reduce, empirical_ntk_fn
@@ -90,6 +90,8 @@ class Probe:
         one_of("reduce", self.reduce, ("full", "trace"))
         if self.attack is not None and self.labels is None:
             raise ValueError("a probe with an attack needs labels")
+        if self.labels is not None:
+            class_labels("labels", self.labels, len(self.x))
 
 
 class Recorder:

@@ -122,7 +122,8 @@ def train(
     test = checks.test_data(x_test, labels_test, test_attack)
     variables = model.init(jax.random.fold_in(key, 0), jnp.asarray(x[:1])) if start is None else start
     safe_point()
-    checks.fits(model, variables, x, labels)
+    of_probe = getattr(probe, "labels", None)
+    checks.fits(model, variables, x, labels=labels, labels_test=test and test[1], labels_of_probe=of_probe)
     schedule = scheduled(record, keep, epochs, len(x) // batch_size)
     attacks, rule, times = _attacks(attack, alone=not clean_too and penalty is None)
     checks.within_bounds(attacks, x, test and test[0], test_attack, probe)
