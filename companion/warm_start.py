@@ -203,7 +203,7 @@ def seconds_to(seconds: Numbers, robust: Numbers, accuracy: float | int) -> floa
         The time, in the unit of `seconds`.
 
     Raises:
-        ValueError: records of two lengths, or none; times that decrease.
+        ValueError: records of two lengths, or none, or not finite; times that decrease.
 
     >>> seconds_to([0.0, 10.0, 20.0], [0.0, 0.5, 0.4], 0.25)
     5.0
@@ -268,6 +268,8 @@ def _record(seconds: Numbers, robust: Numbers) -> tuple[np.ndarray, np.ndarray]:
     seconds, robust = np.asarray(seconds, float), np.asarray(robust, float)
     if seconds.shape != robust.shape or seconds.ndim != 1 or not len(seconds):
         raise ValueError(f"seconds and robust must be of one length, got {seconds.shape} and {robust.shape}")
+    if not (np.isfinite(seconds).all() and np.isfinite(robust).all()):
+        raise ValueError("seconds and robust must be finite: leave records that are not there out of both")
     if (np.diff(seconds) < 0).any():
         raise ValueError("seconds must not decrease")
     return seconds, robust

@@ -350,7 +350,7 @@ def test_wrong_arguments():
             (lambda: catastrophic.collapsed([1], [0], records=0), "records must be"),
             (lambda: catastrophic.collapsed([1], [0], records=5), "records must be at most of = 4, got 5"),
             (lambda: Detector(1.0, "aboove"), "side must be 'above' or 'below', got 'aboove'"),
-            (lambda: catastrophic.spectrum_signals([np.ones((2, 3))]), "square kernels of one size"),
+            (lambda: catastrophic.spectrum_signals([np.ones((2, 3))]), r"path\[0\] must be square"),
             (lambda: catastrophic.spectrum_signals([np.eye(2), np.eye(3)]), "square kernels of one size"),
             (lambda: catastrophic.spectrum_signals([np.eye(2)], top=3), "top must be at most 2"),
             (lambda: catastrophic.calibrate([[1.0]], side="above"), "more than skip = 1 records"),

@@ -5,7 +5,18 @@ import numpy as np
 import optax
 import pytest
 
-from companion import data, dynamics, features, guarantees, networks, normalization
+from companion import (
+    catastrophic,
+    data,
+    dynamics,
+    features,
+    guarantees,
+    interactive,
+    networks,
+    normalization,
+    regression,
+    warm_start,
+)
 from companion.architectures import fc
 from companion.attacks import Threat, training_attack
 from companion.training import Probe, train
@@ -159,3 +170,39 @@ def test_erfs_bound_holds_within_its_bounds_and_is_refused_outside():
     moved = x + 1e-2 * (d := RNG.normal(size=(50, 4))) / np.linalg.norm(d, axis=1, keepdims=True)
     own, cross, others = erf.kernel(x), erf.kernel(x, moved), np.diag(erf.kernel(moved))
     assert np.sqrt(np.max(own[0, 0] + others - 2 * cross[0])) <= bound
+
+
+def test_no_modes_are_none_in_whatever_way_they_are_written():
+    f = regression.fit(fc(1), X, np.where(Y, 0.5, -0.5)[:, None])
+    for none in ([], range(0), (), np.zeros(0, int)):
+        assert features.outputs(f, X[:4], modes=none).size == 0
+
+
+@pytest.mark.parametrize("which", [warm_start.seconds_to, warm_start.robust_within])
+def test_records_that_are_not_there_are_refused(which):
+    for seconds, robust in (([0, 1, 2], [0, np.nan, 0.6]), ([0, np.nan, 2], [0, 0.1, 0.6])):
+        with pytest.raises(ValueError, match="must be finite"):
+            which(seconds, robust, 0.3)
+
+
+def test_a_spectrum_is_that_of_a_finite_symmetric_kernel():
+    for wrong in (np.array([[1.0, 5], [0, 1]]), np.array([[1.0, np.nan], [np.nan, 1]])):
+        with pytest.raises(ValueError, match=r"path\[1\]"):
+            catastrophic.spectrum_signals([np.eye(2), wrong])
+
+
+def test_a_page_takes_numbers_of_any_library_and_arrays_of_numbers_alone(capsys):
+    sizes = []
+    for values in (
+        {"a": 3, "b": 0.5, "c": True},
+        {"a": np.int64(3), "b": np.float32(0.5), "c": np.bool_(True)},
+    ):
+        interactive.embed("n", values)
+        sizes.append(capsys.readouterr().out)
+    assert sizes[0] == sizes[1] == "n: 24 bytes for the page in the book, which computes with them\n"
+    interactive.embed("n", {"x": jax.numpy.ones(2)})
+    interactive.embed("n", {"x": np.ones(2, np.float32)})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    with pytest.raises(TypeError, match="arrays of numbers"):
+        interactive.embed("n", {"x": np.array([None, {}])})

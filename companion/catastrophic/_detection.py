@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from companion._core.checks import Numbers, count, number, one_of
 from companion.catastrophic._collapse import first_time, series
-from companion.storage import KernelSequence
+from companion.storage import KernelSequence, matrix
 from companion.training import Run
 
 SPECTRUM = ("top share", "effective rank", "log trace")
@@ -28,17 +28,16 @@ def spectrum_signals(path: KernelSequence, *, top: int = 1) -> dict[str, np.ndar
         "top share" Σ_{i≤top} λ_i / Σ λ_i, "effective rank" (Σλ)² / Σλ², "log trace" ln Σ λ_i; each (T + 1,).
 
     Raises:
-        ValueError: kernels that are no square matrices of one size; `top` above that size.
+        ValueError: kernels that are no square, symmetric, finite matrices of one size; `top` above that size.
 
     >>> spectrum_signals([np.eye(4)])["top share"]
     array([0.25])
     """
-    kernels = [np.asarray(kernel, float) for kernel in path]
-    shapes = {kernel.shape for kernel in kernels}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
+    kernels = [matrix(f"path[{t}]", np.asarray(kernel, float)) for t, kernel in enumerate(path)]
+    if len({len(kernel) for kernel in kernels}) != 1:
         raise ValueError(f"path must hold square kernels of one size, got {[k.shape for k in kernels][:3]}")
-    if count("top", top) > shape[0]:
-        raise ValueError(f"top must be at most {shape[0]}, the size of the kernels, got {top}")
+    if count("top", top) > len(kernels[0]):
+        raise ValueError(f"top must be at most {len(kernels[0])}, the size of the kernels, got {top}")
     values = np.array([np.linalg.eigvalsh(kernel)[::-1] for kernel in kernels])
     total = values.sum(axis=1)
     return {

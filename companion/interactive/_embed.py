@@ -20,7 +20,7 @@ def embed(name: str, values: Mapping[str, Unchecked]) -> None:
 
     Args:
         name: the element's id.
-        values: numbers, texts, lists, arrays, and dictionaries of these.
+        values: numbers, texts, lists, arrays of numbers, and dictionaries of these.
 
     Raises:
         TypeError: a value of another kind.
@@ -57,8 +57,12 @@ def packed(x: Float32[np.ndarray, "n ..."]) -> dict[str, int | np.ndarray]:
     return shape | {"mask": np.packbits(levels > 0), "values": levels[levels > 0]}
 
 
-def _encoded(value: Unchecked) -> str:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"values must be numbers, texts, lists and arrays, got {type(value).__name__}")
+def _encoded(value: Unchecked) -> str | float | int:
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        return value.item()
+    kind = type(value).__name__
+    value = np.asarray(value) if hasattr(value, "__array__") else value
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        raise TypeError(f"values must be numbers, texts, lists and arrays of numbers, got {kind}")
     ordered = value.astype(value.dtype.newbyteorder("<"), order="C")
     return base64.b64encode(ordered.tobytes()).decode()

@@ -183,6 +183,7 @@ def mode_indices(modes: int | Sequence[int] | np.ndarray | None, n: int) -> slic
             raise ValueError(f"modes must be at most {n}, got {first}")
         return slice(first)
     index = np.asarray(modes)
+    index = index if index.size else index.astype(int)  # an empty list has no type
     if index.ndim != 1 or index.dtype.kind not in "iu":
         raise TypeError(f"modes must be an integer or a sequence of integers, got {modes!r}")
     outside = index[(index < 0) | (index >= n)]
