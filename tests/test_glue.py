@@ -74,7 +74,7 @@ def test_arrays_reach_a_page_as_little_endian_bytes_in_c_order(monkeypatch, caps
     embed("some-data", values)
     assert capsys.readouterr().out.startswith("some-data: ")
     assert len(shown) == 1
-    with pytest.raises(TypeError, match="arrays, got set"):
+    with pytest.raises(TypeError, match="arrays of numbers, got set"):
         embed("some-data", {"a": {1}})
 
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
 from companion._core.checks import count, finite
-from companion.regression._top import Top, krylov
+from companion._core.krylov import krylov
 from companion.storage import matrix, norm_of
 
 
@@ -113,8 +112,8 @@ def specialization(
     A_cc / mean_d A_dc: 1 where all outputs have one kernel, up to k where each sees its own class alone.
 
     Args:
-        kernels: one for each output, (k, n, n): of `empirical_ntk(..., reduce="class")`, which is (n, n, k),
-            `np.moveaxis(kernel, -1, 0)`.
+        kernels: one for each output, (k, n, n). `empirical_ntk(..., reduce="class")` is (n, n, k):
+            `np.moveaxis` takes its last axis to the front.
         targets: (n, k); column d is class d's labels.
 
     Returns:
@@ -145,8 +144,8 @@ def largest(kernel: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"top must be at most {n}, got {top}")
     kernel = kernel.astype(float)
     if n > 500 and top < n // 10:
-        # Blocks find equal eigenvalues too, and a fixed key the same numbers on every run.
-        how = Top(top, key=jax.random.key(0), tolerance=1e-10)
-        values, vectors = krylov(lambda block: kernel @ block, n, how)
+        # Blocks find equal eigenvalues too, and a fixed start the same numbers on every run.
+        chance = np.random.default_rng(0)
+        values, vectors = krylov(lambda block: kernel @ block, n, top, chance=chance, tolerance=1e-10)
         return values[::-1], vectors[:, ::-1]
     return scipy.linalg.eigh(kernel, subset_by_index=(n - top, n - 1))

@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from companion._core.checks import count, finite
-from companion.dynamics._measures import (
-    largest,
-)
+from companion.dynamics._measures import largest
 from companion.storage import KernelSequence, kernel_at, length, matrix, norm_of
 
 
