@@ -39,8 +39,8 @@ def test_after_every_stage_both_leave_the_same_share(case):
 
 
 @pytest.mark.parametrize("case", L1.values["cases"])
-def test_within_l1_balls_neither_fools_more_images_by_a_sign_test(case):
-    # On the CNNs 11 and 35 images resist one of the two alone: random starts, as many on either side.
+def test_within_l1_balls_a_sign_test_shows_no_difference(case):
+    # On the CNNs 11 and 35 images resist one of the two alone; no difference between the two is shown.
     row, n = L1.values["cases"][case], L1.provenance["config"]["images"]
     ours, reference = (np.array(row[name]["accuracy"]) for name in ("ours", "reference"))
     assert ours[0] == pytest.approx(reference[0])

@@ -22,19 +22,18 @@ from companion.attacks import Threat, training_attack
 from companion.training import Probe, train
 from companion.warm_start import step_cosine
 
-RNG = np.random.default_rng(0)
-X, Y = RNG.uniform(size=(20, 3)).astype(np.float32), np.arange(20) % 2
+X, Y = np.random.default_rng(0).uniform(size=(20, 3)).astype(np.float32), np.arange(20) % 2
 KEY = jax.random.key(0)
 
 
-def gram_matrix(n=60):
-    factor = RNG.standard_normal((n, n))
+def gram_matrix(seed=0, n=60):
+    factor = np.random.default_rng(seed).standard_normal((n, n))
     return factor @ factor.T / n
 
 
 @pytest.mark.parametrize("move", [1e-1, 1e-4, 1e-6])
 def test_a_steady_turn_has_one_velocity_however_small_in_either_precision(move):
-    one, other = gram_matrix(), gram_matrix()
+    one, other = gram_matrix(1), gram_matrix(2)
     one /= np.linalg.norm(one)
     other -= one * (one * other).sum()
     other /= np.linalg.norm(other)
@@ -62,14 +61,14 @@ def test_of_equal_eigenvalues_the_top_is_the_same_on_every_call(top):
     collapsed = (labels[:, None] == labels).astype(float) + np.eye(600)
     found = [dynamics.rotation([collapsed, collapsed], top=top) for _ in range(2)]
     np.testing.assert_array_equal(found[0], found[1])
-    assert found[0][-1] == 1
+    np.testing.assert_allclose(found[0], 1)  # a kernel has all of its own top
     flat = np.eye(600) - np.ones((600, 600)) / 600
     assert dynamics.concentration(flat, top=top) == pytest.approx(top / 599)
 
 
 def test_equal_means_of_classes_are_an_error_and_not_a_collapse():
-    same = np.tile(RNG.normal(size=(1, 5)), (12, 1))
-    labels, weights = np.repeat([0, 1, 2], 4), RNG.normal(size=(5, 3))
+    same = np.tile(np.random.default_rng(0).normal(size=(1, 5)), (12, 1))
+    labels, weights = np.repeat([0, 1, 2], 4), np.random.default_rng(0).normal(size=(5, 3))
     with pytest.raises(ValueError, match="tell the classes' means apart"):
         dynamics.neural_collapse(same, labels, weights)
 
@@ -130,7 +129,7 @@ def test_the_cosine_of_steps_takes_one_label_an_image_and_a_key():
 
 @pytest.mark.usefixtures("x64")
 def test_of_float32_inputs_weights_and_resamples_are_the_same_whatever_jax_is_set_to():
-    architecture, c = fc(1, width=8), RNG.uniform(size=(50, 3)) > 0.4
+    architecture, c = fc(1, width=8), np.random.default_rng(0).uniform(size=(50, 3)) > 0.4
     found = {}
     for on in (True, False):
         jax.config.update("jax_enable_x64", on)
@@ -147,7 +146,7 @@ def test_a_channel_that_varies_by_rounding_alone_does_not_vary(dtype):
     with pytest.raises(ValueError, match="a channel does not vary"):
         normalization.input_statistics(x, "standardized")
     assert np.isnan(normalization.variance_ratio(x, 4)).all()
-    x[..., 0] += RNG.uniform(0, 1e-3, x.shape[:3]).astype(dtype)
+    x[..., 0] += np.random.default_rng(0).uniform(0, 1e-3, x.shape[:3]).astype(dtype)
     assert np.isfinite(normalization.variance_ratio(x, 4)).tolist() == [True, False, False]
 
 
@@ -167,7 +166,8 @@ def test_erfs_bound_holds_within_its_bounds_and_is_refused_outside():
             guarantees.lipschitz(erf, 4, bounds=bounds)
     x = np.array([[500.0, 150, 50, 350]])
     bound = guarantees.modulus(erf, x, 1e-2, bounds=(0, 500))[0, 0]
-    moved = x + 1e-2 * (d := RNG.normal(size=(50, 4))) / np.linalg.norm(d, axis=1, keepdims=True)
+    directions = np.random.default_rng(0).normal(size=(50, 4))
+    moved = x + 1e-2 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
     own, cross, others = erf.kernel(x), erf.kernel(x, moved), np.diag(erf.kernel(moved))
     assert np.sqrt(np.max(own[0, 0] + others - 2 * cross[0])) <= bound
 

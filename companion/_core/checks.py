@@ -113,9 +113,9 @@ def class_labels(name: str, value: Unchecked, n: int, n_outputs: int | None = No
             f"{name} must be numbers of classes, got {least} to {most}: "
             f"np.unique({name}, return_inverse=True)[1] numbers classes with other names from 0"
         )
-    if n_outputs is not None and n and (labels.min() < 0 or labels.max() >= max(2, n_outputs)):
+    if n_outputs is not None and n and (least < 0 or most >= max(2, n_outputs)):
         raise ValueError(
-            f"{name} must lie in [0, {max(2, n_outputs)}), got {labels.min()} to {labels.max()}: "
+            f"{name} must lie in [0, {max(2, n_outputs)}), got {least} to {most}: "
             f"np.unique({name}, return_inverse=True)[1] numbers classes with other names from 0"
         )
     return labels.astype(np.int32)
