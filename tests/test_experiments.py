@@ -120,7 +120,7 @@ def test_scale_finds_the_run_that_was_made_before_others_stood_beside_it():
     names = [scale.EXPERIMENT.key(job) for job in scale.jobs(config)]
     assert names[0] == "cifar10, 50,000 images, seed 0, d88c68662949"
     assert names[-1].startswith("cifar10, 10,000 images, Conv-1, seed 0")
-    assert len(set(names)) == len(names) == 6
+    assert len(set(names)) == len(names) == 7
     assert scale.recorded("paper").arrays["residual"][0] < 1e-9
 
 

@@ -1069,7 +1069,7 @@ def test_wrong_arguments_are_named():
             (lambda: ft.exciting(single(), 0, BOX, POINTS[:, :2]), "inputs of one shape"),
             (
                 lambda: ft.exciting(single(), 0, BOX, POINTS, label=2),
-                r"labels must lie in \[0, 2\), got 2 to 2",
+                r"label must lie in \[0, 2\), got 2$",
             ),
             (lambda: ft.exciting(single(), 0, BOX, POINTS, steps=0), "steps must be at least 1"),
             (lambda: ft.exciting(single(), 0, BOX, POINTS, loss="hinge"), "loss must be one of"),

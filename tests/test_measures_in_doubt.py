@@ -1,6 +1,7 @@
 """Where a measure could be wrong in silence: small moves, equal eigenvalues, other labels or precision."""
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
@@ -19,7 +20,8 @@ from companion import (
 )
 from companion.architectures import fc
 from companion.attacks import Threat, training_attack
-from companion.training import Probe, train
+from companion.empirical import empirical_ntk
+from companion.training import Probe, linear_solution, train, train_to_residual
 from companion.warm_start import step_cosine
 
 X, Y = np.random.default_rng(0).uniform(size=(20, 3)).astype(np.float32), np.arange(20) % 2
@@ -206,3 +208,42 @@ def test_a_page_takes_numbers_of_any_library_and_arrays_of_numbers_alone(capsys)
     assert first == second
     with pytest.raises(TypeError, match="arrays of numbers"):
         interactive.embed("n", {"x": np.array([None, {}])})
+
+
+def test_what_is_at_fault_is_named(capsys):
+    w, y = np.zeros((3, 1), np.float32), np.zeros((20, 1), np.float32)
+    with pytest.raises(ValueError, match=r"targets must not all be 0: the residual"):
+        train_to_residual(lambda w, x: x @ w, w, X, y, learning_rate=0.1)
+    model = networks.mlp(2, width=4)
+    with pytest.raises(ValueError, match=r"k_train_train must have shape \(40, 40\), .* got \(20, 20\)"):
+        linear_solution(
+            model, model.init(KEY, X), X, np.eye(2, dtype=np.float32)[Y], k_train_train=np.eye(20)
+        )
+    with pytest.raises(TypeError, match=r"params must be float32 or float64, got a leaf of float$"):
+        empirical_ntk(lambda w, x: x[:, :1] * w, 2.0, X)
+    f = regression.fit(fc(1), X, data.targets(Y, 2), ridge=1e-3)
+    with pytest.raises(ValueError, match=r"^x must be a batch \(n, ...\) of at least one example"):
+        f(X[:0])
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match=rf"^label must lie in \[0, 2\), got {label}"):
+            features.exciting(f, 0, Threat("linf", 0.1), X, label=label)
+    with pytest.raises(ValueError, match=r"^values must be finite where they are no arrays"):
+        interactive.embed("name", {"of": [1.0, np.nan]})
+    interactive.embed("name", {"of": np.array([np.nan])})  # bytes, and the script knows
+    assert guarantees.flips(f, X, Y, progress=True).n == 20
+    assert "label flips: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["no figure", None], ids=["another-thing", "an-error"])
+def test_a_picture_that_cannot_be_drawn_leaves_no_figure_open(wrong):
+    before = plt.get_fignums()
+
+    def draw(t):
+        plt.subplots()
+        if wrong is None:
+            raise OSError("out of ink")
+        return wrong
+
+    with pytest.raises((TypeError, OSError), match=r"want a matplotlib Figure|out of ink"):
+        interactive.explore(draw, {"t": [0, 1]}, alt=lambda t: "Something.")
+    assert plt.get_fignums() == before

@@ -577,7 +577,7 @@ def test_wrong_targets_and_singular_kernels():
         linear_solution(MODEL, variables, X[:4], np.ones((4, 1), np.float32))
     with pytest.raises(ValueError, match=r"k_train_train .* not positive definite .* add a ridge"):
         linear_solution(MODEL, variables, X[[0, 0, 0]], np.ones((3, 3), np.float32), ridge=0)
-    with pytest.raises(ValueError, match=r"targets must have shape \(12, k\), got \(9, 1\)"):
+    with pytest.raises(ValueError, match=r"k_train_train must have shape \(9, 9\), .* got \(12, 12\)"):
         linear_solution(
             MODEL, variables, X[:3], np.ones((3, 3), np.float32), k_train_train=np.eye(12, dtype=np.float32)
         )

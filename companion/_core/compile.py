@@ -266,8 +266,9 @@ def network(name: str, apply_fn: Unchecked, params: PyTree, x: np.ndarray) -> tu
     if not callable(apply_fn):
         raise TypeError(f"{name} must be a function apply(params, x), got {apply_fn!r}")
     for leaf in jax.tree.leaves(params):
-        if (dtype := jnp.result_type(leaf)) not in (np.float32, np.float64):
-            raise TypeError(f"params must be float32 or float64, got a leaf of {dtype}")
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        if kind not in (np.float32, np.float64):
+            raise TypeError(f"params must be float32 or float64, got a leaf of {kind}")
     outputs = jax.eval_shape(apply_fn, params, x)
     if getattr(outputs, "ndim", None) != 2 or outputs.shape[0] != len(x):
         raise ValueError(f"{name}(params, x) must return one array (n, k), got {outputs}")

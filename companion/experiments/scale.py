@@ -84,6 +84,7 @@ PROFILES = {
             Config(**_WHOLE, depth=3),
             Config(**_WHOLE, depth=5),
             Config(**_WHOLE | _WEAR),
+            Config(**_WHOLE | _WEAR | {"dataset": "mnist"}),
             Config(**_WHOLE | _CONV),
         ),
     ),

@@ -80,9 +80,9 @@ def exciting(
     Cost: `steps` gradients of one feature.
     Source: Erhan et al. (2009), Visualizing higher-layer features of a deep network.
     """
-    start, label = examples("start", start), _integer(label)
-    labels = np.full(len(start), label)
-    return pgd(classifier(f, [mode]), start, labels, threat, targeted=True, steps=steps, loss=loss)
+    start, feature = examples("start", start), classifier(f, [mode])
+    labels = np.full(len(start), _class(label, feature(start[:1]).shape[1]))
+    return pgd(feature, start, labels, threat, targeted=True, steps=steps, loss=loss)
 
 
 def class_difference(
@@ -103,18 +103,19 @@ def class_difference(
         TypeError, ValueError: arguments that do not fit.
     """
     said = outputs(f, x, modes=[mode])[:, 0]
-    if not 0 <= _integer(label) < max(2, said.shape[1]):
-        raise ValueError(f"label must lie in [0, {max(2, said.shape[1])}), got {label}")
-    yes = predicted(said) == label
+    yes = predicted(said) == _class(label, said.shape[1])
     x = np.asarray(x)
     if yes.all() or not yes.any():
         return np.zeros_like(x[0])
     return x[yes].mean(axis=0) - x[~yes].mean(axis=0)
 
 
-def _integer(label: Unchecked) -> int:
+def _class(label: Unchecked, outputs: int) -> int:
+    """A class of so many outputs, two of which one stands for; or an error."""
     if isinstance(label, bool) or not isinstance(label, int | np.integer):
         raise TypeError(f"label must be an integer, got {label!r}")
+    if not 0 <= label < max(2, outputs):
+        raise ValueError(f"label must lie in [0, {max(2, outputs)}), got {label}")
     return int(label)
 
 

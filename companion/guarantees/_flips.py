@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
 from companion._core.checks import Numbers, class_labels, count, predicted
 from companion._core.shown import brief
@@ -45,6 +46,7 @@ def flips(
     labels: Int[Any, " m"],
     *,
     k_test_train: Float[np.ndarray, "m n"] | None = None,
+    progress: bool = False,
 ) -> Flips:
     """The smallest number of training labels whose change alters a prediction, and which they are.
 
@@ -66,6 +68,7 @@ def flips(
         x: inputs (m, ...); None beside `k_test_train`.
         labels: their true classes (m,).
         k_test_train: Θ(x, X), (m, n), where it exists already, or f is a fit of a matrix alone.
+        progress: show a tqdm bar over the inputs.
 
     Returns:
         Numbers, training points and new labels; exact for the kernel matrices as they were computed.
@@ -84,7 +87,7 @@ def flips(
     array([1, 1])
     """
     problem = _problem(f, x, labels, k_test_train)
-    found = [part for some in problem.batches() for part in _weakest(problem, some)]
+    found = [part for some in problem.batches(progress) for part in _weakest(problem, some)]
     number, indices, new = zip(*found, strict=True)
     return Flips(np.array(number), indices, new, len(problem.classes))
 
@@ -119,6 +122,7 @@ def shared_flip_accuracy(
     budgets: Numbers | int,
     *,
     k_test_train: Float[np.ndarray, "m n"] | None = None,
+    progress: bool = False,
 ) -> Float[np.ndarray, " q"]:
     """A lower bound of accuracy on these inputs where one set of r changed labels is for all of them.
 
@@ -132,6 +136,7 @@ def shared_flip_accuracy(
         labels: their true classes (m,).
         budgets: r ≥ 0, (q,) or a number.
         k_test_train: Θ(x, X), (m, n), or None.
+        progress: show a tqdm bar over the inputs.
 
     Returns:
         A bound for each r, (q,), never below `flip_accuracy`. For this test set: no interval.
@@ -148,7 +153,7 @@ def shared_flip_accuracy(
     """
     budgets, problem = _budgets(budgets), _problem(f, x, labels, k_test_train)
     columns, numbers = np.zeros((len(budgets), len(problem.classes))), []
-    for some in problem.batches():
+    for some in problem.batches(progress):
         number = np.array([part[0] for part in _weakest(problem, some)])
         shares = np.zeros((len(number), len(problem.classes)))
         for gain, _, margin in _rivals(problem, some):
@@ -179,10 +184,12 @@ class _Problem:
     classes: Int[np.ndarray, " n"]
     height: float
 
-    def batches(self) -> Iterator[slice]:
+    def batches(self, progress: bool) -> Iterator[slice]:
         size = max(1, _BATCH // len(self.classes))
-        for first in range(0, len(self.kernel), size):
-            yield slice(first, first + size)
+        with tqdm(total=len(self.kernel), desc="label flips", unit="input", disable=not progress) as bar:
+            for first in range(0, len(self.kernel), size):
+                yield slice(first, first + size)
+                bar.update(min(size, len(self.kernel) - first))
 
 
 def _weakest(problem: _Problem, some: slice) -> list[tuple[int, np.ndarray, np.ndarray]]:

@@ -24,10 +24,15 @@ def embed(name: str, values: Mapping[str, Unchecked]) -> None:
 
     Raises:
         TypeError: a value of another kind.
+        ValueError: a number that is NaN or infinite, which JSON has not. Arrays may have such entries.
     """
     from IPython.display import HTML, display
 
-    text = json.dumps(values, default=_encoded, separators=(",", ":")).replace("<", "\\u003c")
+    try:
+        text = json.dumps(values, default=_encoded, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"values must be finite where they are no arrays: {error}") from None
+    text = text.replace("<", "\\u003c")
     if os.environ.get("COMPANION_PAGE"):
         display(HTML(f'<script type="application/json" id="{name}">{text}</script>'))
     else:

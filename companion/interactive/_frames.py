@@ -103,12 +103,16 @@ def draw_frame(
     text = alt(**values)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"alt: got {text!r} at {values}; want a sentence that says what the picture shows")
-    figure = draw(**values)
-    if not isinstance(figure, Figure):
-        raise TypeError(f"draw: got {type(figure).__name__} at {values}; want a matplotlib Figure")
+    before = plt.get_fignums()
     try:
+        figure = draw(**values)
+        if not isinstance(figure, Figure):
+            raise TypeError(f"draw: got {type(figure).__name__} at {values}; want a matplotlib Figure")
         png, size = render(figure, dpi=dpi, colors=colors)
         width = round(float(figure.get_size_inches()[0]) * CSS_DPI)
-    finally:
-        plt.close(figure)
+    except BaseException:
+        for number in set(plt.get_fignums()).difference(before):
+            plt.close(number)
+        raise
+    plt.close(figure)
     return Frame(png, text.strip(), size, width)

@@ -25,6 +25,8 @@ def compiled(kernel: KernelFunction, kind: Kind) -> Evaluate:
         precise("x", x.dtype)
         x = x.astype(x_blocks.dtype)
         same_inputs("x", x, "x_train", x_blocks[0])
+        if not len(x):
+            raise ValueError(f"x must be a batch (n, ...) of at least one example, got shape {x.shape}")
 
         # The products x x_iᵀ are kept for the gradient, all else is computed again: fast, and small.
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)

@@ -11,8 +11,11 @@ from companion.results import Result
 from companion.scorecard._verdicts import Comparison, Judgment, combined, judge
 from companion.statistics import Estimate
 
-DATASETS = {"mnist5k": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
-"""The data sets of `data.load` by the names that pages have for them, in the order of the overview."""
+DATASETS = {"mnist5k": "digits", "mnist": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+"""The data sets of `data.load` by the names that pages have for them, in the order of the overview.
+
+Digits are MNIST's: the 5,000 that a package brings along, or all 60,000.
+"""
 AUTHORS = {
     "tsilivis2022": "Tsilivis & Kempe (2022)",
     "li2023": "Li et al. (2023)",

@@ -19,7 +19,7 @@ SIGNS: dict[Verdict, str] = {
     "undecided": "?",
     "not tested": "–",
 }
-COLUMNS = tuple(DATASETS.values())
+COLUMNS = tuple(dict.fromkeys(DATASETS.values()))
 MOST = 30
 """Rows of a figure; of more, those that do not count are folded."""
 

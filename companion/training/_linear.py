@@ -67,6 +67,11 @@ def linear_solution(
     if (shape := network("model", apply_fn, variables, x)) != targets.shape:
         raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
     kernel = _full(apply_fn, variables, x) if k_train_train is None else np.asarray(k_train_train)
+    if kernel.shape != (targets.size, targets.size):
+        raise ValueError(
+            f"k_train_train must have shape ({targets.size}, {targets.size}), a row for every output of "
+            f"every input, got {kernel.shape}"
+        )
     # Each entry is right to about ε.
     resolution = 2 * np.finfo(kernel.dtype).eps * np.linalg.norm(kernel) / math.sqrt(len(kernel))
     f = regression.fit(

@@ -110,6 +110,8 @@ def train_to_residual(
     with double(params):
         if (shape := network("apply_fn", apply_fn, params, x)) != targets.shape:
             raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
+        if not targets.any():
+            raise ValueError("targets must not all be 0: the residual ‖f(X) − Y‖ / ‖Y‖ has no value then")
         dtype = jnp.result_type(*jax.tree.leaves(params))
         x, y, rate, scale = (jnp.asarray(a, dtype) for a in (x, targets, learning_rate, scale))
         size = len(x) if batch_size in (None, len(x)) else batch_size
