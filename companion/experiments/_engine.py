@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from companion import results
 from companion._core.checks import submits
 from companion._core.words import Settings
-from companion.experiments._experiment import Arrays, Experiment, Job, Part, computed, in_order, pixels, plain
+from companion.experiments._experiment import Arrays, Experiment, Job, Part, computed, pixels, plain
 from companion.experiments._forecast import durations
 from companion.results import RecordedRun
 from companion.storage import held
@@ -60,10 +60,10 @@ def status(experiment: Experiment, jobs: Sequence[Job], folder: Path | None = No
         Numbers and seconds.
     """
     records = results.read_runs(results.place_of(experiment.name, folder))
-    every = list(in_order(jobs))
-    made = [records[key] for job in every if (key := experiment.key(job)) in records]
-    missing = [job for job in every if experiment.key(job) not in records]
-    guess = durations(experiment, every, records)
+    keys = experiment.keys(jobs)
+    made = [records[key] for key in keys.values() if key in records]
+    missing = [job for job, key in keys.items() if key not in records]
+    guess = durations(experiment, jobs, records)
     forecasts = [guess(job) for job in missing]
     times = [one.seconds for one in forecasts]
     left = None if None in times else float(sum(times))
@@ -131,14 +131,14 @@ class _Queue:
         waiting = []
         for place, (experiment, jobs) in enumerate(plan):
             records = results.read_runs(results.place_of(experiment.name, folder))
-            every = list(in_order(jobs))
+            keys = experiment.keys(jobs)
             self.records[experiment.name] = records
-            self.guess[experiment.name] = durations(experiment, every, records)
+            self.guess[experiment.name] = durations(experiment, jobs, records)
             rounds: dict[str, int] = {}
-            for number, job in enumerate(every):
+            for number, (job, key) in enumerate(keys.items()):
                 turn = rounds[job.label] = rounds.get(job.label, -1) + 1
-                if experiment.key(job) not in records:
-                    needs = [experiment.key(need) for need in job.needs]
+                if key not in records:
+                    needs = [keys[need] for need in job.needs]
                     self.needs[experiment.name, job] = needs
                     waiting.append(((turn, place, number), (experiment, job)))
         self.waiting = [one for _, one in sorted(waiting, key=lambda item: item[0])]

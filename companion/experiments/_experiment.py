@@ -87,9 +87,22 @@ class Experiment:
         count. A field that came later has the metadata `absent`: with that value, which means what was so
         before, it does not count either, and runs made without it stay.
         """
-        known = [self.name, self.version, job.config, [self.key(need) for need in job.needs]]
-        digest = hashlib.sha256(json.dumps(plain(known, key=True), sort_keys=True).encode()).hexdigest()
-        return f"{job.label}, seed {job.seed}, {digest[:12]}"
+        return self.keys([job])[job]
+
+    def keys(self, jobs: Sequence[Job]) -> dict[Job, str]:
+        """`key` of every run and of those that it needs, in the order in which they can be made."""
+        found: dict[Job, str] = {}
+        written: dict[int, str] = {}  # hundreds of runs share the parts of their configurations
+        for job in in_order(jobs):
+            for part in job.config:
+                if id(part) not in written:
+                    written[id(part)] = json.dumps(plain(part, key=True), sort_keys=True)
+            own = ", ".join(written[id(part)] for part in job.config)
+            needs = json.dumps([found[need] for need in job.needs])
+            known = f"[{json.dumps(self.name)}, {self.version}, [{own}], {needs}]"
+            digest = hashlib.sha256(known.encode()).hexdigest()
+            found[job] = f"{job.label}, seed {job.seed}, {digest[:12]}"
+        return found
 
     def run(self, config: Configuration, *, progress: bool = False, folder: Path | None = None) -> Arrays:
         """Make all runs of a configuration here and now, and record none.
@@ -138,15 +151,16 @@ class Experiment:
         )
         if not records:  # keys of hundreds of runs take time
             raise nothing
-        keys = {job: self.key(job) for job in in_order(self.jobs(config))}
+        keys = self.keys(self.jobs(config))
         if hasattr(config, "seeds"):
             there = {job: key in records for job, key in keys.items()}
             begun = {job.label for job, done in there.items() if done}
             missing = [job.seed for job, done in there.items() if not done and job.label in begun]
             last = max((job.seed + 1 for job, done in there.items() if done), default=0)
             config = replace(config, seeds=min(missing, default=last) if complete else last)
-        jobs = in_order(self.jobs(config))
-        found = {job: records[key] for job in jobs if (key := keys.get(job) or self.key(job)) in records}
+        jobs = list(in_order(self.jobs(config)))
+        named = keys | self.keys([job for job in jobs if job not in keys])
+        found = {job: records[named[job]] for job in jobs if named[job] in records}
         if not found:
             raise nothing
         origins = [one.origin for one in found.values()]

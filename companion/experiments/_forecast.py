@@ -1,6 +1,6 @@
 """How long a run will take, learned from those that are recorded."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -28,7 +28,7 @@ Guess = Callable[[Job], Forecast]
 _FIRST = 10.0  # how much rather a data set, or a part of an experiment, explains a time than what is finer
 
 
-def durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str, RecordedRun]) -> Guess:
+def durations(experiment: Experiment, jobs: Sequence[Job], records: Mapping[str, RecordedRun]) -> Guess:
     """How to guess a run's seconds: by others of its label, else by its data set and what is done.
 
     A run of a label that is recorded takes the median of that. For any other, log seconds are the mean of all
@@ -46,7 +46,8 @@ def durations(experiment: Experiment, jobs: Iterable[Job], records: Mapping[str,
     Returns:
         A function of a run.
     """
-    made = [(job, records[key].origin) for job in jobs if (key := experiment.key(job)) in records]
+    keys = experiment.keys(jobs)
+    made = [(job, records[key].origin) for job, key in keys.items() if key in records]
     here = [pair for pair in made if pair[1]["device"]["platform"] == jax.default_backend()] or made
     labels: dict[str, list[float]] = {}
     for job, origin in here:
