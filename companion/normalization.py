@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from companion._core.checks import batch, count, number, one_of
+from companion._core.checks import batch, count, number, one_of, precise
 from companion._core.compile import double
 from companion._core.types import Apply, Array, Key, Params, State, Variables
 from companion.networks import BatchNorm, Model, Variance, batch_statistics, layer
@@ -127,6 +127,7 @@ def on_normalized_inputs(model: Model) -> Model:
 
     def apply(params: Params, state: State, x: Array, training: bool) -> tuple[Array, State]:
         shift, scale, own = state
+        precise("x", x.dtype)
         with double(params, x):
             shift, scale = jax.lax.stop_gradient((shift, scale))
             inside = (x - shift.astype(x.dtype)) / scale.astype(x.dtype)

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float, Int, PyTree
 
 from companion import dynamics
-from companion._core.checks import Numbers, class_labels, count, number, random_key, within
+from companion._core.checks import Numbers, class_labels, count, finite, number, random_key, within
 from companion._core.types import Apply, Array, Key
 from companion.attacks import Threat, bounds_of, cross_entropy, training_attack
 from companion.training import Run, Switch
@@ -156,6 +156,10 @@ def step_cosine(
     Returns:
         A number in [−1, 1]; NaN where a gradient vanishes.
 
+    Raises:
+        TypeError: an attack that is neither of the two.
+        ValueError: labels or inputs that do not fit, a gradient with NaN.
+
     Cost: the attack, and two gradients on all inputs at once; both are compiled once for each apply_fn.
     Chapter 6 follows it through training.
 
@@ -172,13 +176,21 @@ def step_cosine(
         other, classes = attack
         classes = jnp.asarray(class_labels("attack's labels", classes, len(other), k))
         other = jnp.asarray(other)
+    elif not isinstance(attack, Partial):
+        raise TypeError(
+            f"attack must be a training attack or a pair of inputs and labels, got {type(attack).__name__}"
+        )
     else:
         random_key("key", key)
         if (bounds := bounds_of(attack)) is not None:
             within("x", np.asarray(x), bounds)
         other, classes = _moved(apply_fn, params, x, labels, attack, key), labels
-    one, two = (_loss_gradient(apply_fn, params, *pair) for pair in ((x, labels), (other, classes)))
-    return float(one @ two / (jnp.linalg.norm(one) * jnp.linalg.norm(two)))
+    pairs = (x, labels), (other, classes)
+    # In float64, where squares of small gradients do not vanish.
+    both = [np.asarray(_loss_gradient(apply_fn, params, *pair), np.float64) for pair in pairs]
+    one, two = (finite("the loss's gradient", gradient) for gradient in both)
+    lengths = np.linalg.norm(one) * np.linalg.norm(two)
+    return float(np.clip(one @ two / lengths, -1, 1)) if lengths > 0 else math.nan
 
 
 @functools.partial(jax.jit, static_argnames="apply_fn")
@@ -251,7 +263,7 @@ def pareto(seconds: Numbers, robust: Numbers) -> Bool[np.ndarray, " m"]:
         (m,), true where no other method is at least as good in both and better in one.
 
     Raises:
-        ValueError: two lengths.
+        ValueError: two lengths, NaN.
 
     >>> pareto([1.0, 2.0, 3.0], [0.2, 0.5, 0.4])
     array([ True,  True, False])
@@ -259,6 +271,8 @@ def pareto(seconds: Numbers, robust: Numbers) -> Bool[np.ndarray, " m"]:
     seconds, robust = np.asarray(seconds, float), np.asarray(robust, float)
     if seconds.shape != robust.shape or seconds.ndim != 1:
         raise ValueError(f"seconds and robust must be of one length, got {seconds.shape} and {robust.shape}")
+    if np.isnan(seconds).any() or np.isnan(robust).any():
+        raise ValueError("seconds and robust must not be NaN: leave out a method that has none")
     no_worse = (seconds[:, None] <= seconds) & (robust[:, None] >= robust)
     better = (seconds[:, None] < seconds) | (robust[:, None] > robust)
     return ~(no_worse & better).any(axis=0)

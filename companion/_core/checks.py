@@ -1,5 +1,6 @@
 """Argument checks shared by the modules: each error names the argument, what came and what is wanted."""
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def number(
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not (value > least if open_end else value >= least):
         raise ValueError(f"{name} must be {'more than' if open_end else 'at least'} {least}, got {value}")
-    if not infinite and value == float("inf"):
+    if not infinite and math.isinf(value):
         raise ValueError(f"{name} must be finite, got {value}")
     return float(value)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from companion._core import l1
+from companion._core import geometry
 from companion._core.types import Array, Scalar
 from companion.attacks._apgd_steps import TargetedLoss, looked
 
@@ -74,8 +74,8 @@ def step(
 ) -> State:
     """Up by the signs of the largest slopes, of length size in all; then the projection, and a look."""
     # A pixel at its bound goes no further: were it taken, a step of few pixels would go nowhere.
-    free = jnp.where(s.gradient > 0, s.now < high, s.now > low)
-    slope = jnp.where(free, s.gradient, 0).reshape(len(x), -1)
+    gradient, now, lowest, highest = (geometry.rows(one, x.ndim) for one in (s.gradient, s.now, low, high))
+    slope = jnp.where(jnp.where(gradient > 0, now < highest, now > lowest), gradient, 0)
     slopes = jnp.abs(slope)
     d = slopes.shape[1]
     # In whole pixels, rounded down: up, two pixels would stay two, and steps along them are all alike.
@@ -84,7 +84,7 @@ def step(
     # So put, what is NaN stays and is found; a row of it would stand still and pass for one that resists.
     signs = jnp.where(slopes < least, 0, jnp.sign(slope))
     length = (s.size / jnp.maximum(jnp.abs(signs).sum(axis=1), 1))[:, None]
-    moved = l1.project(s.now + (length * signs).reshape(x.shape), x, low, high, eps)
+    moved = geometry.project("l1", s.now + (length * signs).reshape(x.shape), x, low, high, eps)
     return looked(predict, s, moved, labels, targets, loss)[0]
 
 
@@ -93,11 +93,10 @@ def decided(s: State, x: Array, since: Scalar, eps: Scalar) -> State:  # noqa: A
     """Where the best point has become sparser go on from it by the longest step, else by a shorter one."""
     changed = _changed(s.best, x).astype(s.changed.dtype)
     fewer = changed < _FEWER * s.changed
-    wide = fewer.reshape(-1, *[1] * (s.now.ndim - 1))
     size = jnp.where(fewer, eps, jnp.maximum(s.size / _SHORTER, _SHORTEST * eps)).astype(s.size.dtype)
     return s._replace(
-        now=jnp.where(wide, s.best, s.now),
-        gradient=jnp.where(wide, s.best_gradient, s.gradient),
+        now=geometry.chosen(fewer, s.best, s.now),
+        gradient=geometry.chosen(fewer, s.best_gradient, s.gradient),
         size=size,
         changed=changed,
     )

@@ -82,14 +82,13 @@ def looked(
     value, gradient, here = evaluated(predict, moved, labels, targets, loss)
     # One that is fooled stays as it is; NaN stays too, to be told of.
     improved, higher = (here > s.score) & ~(s.score > 0), value > s.best_value
-    does_best, wide = (some.reshape(-1, *[1] * (moved.ndim - 1)) for some in (improved, higher))
     state = s._replace(
         now=moved,
         gradient=gradient,
-        best=jnp.where(wide, moved, s.best),
+        best=geometry.chosen(higher, moved, s.best),
         best_value=jnp.where(higher, value, s.best_value),
-        best_gradient=jnp.where(wide, gradient, s.best_gradient),
-        found=jnp.where(does_best, moved, s.found),
+        best_gradient=geometry.chosen(higher, gradient, s.best_gradient),
+        found=geometry.chosen(improved, moved, s.found),
         score=jnp.where(s.score > 0, s.score, jnp.maximum(here, s.score)),
     )
     return state, value
@@ -122,12 +121,11 @@ def step(
 def decided(s: State, x: Array, since: Scalar, eps: Scalar) -> State:  # noqa: ARG001
     """Halve the step size where the loss oscillates or has not improved, and go on from the best point."""
     halve = (s.rises < _RISING * since) | (~s.halved & (s.best_value <= s.held))
-    wide = halve.reshape(-1, *[1] * (s.now.ndim - 1))
     return s._replace(
-        now=jnp.where(wide, s.best, s.now),
+        now=geometry.chosen(halve, s.best, s.now),
         value=jnp.where(halve, s.best_value, s.value),
-        gradient=jnp.where(wide, s.best_gradient, s.gradient),
-        size=jnp.where(wide, s.size / 2, s.size),
+        gradient=geometry.chosen(halve, s.best_gradient, s.gradient),
+        size=geometry.chosen(halve, s.size / 2, s.size),
         rises=jnp.zeros_like(s.rises),
         halved=halve,
         held=s.best_value,

@@ -167,7 +167,8 @@ def _advance(
         size = sizes[i] if sizes.ndim else sizes
         gradient, outputs = jax.grad(total, has_aux=True)(now)
         better, higher = _better(now, outputs, best, score, labels, targeted=targeted)
-        best, score = jnp.where(keep, better, best), jnp.where(keep, higher, score)
+        kept = jnp.broadcast_to(keep, score.shape)
+        best, score = geometry.chosen(kept, better, best), jnp.where(keep, higher, score)
         return geometry.step(norm, gradient, now, x, low, high, size, eps), best, score
 
     with jax.default_matmul_precision("highest"):
@@ -181,5 +182,4 @@ def _better(
     now: Array, outputs: Array, best: Array, score: Array, labels: Array, *, targeted: bool
 ) -> tuple[Array, Array]:
     reached = progress_of(outputs, labels, targeted=targeted).astype(score.dtype)
-    improved = (reached > score).reshape(-1, *[1] * (now.ndim - 1))
-    return jnp.where(improved, now, best), jnp.maximum(reached, score)
+    return geometry.chosen(reached > score, now, best), jnp.maximum(reached, score)

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
-from companion._core import l1
+from companion._core import geometry, l1
 from companion._core.checks import count, number, one_of, predicted
 from companion._core.compile import double
 from companion._core.interrupt import deferred
@@ -161,17 +161,18 @@ def _step(
         lengths = [_length(way, norm) for way in (here, there)]
         share = jnp.minimum(lengths[0] / jnp.maximum(lengths[0] + lengths[1], 1e-12), _BACK)
         share = share.reshape(-1, *[1] * (x.ndim - 1))
-        moved = jnp.clip((1 - share) * (now + _OVER * here) + share * (x + _OVER * there), low, high)
+        moved = (1 - share) * (now + _OVER * here) + share * (x + _OVER * there)
+        moved = geometry.project("linf", moved, x, low, high, jnp.inf)
         outputs = predict(moved)
         fooled = progress_of(outputs, labels, targeted=False) > 0
     parts = outputs, value, gradient
     broken = [jnp.isnan(one).reshape(len(x), -1).any(axis=1) for one in parts]
     length = _length(moved - x, norm)
-    nearer, wide = fooled & (length < distance), fooled.reshape(-1, *[1] * (x.ndim - 1))
-    best = jnp.where(nearer.reshape(wide.shape), moved, best)
+    nearer = fooled & (length < distance)
+    best = geometry.chosen(nearer, moved, best)
     distance = jnp.where(nearer, length, distance)
     distance = jnp.where(broken[0] | broken[1] | broken[2], jnp.nan, distance)  # and stays so, to be told of
-    return jnp.where(wide, x + _INWARD * (moved - x), moved), best, distance
+    return geometry.chosen(fooled, x + _INWARD * (moved - x), moved), best, distance
 
 
 def _length(way: Array, norm: str) -> Array:

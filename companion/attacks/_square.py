@@ -155,7 +155,7 @@ def _search(
         new, new_reached = value(moves.placed(candidate))
         # One that is fooled stays as it is.
         take = (new > risen) & ~(reached > 0)
-        found = jnp.where(take[:, None, None, None], candidate, found)
+        found = geometry.chosen(take, candidate, found)
         return query + 1, found, jnp.where(take, new, risen), jnp.where(take, new_reached, reached)
 
     with jax.default_matmul_precision("highest"):

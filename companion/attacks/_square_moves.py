@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from companion._core import geometry, l1
+from companion._core import geometry
 from companion._core.types import Array, Key, Scalar
 
 
@@ -41,7 +41,8 @@ class LinfMoves:
 
     def placed(self, up: Array) -> Array:
         """The images."""
-        return jnp.where(up, self.high, self.low)
+        up, low, high = (geometry.rows(one, 4) for one in (up, self.low, self.high))
+        return jnp.where(up, high, low).reshape(self.low.shape)
 
 
 class BumpMoves:
@@ -113,16 +114,17 @@ class BumpMoves:
     def _fitted(self, found: Array) -> Array:
         """Within ball and bounds."""
         if self.norm == "l1":
-            return l1.project(self.x + found, self.x, self.low, self.high, self.eps) - self.x
+            return self._cut("l1", found) - self.x
+        row = geometry.rows(found, 4)
+        length = jnp.sqrt((row**2).sum(axis=1, keepdims=True))
+        return self._cut("linf", (row * self.eps / jnp.maximum(length, 1e-12)).reshape(found.shape)) - self.x
 
-        def scaled(point: Array) -> Array:
-            return point * self.eps / jnp.maximum(jnp.sqrt((point**2).sum()), 1e-12)
-
-        return jnp.clip(self.x + jax.vmap(scaled)(found), self.low, self.high) - self.x
+    def _cut(self, norm: str, found: Array) -> Array:
+        return geometry.project(norm, self.x + found, self.x, self.low, self.high, self.eps)
 
     def placed(self, found: Array) -> Array:
         """The images."""
-        return jnp.clip(self.x + found, self.low, self.high)
+        return self._cut("linf", found)
 
 
 _POWER = {"l2": 2, "l1": 1}

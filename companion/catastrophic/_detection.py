@@ -174,6 +174,8 @@ def score(
     onsets = np.asarray(onsets, float)
     if len(signals) != len(onsets):
         raise ValueError(f"signals and onsets must be of one length, got {len(signals)} and {len(onsets)}")
+    if np.isnan(onsets).any():
+        raise ValueError("onsets must not be NaN: infinity is for calm runs")
     rings = np.array([alarm(epochs, signal, detector, skip=skip) for signal in signals])
     hit = np.isfinite(onsets)
     calm = ~hit
@@ -207,7 +209,8 @@ def alarmed(
 def _taken(signal: np.ndarray, relative: bool) -> np.ndarray:
     if not relative:
         return signal
-    there = ~np.isnan(signal)
-    seen = np.cumsum(there) - there
-    before = np.nancumsum(signal) - np.where(there, signal, 0)
-    return np.where(seen > 0, signal - before / np.maximum(seen, 1), np.where(there, 0.0, np.nan))
+    there = np.isfinite(signal)
+    seen, before = (
+        np.concatenate([[0], np.cumsum(one)[:-1]]) for one in (there, np.where(there, signal, 0.0))
+    )
+    return np.where(seen > 0, signal - before / np.maximum(seen, 1), np.where(np.isnan(signal), np.nan, 0.0))

@@ -116,4 +116,8 @@ def adversarial(
             f"strength must keep strength · Θ_x below 700, got {strength:g} where Θ_x reaches "
             f"{exponents.max() / strength:.3g}"
         )
-    return t * np.exp(exponents)
+    with np.errstate(over="ignore"):
+        found = t * np.exp(exponents)
+    if not np.isfinite(found).all():
+        raise ValueError(f"t · exp(strength · Θ_x) must be finite, got t = {t:g} and {exponents.max():.3g}")
+    return found

@@ -21,7 +21,7 @@ from companion.regression import KernelPredictor, whole
 Solver = Literal["eigh", "chebyshev"]
 Pull = Callable[[np.ndarray], np.ndarray]  # ∂L/∂α (n, k) to ∂L/∂ϖ (n,)
 
-# A clock that stands still is taken as one that hardly moves: the gradient divides by it.
+# Below this share of their mean a clock is too slow to divide by.
 _SLOWEST = 1e-8
 _ROUNDING = 1e-15  # of φ(0) = 1
 
@@ -112,19 +112,28 @@ def _decomposed(matrix: np.ndarray, targets: np.ndarray, clocks: np.ndarray) -> 
 
     ∂L/∂ϖ_i = ∫ Σ_c λ_ic r_ic dτ = 1/ϖ_i Σ_jk V_ij V_ik (Vᵀ√ϖ ∂L/∂α)_j · (Vᵀ√ϖ Y)_k E_jk,
 
-    E_jk = ∫ e^{−(1−τ) s_j − τ s_k} dτ = e^{−min(s_j, s_k)} φ(abs(s_j − s_k)): nothing cancels.
+    E_jk = ∫ e^{−(1−τ) s_j − τ s_k} dτ = e^{−min(s_j, s_k)} φ(abs(s_j − s_k)): nothing cancels. Where
+    ϖ_i is 0, V_ik / √ϖ_i is W_ik = (Θ√ϖ V)_ik / s_k, and what W leaves of Y_i and ∂L/∂α_i stands still.
     """
-    slow = np.maximum(clocks, _SLOWEST * clocks.mean())
-    root = np.sqrt(slow)[:, None]
+    root = np.sqrt(clocks)[:, None]
     s, v = eigenpairs(root * matrix * root.T)
-    at_targets = v.T @ (root * targets)
-    alpha = np.where(clocks > 0, 1.0, 0.0)[:, None] * root * (v @ (_phi(s)[:, None] * at_targets))
+    at_targets, once = v.T @ (root * targets), _phi(s)[:, None]
+    alpha = root * (v @ (once * at_targets))
+    slow = clocks <= _SLOWEST * clocks.mean()
+    seen = s > len(s) * np.finfo(np.float64).eps * s.max()
 
     def pull(slope: np.ndarray) -> np.ndarray:
-        inner = (v.T @ (root * slope)) @ at_targets.T
+        at_slope = v.T @ (root * slope)
+        inner = at_slope @ at_targets.T
         inner *= np.exp(-np.minimum(s[:, None], s))
         inner *= _phi(np.abs(s[:, None] - s))
-        return ((v @ inner) * v).sum(axis=1) / slow
+        found = ((v @ inner) * v).sum(axis=1) / np.where(slow, 1.0, clocks)
+        if slow.any():
+            w = np.where(seen, matrix[slow] @ (root * v) / np.where(seen, s, 1.0), 0.0)
+            y, g = targets[slow] - w @ at_targets, slope[slow] - w @ at_slope
+            still = y * g + y * (w @ (once * at_slope)) + g * (w @ (once * at_targets))
+            found[slow] = still.sum(axis=1) + ((w @ inner) * w).sum(axis=1)
+        return found
 
     return alpha, pull
 
@@ -141,7 +150,7 @@ def _expanded(matrix: np.ndarray, targets: np.ndarray, clocks: np.ndarray) -> tu
     """
     root = np.sqrt(clocks)
     # No eigenvalue is larger than a row's sum of absolute values; of a positive kernel it is a close bound.
-    largest = float((root * (np.abs(matrix) @ root)).max())
+    largest = float((root * (np.abs(matrix) @ root)).max()) or 1.0
     terms = _coefficients(largest)
     # Few sizes, so that learning compiles the loops a few times only.
     some = 2 * math.ceil(math.sqrt(len(terms)) / 2)

@@ -21,11 +21,16 @@ def normalizing(norm: Norm, training: bool) -> Layer:
         norm = BatchNorm()
     if isinstance(norm, BatchNorm):
         return _BatchNorm(norm, training)
-    return lambda x: nn.GroupNorm(num_groups=1 if norm == "layer" else _groups(x.shape[-1]))(x)
+    return lambda x: nn.GroupNorm(num_groups=_groups(x, 1 if norm == "layer" else 8))(x)
 
 
-def _groups(channels: int) -> int:
-    return next(groups for groups in range(min(8, channels), 0, -1) if channels % groups == 0)
+def _groups(x: Array, most: int) -> int:
+    """Up to so many groups of channels, of four values of an example or more: one becomes 0, two signs."""
+    channels, values = x.shape[-1], x[0].size
+    if values < 2:
+        raise ValueError("norm 'layer' and 'group' want two values of an example or more, got a width of 1")
+    sizes = (groups for groups in range(min(most, channels), 0, -1) if channels % groups == 0)
+    return next((groups for groups in sizes if values // groups >= 4), 1)
 
 
 class _BatchNorm(nn.Module):

@@ -182,6 +182,9 @@ def training_problem(
         if x is None:
             raise TypeError("x must be given beside a kernel: fit(kernel, x, targets)")
         x = examples("x", x)
+        if x.flags.writeable:  # what the caller does to them afterwards is none of the predictor's business
+            x = x.copy()
+            x.setflags(write=False)
         inputs |= {"kernel": kernel, "x_train": x}
         if k_train_train is None:
             matrix = gram(kernel, x, kind=kind, memory=memory, progress=progress)

@@ -149,7 +149,8 @@ def _lines(path: Path) -> dict[str, Settings]:
     if not path.exists():
         return {}
     found = {}
-    for number, line in enumerate(path.read_text("utf8").splitlines(), start=1):
+    # Not splitlines, to which some signs within a text end a line too.
+    for number, line in enumerate(path.read_text("utf8").removesuffix("\n").split("\n"), start=1):
         try:
             name, value = json.loads(line)
             found[name] = dict(value)

@@ -21,6 +21,7 @@ import numpy as np
 
 from companion._core.words import Unchecked
 
+_SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -156,10 +157,35 @@ def _globals(code: types.CodeType) -> list[str]:
 
 
 def _methods(kind: type) -> list[Unchecked]:
-    """The functions of a class of the user's."""
+    """What a class holds; of those above it and of its numbers and texts, where they are the user's."""
     if _installed(kind.__module__):
         return []
-    return [item for item in sorted(vars(kind).items()) if isinstance(item[1], types.FunctionType)]
+    if _from_library(kind):
+        return [item for item in sorted(vars(kind).items()) if isinstance(item[1], types.FunctionType)]
+    above = [one for one in kind.__mro__[1:] if not (_installed(one.__module__) or _from_library(one))]
+    return [*_members(kind), *((f"base {one.__qualname__}", _members(one)) for one in above)]
+
+
+def _members(kind: type) -> list[tuple[str, Unchecked]]:
+    """Functions of every sort, and class attributes but those that Python writes itself."""
+    found = []
+    for name, item in sorted(vars(kind).items()):
+        if isinstance(item, property):
+            found.append((name, [item.fget, item.fset, item.fdel]))
+        elif isinstance(item, staticmethod | classmethod):
+            found.append((name, [type(item).__name__, item.__func__]))
+        elif isinstance(item, types.FunctionType) or not _written_by_python(name, item):
+            found.append((name, item))
+    return found
+
+
+def _written_by_python(name: str, item: Unchecked) -> bool:
+    return name.startswith(("__", "_abc_")) or isinstance(item, _SLOTS)
+
+
+def _from_library(kind: type) -> bool:
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return (file or "").startswith(_INSTALLED)
 
 
 def _installed(module: str | None) -> bool:
