@@ -12,8 +12,9 @@ from empirical import PaperCNN  # beside this file
 from jax.tree_util import Partial
 
 from companion import networks
+from companion._core import geometry
 from companion.architectures import _arccosine, _conv, _dense, fc
-from companion.attacks import _ascent
+from companion.attacks import _ascent, _losses, targeted_dlr
 from companion.attacks._losses import cross_entropy, margin
 from companion.empirical import _methods, empirical_ntk_fn
 from companion.features import _attack
@@ -22,8 +23,8 @@ from companion.networks import _layers, _models, _modules
 from companion.regression import from_coefficients
 
 MODULES = {
-    "conv": _conv, "dense": _dense, "features": _attack, "jax": jax, "layers": _layers,
-    "methods": _methods, "modules": _modules, "plan": _plan,
+    "conv": _conv, "dense": _dense, "features": _attack, "geometry": geometry, "jax": jax, "layers": _layers,
+    "losses": _losses, "methods": _methods, "modules": _modules, "plan": _plan,
     "policies": jax.checkpoint_policies,
 }  # fmt: skip
 
@@ -221,7 +222,58 @@ def verdicts(toy):
     return both(lambda *a: still.__wrapped__(*a), x, rows, rows[0], x, right, instead=instead)
 
 
+def ball_step(norm, instead):
+    """A step of an attack on images of one channel, from corners of the ball, where attacks mostly are."""
+
+    def build(toy):
+        x = inputs(4, 5, 5, 1) if toy else inputs(64, 28, 28, 1)  # as a CPU has them at once
+        rng = np.random.default_rng(1)
+        low, high = np.maximum(x - 0.1, 0), np.minimum(x + 0.1, 1)
+        points, gradient = (
+            np.where(rng.random(x.shape) < 0.5, low, high),
+            rng.standard_normal(x.shape, np.float32),
+        )
+
+        def function(gradient, points, x, low, high):
+            return geometry.step(norm, gradient, points, x, low, high, 0.05, 0.1)
+
+        return both(function, gradient, points, x, low, high, instead=instead)
+
+    return build
+
+
+def logits(instead):
+    """The gradient of Auto-PGD's targeted loss."""
+
+    def build(toy):
+        outputs = inputs(4 if toy else 20_000, 10)
+        labels = np.arange(len(outputs)) % 10
+        function = jax.grad(lambda z, y: targeted_dlr(z, y, (y + 1) % 10).sum())
+        return both(function, outputs, labels, instead=instead)
+
+    return build
+
+
 # --- the straightforward code
+
+
+def by_a_sort(outputs, number):
+    """The largest outputs of each example."""
+    ordered = jnp.sort(outputs, axis=1)
+    return [ordered[:, -1 - i] for i in range(number)]
+
+
+def images(array, _ndim):
+    """Instead of rows."""
+    return array
+
+
+def image_length(delta):
+    """The length of each image, over its axes."""
+    axes, tiny = tuple(range(1, delta.ndim)), jnp.finfo(delta.dtype).tiny
+    scale = jnp.maximum(jnp.abs(delta).max(axis=axes, keepdims=True), tiny)
+    length = scale * jnp.sqrt(((delta / scale) ** 2).sum(axis=axes, keepdims=True))
+    return jnp.where(length > 0, length, jnp.ones_like(length))
 
 
 def unrolled(times, layer, state):

@@ -23,10 +23,15 @@ from _tricks import (  # beside this file
     NONE_SAVED,
     all_channels,
     arccosine,
+    ball_step,
+    by_a_sort,
     by_einsum,
     conv,
     dense,
+    image_length,
+    images,
     jacobian,
+    logits,
     matrix,
     mirrored,
     one_tile,
@@ -143,6 +148,13 @@ TRICKS = {
     ),
     "one step outside a loop": Trick("attacks._ascent._advance", single_step),
     "sums by a product, features": Trick("features._attack._own", verdicts),
+    "pixels in rows, L2": Trick(
+        "_core.geometry.rows",
+        ball_step("l2", instead={"geometry.rows": images, "geometry._length": image_length}),
+    ),
+    "the largest logits without a sort": Trick(
+        "attacks._losses._largest", logits(instead={"losses._largest": by_a_sort})
+    ),
 }
 
 
