@@ -149,9 +149,14 @@ def test_what_happens_to_the_training_inputs_after_the_fit_does_not_matter():
     x = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
     y, kept = np.array([[1.0], [-1], [1], [1], [-1]]), x.copy()
     f = regression.fit(fc(1), x, y)
+    alpha = np.asarray(f.coefficients).copy()
+    g = regression.from_coefficients(fc(1), x, alpha)
     x *= 0.5
-    np.testing.assert_allclose(f(kept), y, atol=1e-3)
-    np.testing.assert_array_equal(f.x_train, kept)
+    alpha *= 0.5
+    for one in (f, g):
+        np.testing.assert_allclose(one(kept), y, atol=1e-3)
+        np.testing.assert_array_equal(one.x_train, kept)
+    np.testing.assert_array_equal(g.coefficients, 2 * alpha)
 
 
 def test_a_text_may_hold_what_ends_a_line_elsewhere(tmp_path):

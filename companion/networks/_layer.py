@@ -9,15 +9,15 @@ def layer(norm: Norm, training: bool) -> Layer:
 
     Args:
         norm: "batch" for `BatchNorm()`, or one with other choices; "group" for group normalization with at
-            most 8 groups; "layer" for one group, all channels and positions of an example; None for the
-            identity.
+            most 8 groups, each of four values of an example or more where there are as many; "layer" for one
+            group, all channels and positions of an example; None for the identity.
         training: whether the network is in training mode.
 
     Returns:
         A function of activations (n, ..., c).
 
     Raises:
-        ValueError: an unknown norm.
+        ValueError: an unknown norm; one value to an example, of which nothing would be left.
 
     Source: Wu & He (2018), arXiv 1803.08494, for group normalization.
     """

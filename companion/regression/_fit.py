@@ -146,7 +146,7 @@ def from_coefficients(
     Array([[5.]], dtype=float32)
     """
     kernel_function(kernel, kind)
-    x, alpha = examples("x_train", x_train), np.asarray(coefficients)
+    x, alpha = _own(examples("x_train", x_train)), _own(np.asarray(coefficients))
     if alpha.dtype not in (np.float32, np.float64):
         raise TypeError(f"coefficients must be float32 or float64, got {alpha.dtype}")
     if alpha.ndim != 2 or len(alpha) != len(x):
@@ -158,6 +158,14 @@ def from_coefficients(
     f._arrays  # noqa: B018  (an error belongs here, not to the first call)
     refuse_mixed_entries(kernel, kind, x, x)
     return f
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """A copy that cannot be written to: what the caller does to theirs afterwards is not the predictor's."""
+    if array.flags.writeable:
+        array = array.copy()
+        array.setflags(write=False)
+    return array
 
 
 def training_problem(
@@ -181,10 +189,7 @@ def training_problem(
         kernel_function(kernel, kind)
         if x is None:
             raise TypeError("x must be given beside a kernel: fit(kernel, x, targets)")
-        x = examples("x", x)
-        if x.flags.writeable:  # what the caller does to them afterwards is none of the predictor's business
-            x = x.copy()
-            x.setflags(write=False)
+        x = _own(examples("x", x))
         inputs |= {"kernel": kernel, "x_train": x}
         if k_train_train is None:
             matrix = gram(kernel, x, kind=kind, memory=memory, progress=progress)
