@@ -21,6 +21,7 @@ import numpy as np
 
 from companion._core.words import Unchecked
 
+_DATA = (bool, int, float, complex, str, bytes, tuple, list, dict, np.ndarray, np.generic)
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -174,13 +175,15 @@ def _members(kind: type) -> list[tuple[str, Unchecked]]:
             found.append((name, [item.fget, item.fset, item.fdel]))
         elif isinstance(item, staticmethod | classmethod):
             found.append((name, [type(item).__name__, item.__func__]))
-        elif isinstance(item, types.FunctionType) or not _written_by_python(name, item):
+        elif isinstance(item, types.FunctionType) or not _written_for_itself(name, item):
             found.append((name, item))
     return found
 
 
-def _written_by_python(name: str, item: Unchecked) -> bool:
-    return name.startswith(("__", "_abc_")) or isinstance(item, _SLOTS)
+def _written_for_itself(name: str, item: Unchecked) -> bool:
+    """Whether Python, or a library whose class it is one of, keeps its books by this attribute."""
+    private = name.startswith("_") and not isinstance(item, _DATA)
+    return private or name.startswith(("__", "_abc_")) or isinstance(item, _SLOTS)
 
 
 def _from_library(kind: type) -> bool:
