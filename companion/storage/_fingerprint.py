@@ -187,8 +187,8 @@ def _written_for_itself(name: str, item: Unchecked) -> bool:
 
 
 def _from_library(kind: type) -> bool:
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    return (file or "").startswith(_INSTALLED)
+    module = sys.modules.get(kind.__module__.split(".")[0])  # parts of compiled modules have no file
+    return (getattr(module, "__file__", None) or "").startswith(_INSTALLED)
 
 
 def _installed(module: str | None) -> bool:
