@@ -133,7 +133,7 @@ def one_k(
         return f"{first}: one nine under PGD, from {before:+.2f} to {after:+.2f}."
 
     labels = {"k": "Features kept"}
-    return explore(draw, {"k": kept}, labels=labels, start={"k": start}, alt=says, dpi=80, colors=24)
+    return explore(draw, {"k": kept}, labels=labels, start={"k": start}, alt=says, dpi=80, colors=20)
 
 
 def agreement(tops: Places, panels: Mapping[str, Mapping[str, Real[Any, "seeds k"]]]) -> Figure:
@@ -227,5 +227,5 @@ def each_kernel(
 
     rows = {"row": list(range(len(names)))}
     return explore(
-        draw, rows, labels={"row": "Kernel"}, fmt=lambda row: names[row], alt=says, dpi=80, colors=24
+        draw, rows, labels={"row": "Kernel"}, fmt=lambda row: names[row], alt=says, dpi=80, colors=20
     )
