@@ -50,7 +50,7 @@ def rows(array: Array | Scalar, ndim: int) -> Array | Scalar:
     """Each example's pixels in one row, (m, d) or, of a number an example, (m, 1); a lone number as it is.
 
     XLA's code for a CPU runs over the last axis, and images have one channel or three: sums over their pixels
-    are three times as slow as over rows, which cost nothing to make.
+    take longer than over rows, which cost nothing to make (benchmarks/tricks.py).
 
     Args:
         array: examples, one example for all, or a number for each or for all.

@@ -161,8 +161,7 @@ def _step(
         lengths = [_length(way, norm) for way in (here, there)]
         share = jnp.minimum(lengths[0] / jnp.maximum(lengths[0] + lengths[1], 1e-12), _BACK)
         share = share.reshape(-1, *[1] * (x.ndim - 1))
-        moved = (1 - share) * (now + _OVER * here) + share * (x + _OVER * there)
-        moved = geometry.project("linf", moved, x, low, high, jnp.inf)
+        moved = jnp.clip((1 - share) * (now + _OVER * here) + share * (x + _OVER * there), low, high)
         outputs = predict(moved)
         fooled = progress_of(outputs, labels, targeted=False) > 0
     parts = outputs, value, gradient
