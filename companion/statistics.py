@@ -1,6 +1,7 @@
 """Estimates with their intervals: no number in the book stands without one."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Estimate:
         if np.ndim(self.value):
             return ", ".join(format(self[i], spec) for i in range(len(self.value)))
         low, high = (_written(end, spec) for end in (self.low, self.high))
-        return f"{self.value:{spec}} [{low}, {high}]"
+        return f"{_written(self.value, spec)} [{low}, {high}]"
 
     def __str__(self) -> str:
         """The default format."""
@@ -53,8 +54,10 @@ class Estimate:
 
 
 def _written(end: float | np.floating, spec: str) -> str:
-    """An end of an interval, which may have none."""
-    return ("-∞" if end < 0 else "∞") if np.isinf(end) else f"{end:{spec}}"
+    """A value or an end of an interval, which may have none; what is rounded to 0 has no minus."""
+    if np.isinf(end):
+        return "-∞" if end < 0 else "∞"
+    return format(float(end), re.sub(r"^((?:.?[<>=^])?[-+ ]?)z?", r"\1z", spec))
 
 
 def accuracy(outputs: Float[Any, "n k"], labels: Int[Any, " n"], *, level: float = 0.95) -> Estimate:

@@ -1,6 +1,6 @@
 """The experiment on clocks at toy size: its numbers again, from solves and matrix exponentials."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from companion import data
 from companion.attacks import Threat
 from companion.clocks import Learned
 from companion.data._sets import SETS
+from companion.experiments import _clocks_split
 from companion.experiments import clocks as experiment
+from companion.experiments._clocks_split import Split, packed, unpacked
 from companion.experiments._shared import architecture
 from companion.kernels import gram
 
@@ -32,9 +34,9 @@ TINY = experiment.Config(
 
 @pytest.fixture(scope="module")
 def measured():
-    """The run, with a stand-in for AutoAttack that fools every second image; the real one has its tests."""
+    """The run, with a stand-in for AutoAttack whose attacks fool as many each; the real one has its tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "autoattack", lambda f, x, *_, **__: Fooled(np.arange(len(x)) % 2 - 1))
+        patch.setattr(_clocks_split, "autoattack", fooled_in_turn)
         return experiment.run(TINY)
 
 
@@ -50,6 +52,11 @@ def sides():
 @dataclass
 class Fooled:
     fooled_by: np.ndarray
+
+
+def fooled_in_turn(f, x, labels, threat, *, version, **_):
+    """None fools the first image, the first attack the second, ...: and so on, again and again."""
+    return Fooled(np.where((by := np.arange(len(x)) % (len(version) + 1)) == 0, -1, by))
 
 
 def at_clocks(matrix, targets, clocks):
@@ -98,7 +105,49 @@ def test_attacks_only_take_and_auto_attacks_see_what_is_left(measured):
     assert tuple(name for name, one in zip(experiment.ROWS, there, strict=True) if one) == rows
     for row in np.flatnonzero(there):
         left = np.flatnonzero(attacked[row, :10])
-        np.testing.assert_array_equal(np.flatnonzero(auto[row]), left[::2])
+        np.testing.assert_array_equal(np.flatnonzero(auto[row]), left[::3])
+
+
+def test_all_of_autoattack_sees_what_pgd_leaves_of_the_same_rows(measured):
+    after = measured["autoattack"][0, 0]
+    assert after.shape == (len(experiment.ROWS), 4, 20)
+    for row, name in enumerate(experiment.ROWS):
+        if name not in experiment.STRONGEST:
+            assert np.isnan(after[row]).all()
+            continue
+        left = np.flatnonzero(measured["right"][0, 0, row, 1])
+        for stage, found in enumerate(after[row], start=1):
+            turn = np.arange(len(left)) % 5
+            np.testing.assert_array_equal(np.flatnonzero(found), left[(turn == 0) | (turn > stage)])
+
+
+def test_autoattack_sees_the_recorded_fits():
+    """The times, ridges and clocks that it attacks are those of the other runs."""
+    seen, given = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _clocks_split,
+            "autoattack",
+            lambda f, x, labels, *_, version, **__: (
+                (seen if len(version) == 4 else given).append((f, x, labels)),
+                fooled_in_turn(f, x, labels, None, version=version),
+            )[1],
+        )
+        experiment.run(replace(TINY, n_autoattack=10))
+    # Plain, time, ridge; clocks from 0 and from the best time: the order of the runs, and of AutoAttack's.
+    assert len(seen) == len(given) == 5
+    for (f, x, labels), (g, same, again) in zip(seen, given, strict=True):
+        np.testing.assert_array_equal(x, same)
+        np.testing.assert_array_equal(labels, again)
+        np.testing.assert_allclose(f(x), g(x), rtol=1e-4, atol=1e-5)
+
+
+def test_without_images_for_autoattack_there_is_no_run_of_it():
+    jobs = experiment.jobs(replace(TINY, n_autoattack=0))
+    assert len(jobs) == 5
+    assert "autoattack" not in {job.config[0] for job in jobs}
+    # Nor of a convolutional kernel.
+    assert len(experiment.jobs(replace(TINY, cases=(replace(CASE, kernel="Conv-1"),)))) == 5
 
 
 def test_clocks_start_where_they_should_and_go_as_far(measured):
@@ -123,7 +172,7 @@ def test_wide_networks_take_the_road_of_their_kernel(measured, sides):
 
 
 def test_dealing_out_keeps_the_clocks():
-    split, clocks = experiment._Split(CASE, 0, TINY.weights), np.linspace(0.0, 1.0, 20)
+    split, clocks = Split(CASE, 0, TINY.weights), np.linspace(0.0, 1.0, 20)
     labels = split.labels[:20]
     found = Learned(split.f, clocks, np.zeros(1), np.zeros(1))
     every, within, mean = experiment._dealt(found, split)
@@ -147,8 +196,7 @@ def test_the_released_attack_goes_one_way_and_too_far():
 
 def test_packing_is_exact():
     right = np.random.default_rng(0).random(37) < 0.5
-    packed = experiment._packed(right).astype(np.float32)
-    np.testing.assert_array_equal(experiment._unpacked(packed, 37), right)
+    np.testing.assert_array_equal(unpacked(packed(right).astype(np.float32), 37), right)
 
 
 @pytest.mark.parametrize("profile", experiment.PROFILES)
@@ -156,7 +204,8 @@ def test_profiles_are_well_formed(profile):
     config = experiment.PROFILES[profile]
     jobs = experiment.jobs(config)
     assert len(set(map(experiment.EXPERIMENT.key, jobs))) == len(jobs)
-    assert len(jobs) == config.seeds * len(config.cases) * (2 + len(experiment.LEARNED))
+    dense = sum(case.kernel.startswith("FC") for case in config.cases) if config.n_autoattack else 0
+    assert len(jobs) == config.seeds * (len(config.cases) * (2 + len(experiment.LEARNED)) + dense)
     assert list(config.times) == sorted(config.times)
     for case in config.cases:
         assert case.dataset in SETS

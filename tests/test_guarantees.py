@@ -284,7 +284,7 @@ def test_rounding_is_as_small_as_the_certificate_takes_it_to_be(kernel, kind):
     f = regression.fit(kernel, x, data.targets(np.arange(40) % 2), kind=kind, ridge=0.1)
     from companion.guarantees import _radius
 
-    assert apart.max() < _radius._errors(f, True, np.ones(40))[0] / 3
+    assert apart.max() < _radius._errors(f, True, np.ones(40), 1.0)[0] / 3
 
 
 def test_the_norm_is_that_of_the_definition_with_and_without_a_spectrum():

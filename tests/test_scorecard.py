@@ -11,9 +11,10 @@ import scipy.stats
 from companion import scorecard
 from companion.experiments import clocks, evaluation, features, warm_start
 from companion.results import Result
-from companion.scorecard import Comparison, _gaps, judge
+from companion.scorecard import Comparison, _gaps, _page, judge
 from companion.scorecard._claim import geometric_means, means
-from companion.statistics import Estimate, proportion
+from companion.scorecard._verdicts import beyond_constant
+from companion.statistics import Estimate, paired_shares, proportion
 
 CLAIMS = {one.name: one for one in scorecard.CLAIMS}
 T3 = 4.302653  # Student's 97.5 % quantile with two degrees of freedom, from a table
@@ -295,6 +296,69 @@ def test_concentration_is_compared_at_equal_clean_accuracy_and_at_the_end():
     assert late.judgment.verdict == "reproduced"
 
 
+def test_one_network_counts_once_on_attacked_images_where_these_are_recorded():
+    made = dynamics_record()
+    rank = made.arrays["rank"]
+    attacked = record(dict(made.provenance["config"]), **made.arrays, attacked_rank=rank[..., ::-1])
+    both = {item.setting: item for item in judged("A6b", attacked).comparisons}
+    assert [name for name, item in both.items() if item.counts] == [
+        "effective rank, attacked, constant, 30 steps"
+    ]
+    note = both["effective rank, constant, 30 steps"].note
+    assert note.endswith("; clean accuracy at the end: PGD 0.460, standard 0.710")
+    # One seed of them is not enough.
+    few = np.where(np.arange(3)[:, None, None] > 0, np.nan, rank[..., ::-1])
+    some = record(dict(made.provenance["config"]), **made.arrays, attacked_rank=few)
+    counted = [item.setting for item in judged("A6b", some).comparisons if item.counts]
+    assert counted == ["effective rank, constant, 30 steps"]
+
+
+def test_a_kernel_that_no_standard_training_is_as_accurate_as_is_named():
+    clean = dynamics_record().arrays["clean"].copy()
+    clean[0, 1:, 3, -1] = 0.95
+    card = judged("A6a", dynamics_record(clean=clean))
+    assert card.comparisons == ()
+    (said_,) = card.left_out
+    assert said_.startswith("CIFAR-10, constant rate, 30 steps: standard training reaches")
+    assert said_.endswith("in 1 of 3 seeds")
+    assert judged("A6a", dynamics_record()).left_out == ()
+
+
+def test_what_a_constant_answer_keeps_is_no_robustness():
+    few, more = np.array([0.02, 0.03, 0.04]), np.array([0.3, 0.31, 0.32])
+    assert beyond_constant(more, few, 0.1).value == pytest.approx(0.31 - 0.1)
+    assert beyond_constant(few, 0 * few, 0.1).value == pytest.approx(0.03 - 0.1)
+    assert beyond_constant(more, more - 0.05, 0.1).value == pytest.approx(0.05)
+    # Of the seeds that both have, and the mean of these decides.
+    gap = np.array([np.nan, 0.2, 0.3])
+    assert beyond_constant(more, gap, 0.26).value == pytest.approx(0.315 - 0.26)
+    assert beyond_constant(more, gap, 0.24).value == pytest.approx(0.315 - 0.25)
+    assert beyond_constant(more[:1], few[:1], 0.1) is None
+
+
+def test_a_scale_has_the_seeds_that_were_planned():
+    made = dynamics_record()
+    card = scorecard.card(
+        CLAIMS["A5"], {"full": made, "long": Result({}, made.arrays, made.provenance | {"planned_seeds": 10})}
+    )
+    assert (card.ours["full"].seeds, card.ours["long"].seeds) == (
+        "n beside each effect, of 3 planned",
+        "n beside each effect, of 10 planned",
+    )
+
+
+def test_the_numbers_say_nothing_of_a_price_nor_of_an_interval_without_width():
+    point = Estimate(0.0, 0.0, 0.0, 0.95, 3)
+    some = (
+        Comparison("digits", "a question", point, 1, 0.02),
+        Comparison("digits", "a price", wide(-0.3, 0.1), 1, 0.02, counts=False, asks=False),
+    )
+    card = dataclasses.replace(judged("A5", dynamics_record()), comparisons=some, judgment=judge(some))
+    rows = re.findall(r"<tr>(.*?)</tr>", _page._numbers(card))
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows[1:]]
+    assert [(row[4], row[5]) for row in cells] == [("open", "none"), ("–", "above −0.200")]
+
+
 @pytest.mark.parametrize("noise", [False, True])
 def test_another_kernel_is_farther_than_from_a_second_run_and_than_noise_takes_it(noise):
     regimes = ["standard", "again", "noise" if noise else "fgsm", "pgd"]
@@ -338,7 +402,9 @@ def test_a_short_run_cannot_test_an_earlier_rest():
     for card in (short, long):
         assert card.comparisons[0].effect.value == pytest.approx(1 / 6 - 1 / 2, abs=1e-6)
     assert (short.judgment.verdict, long.judgment.verdict) == ("not tested", "reproduced")
-    assert judged("C1b", dynamics_record()).judgment.verdict == "reproduced"
+    # Nor how rapidly it came to it.
+    short, long = judged("C1b", dynamics_record()), judged("C1b", dynamics_record(epochs=1000))
+    assert (short.judgment.verdict, long.judgment.verdict) == ("not tested", "reproduced")
 
 
 def test_runs_that_ended_near_a_constant_answer_are_named():
@@ -351,7 +417,7 @@ def test_runs_that_ended_near_a_constant_answer_are_named():
     final[0, :, :, :4, 1, 0] = 0.2 + 0.01 * np.arange(4)
     final[0, 0, 1, 2, 0] = final[0, 1, 0, 2, 0] = 0.1  # of the second standard training: not what is compared
     (only,) = judged("B1a", record(config, final=final)).comparisons
-    assert only.note == "centred 0.215, raw 0.215; 1 of 4 runs of raw ended near a constant answer"
+    assert only.note == "centered 0.215, raw 0.215; 1 of 4 runs of raw ended near a constant answer"
 
 
 def schedules_record(method, saved=0.3, n=4):
@@ -480,6 +546,40 @@ def clocks_record(seeds=3, images=1000, **robust):
     case = {"dataset": "mnist5k", "kernel": "FC-3", "classes": None, "eps": 0.1}
     case |= {"n_train": 100, "n_val": 40, "n_test": images}
     return record({"cases": [case], "steps": 50, "pgd": [10, 10, 20]}, right=right)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_where_autoattack_is_recorded_it_is_what_counts(splits):
+    made = clocks_record(seeds=splits, images=100, plain=40, best_time=60, from_0=60)
+    right = made.arrays["right"][..., 1, :]
+    after = np.repeat(np.where(np.isfinite(right), 0, np.nan)[..., None, :], 4, axis=3)
+    after[0, :, clocks.ROWS.index("best time"), -1, :30] = 1
+    after[0, :, clocks.ROWS.index("plain"), -1, :20] = 1
+    after[..., -1, 90:] = np.nan  # the first 90 images
+    strong = record(dict(made.provenance["config"]), right=made.arrays["right"], autoattack=after)
+    clean, found = (judged("D1", one).comparisons for one in (made, strong))
+    if splits == 1:
+        assert found[0].effect == paired_shares(10, 0, 90)
+    assert found[0].effect.value == pytest.approx(10 / 90)
+    assert found[0].note == "robust, AutoAttack: best time 0.333, plain 0.222"
+    assert clean[0].note.startswith("robust, PGD: best time ")
+    assert found[1] == clean[1]
+    # A row of which it is not recorded leaves PGD, and so does a split, there.
+    for place, name in (
+        ((0, slice(None), clocks.ROWS.index("plain")), "PGD"),
+        ((0, splits - 1), "AutoAttack on 2 of 3 splits, else PGD" if splits == 3 else "PGD"),
+    ):
+        less = after.copy()
+        less[place] = np.nan
+        partly = record(dict(made.provenance["config"]), right=made.arrays["right"], autoattack=less)
+        card = judged("D1", partly).comparisons
+        assert card[0].note.startswith(f"robust, {name}: best time ")
+        assert (card == clean) == (name == "PGD")
+        mixed = clocks.robust(partly, 0, "best time", "plain")[1]
+        of_two = clocks.robust(strong, 0, "best time", "plain")[1]
+        if name != "PGD":
+            np.testing.assert_array_equal(mixed[:, :2], of_two[:, :2])
+            np.testing.assert_array_equal(mixed[:, 2], made.arrays["right"][0, 2, [2, 0], 1, :90])
 
 
 def test_a_case_of_clocks_with_fewer_test_images_than_others_counts_its_own():
@@ -766,7 +866,7 @@ def test_the_gap_to_autoattack_is_over_the_images_of_all_seeds():
 def test_gaps_of_clocks_are_over_the_images_that_both_attacks_saw():
     rows, case = (
         clocks.ROWS,
-        {"dataset": "mnist5k", "eps": 0.1, "kernel": "FC-3", "n_train": 1000, "classes": None},
+        {"dataset": "mnist5k", "eps": 0.1, "kernel": "FC-3", "n_train": 1000, "classes": None, "n_test": 5},
     )
     right, auto = np.full((1, 2, len(rows), 2, 5), np.nan), np.full((1, 2, len(rows), 4), np.nan)
     at = rows.index("best time")
@@ -775,7 +875,17 @@ def test_gaps_of_clocks_are_over_the_images_that_both_attacks_saw():
     (found,) = _gaps._of_clocks(record)
     assert (found.data, found.label) == ("digits, ten classes, ε = 0.1", "FC-3, n = 1,000, best time")
     assert (found.seeds, found.images, found.gap.value) == (2, 8, 1 / 8)
-    assert (found.pgd, found.autoattack) == (0.75, 0.625)
+    assert (found.pgd, found.autoattack, found.attack) == (0.75, 0.625, "both Auto-PGDs")
+    assert scorecard.gap_rows([found])[0][3] == "Both Auto-PGDs"
+    # AutoAttack on all images of both splits: two lost of ten.
+    after = np.full((1, 2, len(rows), 4, 5), np.nan)
+    after[0, :, at, -1] = [[1, 0, 1, 0, 1], [1, 1, 0, 0, 1]]
+    record.arrays["autoattack"] = after
+    (strong,) = _gaps._of_clocks(record)
+    assert (strong.images, strong.gap.value, strong.attack) == (10, 0.2, "AutoAttack")
+    heads, table = scorecard.gap_rows([found, strong])
+    assert heads[3] == "AutoAttack"
+    assert [row[0].endswith("(both Auto-PGDs alone)") for row in table] == [False, True]
 
 
 def test_gaps_of_shares_alone_have_the_interval_of_two_samples():

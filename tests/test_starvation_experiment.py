@@ -79,10 +79,10 @@ def test_profiles_are_well_formed(profile):
 
 
 def record(**lost):
-    """Three splits: accuracy .9, less what marks cost a row; under PGD .5, .2 less with decoupling."""
+    """Three splits: accuracy .9, under PGD .8, less what marks cost a row."""
     noise = 0.001 * np.arange(3)[:, None, None]
     accuracy = np.full((1, 3, 2, 4, 2, 3), 0.9)
-    accuracy[..., 2] = 0.5
+    accuracy[..., 2] = 0.8
     for r, name in enumerate(experiment.ROWS):
         accuracy[0, :, 1, r] += noise * (1 + r) - lost.get(name, 0.0)
     answers = np.array([[[1.0, 1.1], [1.0, 1.12], [1.0, 1.11]]])
@@ -122,3 +122,11 @@ def test_starvation_is_what_the_logistic_loss_loses_more(lost, outcomes, verdict
 def test_decoupling_is_judged_beside_decay(row, verdict):
     found = scorecard.card(CLAIMS["E3b"], {"full": record(**{row: 0.1})})
     assert found.judgment.verdict == verdict
+    assert abs(found.comparisons[1].effect.value) == pytest.approx(0.1, abs=0.01)
+
+
+def test_decoupling_is_judged_beside_one_class_where_decay_keeps_less():
+    # Decay keeps .4 of two classes under PGD: decoupling, which keeps .8, wins .3 beyond naming one of them.
+    found = scorecard.card(CLAIMS["E3b"], {"full": record(decay=0.4)})
+    assert found.comparisons[1].effect.value == pytest.approx(0.3, abs=0.01)
+    assert found.comparisons[0].effect.value == pytest.approx(0.4, abs=0.01)  # clean, .5 at least

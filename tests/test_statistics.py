@@ -108,6 +108,9 @@ def test_estimates_print_their_interval():
     estimate = Estimate(0.5, 0.25, 0.75, 0.95, 10)
     assert f"{estimate}" == str(estimate) == "0.500 [0.250, 0.750]"
     assert f"{estimate:.1f}" == "0.5 [0.2, 0.8]"
+    # What is rounded to 0 has no minus.
+    assert f"{Estimate(-4e-4, -0.02, -1e-9, 0.95, 3):+.3f}" == "+0.000 [-0.020, +0.000]"
+    assert f"{Estimate(-4e-4, -0.02, -1e-9, 0.95, 3):.0%}" == "0% [-2%, 0%]"
 
 
 @pytest.mark.usefixtures("as_users_run")

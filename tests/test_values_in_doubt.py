@@ -1,6 +1,7 @@
 """Where a value was wrong, or a fault passed, in silence; against numbers of another origin."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,26 @@ import numpy as np
 import optax
 import pytest
 
-from companion import catastrophic, clocks, normalization, regression, results, warm_start
+from companion import (
+    catastrophic,
+    clocks,
+    dynamics,
+    features,
+    guarantees,
+    normalization,
+    regression,
+    results,
+    warm_start,
+)
 from companion._core import geometry
 from companion.architectures import fc
-from companion.attacks import cross_entropy, dlr, targeted_dlr
+from companion.attacks import Threat, cross_entropy, dlr, targeted_dlr
 from companion.clocks import _flow
+from companion.interactive import packed
+from companion.kernels import gram
 from companion.networks import mlp
-from companion.storage import fingerprint
-from companion.training import train
+from companion.storage import KernelPath, fingerprint
+from companion.training import train, train_to_residual
 
 KEY = jax.random.key(0)
 
@@ -226,3 +239,114 @@ def test_a_step_is_the_same_for_images_and_for_rows_of_their_pixels(norm):
         length = np.linalg.norm((images - x).reshape(4, -1), ord=int(norm[1]), axis=1)
     assert (length <= 0.1 + 1e-6).all()
     assert (length > 0.05).any()
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5, 1.0])
+def test_the_gradient_of_a_biased_kernel_at_a_training_point_is_that_of_differences(bias):
+    points = np.random.default_rng(4).uniform(0.1, 1, (12, 6))
+    step = 1e-5 * np.random.default_rng(99).normal(size=6)
+    with jax.enable_x64(True):
+        for x in points[:, None]:
+            f = regression.from_coefficients(fc(1, bias=bias, b_std=0.2), x, np.ones((1, 1)))
+            found = float(np.asarray(f.gradient(x))[0, 0] @ step)
+            apart = float(f(x + step)[0, 0] - f(x - step)[0, 0]) / 2
+            assert found == pytest.approx(apart, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("largest", [1.0, 10.0, 100.0])
+def test_erfs_kernels_err_by_less_than_certificates_allow_for(largest):
+    x = np.random.default_rng(0).uniform(0, largest, (16, 64)).astype(np.float32)
+    x[8:] = x[:8] * (1 + 1e-6)
+    kernel = fc(1, activation="erf")
+    for kind in ("ntk", "nngp"):
+        f = regression.fit(kernel, x, np.ones((16, 1)), kind=kind, ridge=1.0)
+        with jax.enable_x64(True):
+            exact = gram(kernel, x.astype(float), kind=kind)
+        error = np.abs(gram(kernel, x, kind=kind) - exact).max() / np.sqrt(np.diag(exact)).max() ** 2
+        assert 2 * error < guarantees._radius._errors(f, True, np.ones(16), largest)[0]
+
+
+def test_a_predictor_that_was_used_can_be_pickled():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(5, 3)).astype(np.float32)
+    f = regression.fit(fc(1), x, rng.normal(size=(5, 2)), ridge=0.1)
+    outputs = f(x)
+    f.gradient(x)
+    again = pickle.loads(pickle.dumps(f))
+    np.testing.assert_array_equal(again(x), outputs)
+    np.testing.assert_array_equal(again.at(1.0).coefficients, f.at(1.0).coefficients)
+
+
+@pytest.mark.parametrize("name", ["coefficients", "eigenvalues", "eigenvectors", "projections"])
+def test_what_a_predictor_hands_out_cannot_be_written_to(name):
+    kernel, targets, _ = kernel_problem()
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(regression.fit(kernel, targets=targets), name)[:] = 1
+
+
+def test_nothing_is_left_of_a_kernel_of_low_rank_beside_its_leading_part():
+    factor = np.random.default_rng(0).normal(size=(8, 3))
+    kernel = factor @ factor.T
+    for top in (3, 8):
+        with pytest.raises(ValueError, match="zero"):
+            dynamics.polar([kernel, 2 * kernel, 3 * kernel], part="rest", top=top)
+    # A fourth direction of a millionth is a rest.
+    more = [kernel + 1e-6 * t * np.eye(8) for t in (1.0, 2.0)]
+    assert dynamics.polar(more, part="rest", top=3)[0][1] == pytest.approx(1)
+
+
+def test_certificates_ask_for_bounds_and_say_which_inputs_lie_outside():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(4, 3)).astype(np.float32)
+    f = regression.fit(fc(1), x, np.ones((4, 1)), ridge=0.1)
+    for bounds in ((1.0, 0.0), (0.0, "1")):
+        with pytest.raises((TypeError, ValueError), match="bounds"):
+            guarantees.radius(f, x, bounds=bounds)
+    with pytest.raises(ValueError, match="bounds"):
+        guarantees.lipschitz(fc(1), 3, bounds=(1.0, 0.0))
+    far = regression.fit(fc(1, activation="erf"), 3 * x, np.ones((4, 1)), ridge=0.1)
+    with pytest.raises(ValueError, match="f's x_train must lie in the bounds"):
+        guarantees.radius(far, x)
+
+
+def test_a_determined_data_set_has_as_many_classes_as_the_function():
+    x = np.full((3, 2), 0.5, np.float32)
+    with pytest.raises(ValueError, match="classes must be 3, as many as predict tells apart, got 5"):
+        features.determined_dataset(
+            lambda x: jnp.stack([x[:, 0], x[:, 1], x.sum(1)], 1),
+            x,
+            np.arange(3),
+            Threat("linf", 0.1),
+            classes=5,
+        )
+
+
+def test_a_path_on_disk_is_sliced_as_one_in_memory(tmp_path):
+    path = KernelPath(tmp_path)
+    for time in (0.0, 1.0, 2.0, -0.0):
+        path.save(time, (1 + time) * np.eye(2) + time)
+    assert path.times == [0.0, 1.0, 2.0]
+    assert [kernel[0, 0] for kernel in path[1:]] == [3.0, 5.0]
+    np.testing.assert_array_equal(dynamics.distances(path[1:]), dynamics.distances([path[1], path[2]]))
+
+
+def test_small_targets_that_are_not_one_hot_are_no_labels():
+    small = 1e-7 * np.array([[3.0, 0, 1], [0, 9, 2], [5, 1, 7]])
+    for targets, fine in ((small, False), (1e-7 * np.eye(3), True)):
+        f, cross = regression.fit(np.eye(3), targets=targets), np.eye(3)[:1]
+        if fine:
+            assert guarantees.flips(f, None, np.array([0]), k_test_train=cross).number.tolist() == [1]
+        else:
+            with pytest.raises(ValueError, match="one-hot"):
+                guarantees.flips(f, None, np.array([0]), k_test_train=cross)
+
+
+def test_errors_name_the_argument_and_what_it_was():
+    with pytest.raises(ValueError, match=r"got 3\.0 to 3\.0"):
+        dynamics.angle(np.array([np.nan, 3.0]))
+    with pytest.raises(ValueError, match="one image or more"):
+        packed(np.zeros((0, 4), np.float32))
+    x = np.ones((4, 2), np.float32)
+    options = {"learning_rate": 0.1, "batch_size": 3, "key": np.zeros(3)}
+    with pytest.raises(TypeError, match="key must be"):
+        train_to_residual(lambda p, x: x @ p, jnp.ones((2, 1)), x, np.ones((4, 1)), **options)

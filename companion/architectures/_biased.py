@@ -73,6 +73,9 @@ def _upper_jvp(primals: tuple, tangents: tuple) -> tuple:
     h, k, gap, positive = primals
     both, product = _upper(h, k, gap, positive)
     rho, turn = jnp.where(positive, 1 - gap, gap - 1), jnp.where(positive, -tangents[2], tangents[2])
+    # A gap of the size of squared rounding errors is that of equal inputs, as in `angle_and_rest`.
+    inside = gap > (16 * jnp.finfo(gap.dtype).eps) ** 2
+    gap = jnp.where(inside, gap, jnp.zeros_like(gap))
     root = safe_sqrt(gap * (2 - gap))
     inverse = inverse_sqrt(gap * (2 - gap))
     power = ((h - k) * inverse) ** 2 / 2 + h * k / jnp.maximum(1 + rho, 1e-18)

@@ -35,7 +35,8 @@ def fc(
         depth: hidden layers, ≥ 1.
         width: units in each hidden layer, ≥ 1.
         n_outputs: outputs, ≥ 1.
-        activation: "relu" or "erf".
+        activation: "relu" or "erf", whose NTK in float32 loses the more digits the further its units
+            saturate: for pixels far beyond 1 give it float64.
         w_std: standard deviation of the weights before the 1/√fan_in factor, > 0. √2 keeps the
             size of a ReLU layer's signal (Tsilivis & Kempe 2022 use √2 and 0.1).
         b_std: standard deviation of the biases, ≥ 0.

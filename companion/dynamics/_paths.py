@@ -161,7 +161,7 @@ def angle(distance: Float[Any, "*shape"] | float) -> Float[np.ndarray, "*shape"]
     """
     distance = np.asarray(distance, float)
     if ((distance < 0) | (distance > 2)).any():
-        raise ValueError(f"distance must lie in [0, 2], got {distance.min()} to {distance.max()}")
+        raise ValueError(f"distance must lie in [0, 2], got {np.nanmin(distance)} to {np.nanmax(distance)}")
     return 2 * np.arcsin(np.sqrt(distance / 2))  # exact for small d, where 1 − d loses digits
 
 
@@ -225,7 +225,7 @@ def lazy_onset(
     Args:
         to_last: d(K_t, K_T), (T + 1,): the last row of `distances`.
         times: of the kernels, ascending, (T + 1,).
-        threshold: ≥ 0, one or several (q,).
+        threshold: ≥ 0, one or several (q,); below 1e-6, the rounding of distances, as 1e-6.
 
     Returns:
         One of `times` for every threshold.
@@ -243,8 +243,7 @@ def lazy_onset(
     thresholds = np.atleast_1d(np.asarray(threshold, float))
     if not (thresholds >= 0).all():
         raise ValueError(f"threshold must be at least 0, got {thresholds.min()}")
-    # The greatest distance from each moment on.
-    ahead = np.maximum.accumulate(to_last[::-1])[::-1]
+    ahead = np.maximum.accumulate(to_last[::-1])[::-1]  # the greatest distance from each moment on
     found = times[[int(np.argmax(ahead <= max(one, 1e-6))) for one in thresholds]]
     return found if np.ndim(threshold) else float(found[0])
 
@@ -297,4 +296,5 @@ def _part(kernel: np.ndarray, part: str, top: int) -> np.ndarray:
         raise ValueError(f"part must be 'whole', 'top' or 'rest', got {part!r}")
     values, vectors = largest(kernel, top)
     upper = (vectors * values) @ vectors.T
-    return upper if part == "top" else kernel - upper
+    rest, small = kernel - upper, 10 * len(kernel) * np.finfo(kernel.dtype).eps * np.linalg.norm(kernel)
+    return upper if part == "top" else rest * (np.linalg.norm(rest) > small)  # else rounding alone

@@ -133,9 +133,9 @@ class Experiment:
 
         Returns:
             The arrays of `gather`, NaN where there is no run. As provenance the configuration, with so many
-            seeds; the seeds; the sum of the seconds, and of the seconds of cores; how many of how many
-            `runs`; the data sets; the machines and JAX's versions, of all in words; and commit, device,
-            versions and date of the latest run.
+            seeds; how many the profile plans; the seeds; the sum of the seconds, and of the seconds of cores;
+            how many of how many `runs`; the data sets; the machines and JAX's versions, of all in words; and
+            commit, device, versions and date of the latest run.
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
@@ -143,7 +143,7 @@ class Experiment:
         """
         if profile not in self.profiles:
             raise ValueError(f"{self.name} has no profile {profile!r}; it has {', '.join(self.profiles)}")
-        config = self.profiles[profile]
+        config = planned = self.profiles[profile]
         records = results.read_runs(results.place_of(self.name, folder))
         nothing = FileNotFoundError(
             f"no seed of {self.name}, profile {profile!r}, is recorded whole. Make what is missing with: "
@@ -169,6 +169,7 @@ class Experiment:
             "experiment": self.name,
             "profile": profile,
             "config": plain(config),
+            "planned_seeds": getattr(planned, "seeds", None),
             "dataset": "; ".join(dict.fromkeys(one["source"] for one in origins)),
             "seeds": sorted({job.seed for job in found}),
             "seconds": sum(one["seconds"] for one in origins),

@@ -10,19 +10,26 @@ optimizer and the attack of the authors' code, not their inputs: pixels stay in 
 
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
-from companion import clocks, data, regression
-from companion._core.checks import predicted
-from companion._core.types import Array, Key, Predict, Scalar
-from companion.attacks import Threat, autoattack, outputs_of, pgd, squared, training_attack
-from companion.experiments._clocks_cases import CONTROLS, LEARNED, PROFILES, ROWS, SCALARS, Case, Config
+from companion import clocks, regression
+from companion.attacks import STANDARD, training_attack
+from companion.experiments._clocks_cases import (
+    CONTROLS,
+    LEARNED,
+    PROFILES,
+    ROWS,
+    SCALARS,
+    STRONGEST,
+    Case,
+    Config,
+)
 from companion.experiments._clocks_networks import centered, on_the_road
+from companion.experiments._clocks_released import released_attack
+from companion.experiments._clocks_split import Split, packed, unpacked
 from companion.experiments._experiment import Arrays, Experiment, Job, Part, filled
 from companion.experiments._shared import architecture
+from companion.results import Result
 
 __all__ = [
     "CONTROLS",
@@ -31,6 +38,7 @@ __all__ = [
     "PROFILES",
     "ROWS",
     "SCALARS",
+    "STRONGEST",
     "Case",
     "Config",
     "compute",
@@ -38,10 +46,9 @@ __all__ = [
     "jobs",
     "recorded",
     "released_attack",
+    "robust",
     "run",
 ]
-
-_BITS = 16  # of images in a number: a record's float32 holds it exactly
 
 
 def run(config: Config, *, progress: bool = False) -> Arrays:
@@ -55,7 +62,8 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
         Arrays, NaN where there is no run, over cases c and seeds s. Of `ROWS` r: `right` (c, s, r, 2, m), 1
         where a test image is right as it is, and where it is right under PGD too; `auto` (c, s, r, m'), 1
         where it is right under PGD and both Auto-PGDs, of the first images, for plain regression, the best
-        time and ridge, and the clocks that were learned from 0 and from the best time. `along`
+        time and ridge, and the clocks that were learned from 0 and from the best time; of these rows
+        `autoattack` (c, s, r, 4, m''), 1 where it is right after each of AutoAttack's attacks. `along`
         (c, s, 2, q, 2): clean and robust accuracy on validation images at each of the times and ridges;
         `curve` (c, s, q, 2): on test images at each time. `chosen` (c, s, 2): which time and ridge.
         `network` (c, s, 2, q, 2, m): as `right`, of a wide finite network of the kernel's kind at `moments`
@@ -67,25 +75,40 @@ def run(config: Config, *, progress: bool = False) -> Arrays:
 
 
 def jobs(config: Config) -> list[Job]:
-    """Of every seed and case the controls, the three ways to learn clocks, which need them, and networks."""
+    """Of every seed and case the controls, three ways to learn clocks, which need them, networks, AutoAttack.
+
+    AutoAttack needs the controls and our two ways, whose times and clocks it takes from the record.
+    """
     found = []
     how = (config.times, config.ridges, config.pgd, config.weights)
     for seed in range(config.seeds):
         for case in config.cases:
             first = Job(("controls", case, seed, *how), _label(case, "controls"), seed, case.dataset)
-            found.append(first)
-            for way in LEARNED:
-                sizes = config.steps, config.batch_size, config.zeta
-                job = ("learned", case, seed, *how, way, *sizes)
-                found.append(Job(job, _label(case, f"clocks {way}"), seed, case.dataset, (first,)))
+            sizes = config.steps, config.batch_size, config.zeta
+            ways = [
+                Job(
+                    ("learned", case, seed, *how, way, *sizes),
+                    _label(case, f"clocks {way}"),
+                    seed,
+                    case.dataset,
+                    (first,),
+                )
+                for way in LEARNED
+            ]
+            found += [first, *ways]
             job = ("networks", case, seed, config.moments, config.pgd, config.weights, config.width)
             found.append(Job(job, _label(case, "networks"), seed, case.dataset))
+            if config.n_autoattack and architecture(case.kernel).pixel_power == 0:
+                n = min(config.n_autoattack, case.n_test)
+                job = ("autoattack", case, seed, config.times, config.ridges, config.weights, n)
+                found.append(Job(job, _label(case, "AutoAttack"), seed, case.dataset, (first, *ways[:2])))
     return found
 
 
 def compute(part: str, *sizes: Part) -> Arrays:
-    """The controls of one split, the clocks learned in one way, or networks."""
-    return {"controls": _controls, "learned": _learned, "networks": _networks}[part](*sizes)
+    """The controls of one split, the clocks learned in one way, networks, or AutoAttack."""
+    parts = {"controls": _controls, "learned": _learned, "networks": _networks, "autoattack": _autoattack}
+    return parts[part](*sizes)
 
 
 def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arrays:
@@ -95,15 +118,20 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
         case = job.config[1]
         place = config.cases.index(case), job.seed
         if job.config[0] == "networks":
-            network = [[[_unpacked(x, case.n_test) for x in two] for two in way] for way in arrays["network"]]
+            network = [[[unpacked(x, case.n_test) for x in two] for two in way] for way in arrays["network"]]
             nets[place] = {"network": np.array(network), "moments": arrays["moments"]}
+            continue
+        if job.config[0] == "autoattack":
+            for name, one in zip(STRONGEST, arrays["autoattack"], strict=True):
+                left = np.array([unpacked(stage, job.config[-1]) for stage in one])
+                rows.setdefault((*place, ROWS.index(name)), {})["autoattack"] = left
             continue
         names = CONTROLS if job.config[0] == "controls" else _rows_of(job.config[7])
         for i, name in enumerate(names):
-            row = {"right": np.stack([_unpacked(one, case.n_test) for one in arrays["right"][i]])}
+            row = {"right": np.stack([unpacked(one, case.n_test) for one in arrays["right"][i]])}
             if np.isfinite(arrays["auto"][i]).all():
-                row["auto"] = _unpacked(arrays["auto"][i], case.n_auto)
-            rows[*place, ROWS.index(name)] = row
+                row["auto"] = unpacked(arrays["auto"][i], case.n_auto)
+            rows.setdefault((*place, ROWS.index(name)), {}).update(row)
         if job.config[0] == "controls":
             whole[place] = {name: arrays[name] for name in ("along", "curve", "chosen", "best")}
         else:
@@ -113,30 +141,33 @@ def gather(config: Config, made: Mapping[Job, Mapping[str, np.ndarray]]) -> Arra
     return found | filled(shape, nets)
 
 
-def released_attack(threat: Threat, *, steps: int = 10) -> Partial:
-    """The attack of the authors' released code, re-enacted: no projected gradient descent, for two reasons.
-
-    Every step takes the gradient at the *start*, so that the direction never changes; and the random start
-    takes the place of the image as the center of the ball, so that a pixel may move by 2 ε.
+def robust(record: Result, case: int, *rows: str) -> tuple[str, np.ndarray]:
+    """What is right under the strongest attack that is recorded of all these rows.
 
     Args:
-        threat: L∞; its ε.
-        steps: of size ε/5, as theirs.
+        record: of this experiment.
+        case: its place.
+        rows: of `ROWS`.
 
     Returns:
-        An attack for `clocks.learn`.
+        "AutoAttack", "AutoAttack on 2 of 3 splits, else PGD", or "PGD": AutoAttack on the splits on which it
+        is recorded of all these rows, on the images that it saw; and whether an image is right, bool
+        (rows, splits, images), on the splits that all rows have.
     """
-    return Partial(_released, steps, threat.eps, *threat.bounds)
-
-
-def _released(
-    steps: Scalar, eps: Scalar, low: Scalar, high: Scalar, f: Predict, x: Array, labels: Array, key: Key,
-    epoch: Scalar,  # noqa: ARG001
-) -> Array:  # fmt: skip
-    start = jnp.clip(x + jax.random.uniform(key, x.shape, x.dtype, -eps, eps), low, high)
-    direction = jnp.sign(jax.grad(lambda x: squared(f(x), labels).sum())(start))
-    far = jnp.minimum(steps * eps / 5, eps)
-    return jnp.clip(start + far * direction, low, high)
+    places = [ROWS.index(row) for row in rows]
+    m = int(record.provenance["config"]["cases"][case]["n_test"])
+    found = record.arrays["right"][case, :, places, 1, :m]
+    splits = np.isfinite(found).all(axis=(0, 2))
+    found, strong = found[:, splits], record.arrays.get("autoattack")
+    if strong is None:
+        return "PGD", found > 0
+    strong = strong[case, :, places, -1, :m][:, splits]
+    there = np.isfinite(strong[..., 0]).all(axis=0)
+    if not there.any():
+        return "PGD", found > 0
+    seen = np.isfinite(strong[:, there]).all(axis=(0, 1))
+    name = "" if there.all() else f" on {there.sum()} of {len(there)} splits, else PGD"
+    return f"AutoAttack{name}", np.where(there[:, None], strong, found)[..., seen] > 0
 
 
 def _label(case: Case, what: str) -> str:
@@ -148,56 +179,6 @@ def _rows_of(way: str) -> tuple[str, ...]:
     return (way, *ROWS[-3:]) if way == "from 0" else (way,)
 
 
-class _Split:
-    """The images of a case, in their parts, and the kernel fitted to them."""
-
-    def __init__(self, case: Case, seed: int, weights: tuple[float, float]) -> None:
-        n = case.n_train
-        d = data.load(
-            case.dataset, classes=case.classes, n_train=n + case.n_val, n_test=case.n_test, seed=seed
-        )
-        self.case, self.seed, self.threat = case, seed, Threat("linf", case.eps)
-        self.x, self.labels = d.x_train, d.y_train
-        self.val, self.test = (d.x_train[n:], d.y_train[n:]), (d.x_test, d.y_test)
-        self.kernel = architecture(case.kernel, w_std=weights[0], b_std=weights[1])
-        self.targets = data.targets(d.y_train, len(d.classes))
-        self.f = regression.fit(self.kernel, self.x[:n], self.targets[:n])
-        self.unit = float(self.f.eigenvalues.mean())
-
-    def key(self, number: int) -> Key:
-        return jax.random.fold_in(jax.random.key(self.seed), number)
-
-    def right(self, f: Predict, part: tuple[np.ndarray, np.ndarray], steps: int) -> np.ndarray:
-        """Right as it is, and under PGD too, (2, m)."""
-        x, y = part
-        moved = pgd(f, x, y, self.threat, steps=steps, early_stop=True)
-        clean, attacked = (predicted(outputs_of(f, points, 256)) == y for points in (x, moved))
-        return np.stack([clean, clean & attacked])
-
-    def auto(self, f: Predict, right: np.ndarray) -> np.ndarray:
-        """Right under both Auto-PGDs too, (n_auto,)."""
-        left = np.flatnonzero(right[1, : self.case.n_auto])
-        found = np.zeros(self.case.n_auto, bool)
-        if len(left):
-            x, y = self.test[0][left], self.test[1][left]
-            options = {"version": ("apgd-ce", "apgd-t"), "batch_size": min(128, len(left))}
-            found[left] = autoattack(f, x, y, self.threat, key=self.key(1), **options).fooled_by < 0
-        return found
-
-    def measured(self, fits: list[tuple[Predict, bool]], steps: int) -> Arrays:
-        """Packed, of all fits; Auto-PGD where it is wanted."""
-        rights = [self.right(f, self.test, steps) for f, _ in fits]
-        nothing = np.full(-(-self.case.n_auto // _BITS), np.nan)
-        autos = [
-            _packed(self.auto(f, right)) if wanted else nothing
-            for (f, wanted), right in zip(fits, rights, strict=True)
-        ]
-        return {
-            "right": np.stack([[_packed(one) for one in right] for right in rights]),
-            "auto": np.stack(autos),
-        }
-
-
 def _controls(
     case: Case,
     seed: int,
@@ -206,7 +187,7 @@ def _controls(
     pgd_steps: tuple[int, int, int],
     weights: tuple[float, float],
 ) -> Arrays:
-    split, n = _Split(case, seed, weights), case.n_train
+    split, n = Split(case, seed, weights), case.n_train
     fits = [
         [split.f.at(t / split.unit) for t in times],
         [split.f.with_ridge(ridge * split.unit) for ridge in ridges],
@@ -238,7 +219,7 @@ def _learned(
     zeta: float,
     controls: Mapping[str, np.ndarray],
 ) -> Arrays:
-    split = _Split(case, seed, weights)
+    split = Split(case, seed, weights)
     best = times[int(controls["chosen"][0])] / split.unit
     options = {"steps": steps, "batch_size": batch_size, "solver": case.solver}
     # Both of ours can reach twice the best time, or come back to 0 from it.
@@ -265,18 +246,39 @@ def _networks(
     weights: tuple[float, float],
     width: int,
 ) -> Arrays:
-    split, n = _Split(case, seed, weights), case.n_train
+    split, n = Split(case, seed, weights), case.n_train
     size = {"width": width, "n_outputs": split.targets.shape[1]}
     network = architecture(case.kernel, w_std=weights[0], b_std=weights[1], **size)
     given = {"largest": float(split.f.eigenvalues[0]), "key": split.key(3)}
     times, found, images = [t / split.unit for t in moments], [], (split.x[:n], split.labels[:n])
     for attack in (None, training_attack(split.threat, steps=pgd_steps[0])):
         road = list(on_the_road(centered(network), *images, times, attack=attack, **given))
-        found.append([[_packed(one) for one in split.right(f, split.test, pgd_steps[1])] for _, f in road])
+        found.append([[packed(one) for one in split.right(f, split.test, pgd_steps[1])] for _, f in road])
     return {"network": np.array(found), "moments": np.array([t * split.unit for t, _ in road])}
 
 
-def _dealt(found: clocks.Learned, split: _Split) -> list[np.ndarray]:
+def _autoattack(
+    case: Case,
+    seed: int,
+    times: tuple[float, ...],
+    ridges: tuple[float, ...],
+    weights: tuple[float, float],
+    n: int,
+    controls: Mapping[str, np.ndarray],
+    *learned: Mapping[str, np.ndarray],
+) -> Arrays:
+    split = Split(case, seed, weights)
+    time, ridge = (int(place) for place in controls["chosen"])
+    fits = [split.f, split.f.at(times[time] / split.unit), split.f.with_ridge(ridges[ridge] * split.unit)]
+    fits += [clocks.clocked(split.f, one["clocks"] / split.unit, solver=case.solver) for one in learned]
+    rows = [controls["right"][CONTROLS.index(name)] for name in STRONGEST[:3]]
+    rows += [one["right"][0] for one in learned]
+    rights = [np.stack([unpacked(one, case.n_test) for one in row]) for row in rows]
+    found = [split.resisting(f, right, n, STANDARD) for f, right in zip(fits, rights, strict=True)]
+    return {"autoattack": np.array([[packed(stage) for stage in one] for one in found])}
+
+
+def _dealt(found: clocks.Learned, split: Split) -> list[np.ndarray]:
     """The same clocks on other images: of all, of the same class; and each class's mean."""
     rng, labels = np.random.default_rng(split.seed), split.labels[: split.case.n_train]
     within, mean = found.clocks.copy(), found.clocks.copy()
@@ -284,16 +286,6 @@ def _dealt(found: clocks.Learned, split: _Split) -> list[np.ndarray]:
         own = labels == c
         within[own], mean[own] = rng.permutation(within[own]), mean[own].mean()
     return [rng.permutation(found.clocks), within, mean]
-
-
-def _packed(right: np.ndarray) -> np.ndarray:
-    padded = np.zeros((-(-len(right) // _BITS), _BITS))
-    padded.ravel()[: len(right)] = right
-    return padded @ 2.0 ** np.arange(_BITS)
-
-
-def _unpacked(packed: np.ndarray, n: int) -> np.ndarray:
-    return (packed.astype(int)[:, None] >> np.arange(_BITS) & 1).ravel()[:n].astype(np.float32)
 
 
 EXPERIMENT = Experiment("clocks", 1, PROFILES, jobs, compute, gather)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count
 from companion._core.types import Predict
-from companion.attacks import Loss, Threat, pgd
+from companion.attacks import Loss, Threat, outputs_of, pgd
 
 
 def determined_dataset(
@@ -34,7 +34,7 @@ def determined_dataset(
         x: inputs (m, ...), within the threat's bounds.
         labels: their classes y, (m,), in [0, classes).
         threat: norm, eps and bounds.
-        classes: k ≥ 2.
+        classes: k, as many as `predict` tells apart.
         steps: of PGD, which goes on after it has succeeded.
         loss: as for `attacks.pgd`.
         batch_size: inputs at once.
@@ -59,6 +59,9 @@ def determined_dataset(
     x = examples("x", x)
     if count("classes", classes) < 2:
         raise ValueError(f"classes must be 2 or more, got {classes}")
+    outputs = outputs_of(predict, x[:1], 1).shape[-1]
+    if classes != max(outputs, 2):
+        raise ValueError(f"classes must be {max(outputs, 2)}, as many as predict tells apart, got {classes}")
     wanted = (class_labels("labels", labels, len(x), classes) + 1) % classes
     moved = pgd(predict, x, wanted, threat, targeted=True, steps=steps, loss=loss, batch_size=batch_size)
     return moved, wanted

@@ -279,6 +279,6 @@ def recorded_gains(cases: Sequence[str], gains: Mapping[str, Real[Any, "cases 3"
     for i, name in enumerate(cases):
         style = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "bbox": behind}
         ax.text(0.015, i - 0.3, name, **style)
-    ax.set(ylim=(len(cases) - 0.35, -0.55), yticks=[], xlabel="difference in accuracy under PGD")
+    ax.set(ylim=(len(cases) - 0.35, -0.55), yticks=[], xlabel="difference in accuracy under attack")
     figure.legend(loc="outside upper center", ncols=1)
     return figure

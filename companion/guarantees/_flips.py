@@ -249,14 +249,15 @@ def _problem(f: Unchecked, x: Unchecked, labels: Unchecked, k_test_train: Unchec
 def _classes(targets: np.ndarray) -> tuple[np.ndarray, float]:
     """Training classes and the height of their targets; or an error where they are no classes'."""
     if targets.shape[1] == 1:
-        classes, height = (targets[:, 0] > 0).astype(int), 1.0
+        classes, height, size = (targets[:, 0] > 0).astype(int), 1.0, 1.0
         meant = 2.0 * classes[:, None] - 1
     else:
         classes = targets.argmax(axis=1)
         low, high = targets.min(), targets.max()
+        size = float(max(abs(high), abs(low)))
         height, meant = float(high - low), np.where(np.eye(targets.shape[1])[classes] > 0, high, low)
     far = float(np.abs(targets - meant).max())
-    if not height > 0 or far > 1e-6 * max(1.0, float(np.abs(meant).max())):
+    if not height > 0 or far > 1e-6 * size:
         wanted = "±1" if targets.shape[1] == 1 else "one-hot, of one height and shift"
         raise ValueError(
             f"f must be fitted to targets that are {wanted}, for its labels to be read from them: they are "

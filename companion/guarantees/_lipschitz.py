@@ -102,11 +102,11 @@ def lipschitz(
     >>> lipschitz(fc(1), 784)  # the NTK of a ReLU network has none
     inf
     """
-    d = _size(shape)
+    d, largest = _size(shape), largest_of(bounds)
     spec = _spec(architecture, kind)
     if kind == "ntk" and spec.activation == "relu":
         return math.inf
-    return math.sqrt(_squared_constant(spec, d, kind, _largest(bounds)))
+    return math.sqrt(_squared_constant(spec, d, kind, largest))
 
 
 def modulus(
@@ -154,7 +154,7 @@ def modulus(
     x, eps = examples("x", x), np.atleast_1d(np.asarray(eps, float))
     if eps.ndim != 1 or (finite("eps", eps) < 0).any():
         raise ValueError(f"eps must be a number or (q,), none below 0, got {eps}")
-    largest = _largest(bounds)
+    largest = largest_of(bounds)
     if kind == "ntk" and _spec(architecture, kind).activation == "erf":
         within("x", x, bounds)
     found = modulus_of(architecture, x, kind, largest)
@@ -189,7 +189,8 @@ def _linear(spec: Architecture, d: int, squares: np.ndarray) -> np.ndarray:
     return 2 / np.pi * spec.w_std / math.sqrt(d) * total * _SAFE
 
 
-def _largest(bounds: tuple[float, float]) -> float:
+def largest_of(bounds: tuple[float, float]) -> float:
+    """The largest absolute value within bounds; or an error where they are none."""
     return max(map(abs, Threat("l2", 0.0, bounds).bounds))
 
 

@@ -9,7 +9,7 @@ from companion._core.checks import Numbers, count, finite, number, same_inputs
 from companion._core.checks import batch as examples
 from companion.architectures import Architecture
 from companion.attacks import outputs_of
-from companion.guarantees._lipschitz import Modulus, lengths_of, modulus_of
+from companion.guarantees._lipschitz import Modulus, largest_of, lengths_of, modulus_of
 from companion.guarantees._lipschitz import lipschitz as lipschitz_of
 from companion.regression import KernelPredictor, checked
 from companion.statistics import Estimate, proportion
@@ -36,9 +36,11 @@ def radius(
 
     The guarantee is for f *as computed*. With u half an ulp of 1 in f's precision, an entry of the kernel is
     taken to be right to e √(K_ii K_jj), e = u (4 √d + 16 (D + 1)), some ten times the largest error that is
-    measured, near-equal inputs included (√u for kernels of other libraries, or what `resolution` told `fit`
-    of yours), and a sum over n points in
-    blocks of n′ to 4 u √(n′ + n/n′) of Σ_j abs(α_j) √(K_ii K_jj). All errors are added up with their worst
+    measured, near-equal inputs included. Where erf's units saturate its NTK loses more: (1 + 2p)/5 times as
+    much where that is above 1, with p = w_std² max(x², 1) + b_std² (its conjugate kernel the root of it).
+    Kernels of other libraries are taken to be right to √u, yours to what `resolution` told `fit`. A sum over
+    n points in blocks of n′ is right to 4 u √(n′ + n/n′) of Σ_j abs(α_j) √(K_ii K_jj). All errors are added
+    up with their worst
     signs: those of f at x and at x′, and those of the norm. What is left shrinks with a small ridge, whose
     α are large: in float32 a part of the radius may be lost, which float64 inputs give back.
 
@@ -74,11 +76,14 @@ def radius(
     if x.dtype != x_train.dtype:
         raise TypeError(f"x must be in f's precision, {x_train.dtype}, got {x.dtype}")
     count("batch_size", batch_size)
-    reach, reach_train = (_modulus(f, inputs, lipschitz, bounds) for inputs in (x, x_train))
+    largest = largest_of(bounds)
+    reach = _modulus(f, x, "x", lipschitz, bounds)
+    reach_train = _modulus(f, x_train, "f's x_train", lipschitz, bounds)
     outputs = outputs_of(f, x, batch_size).astype(np.float64)
     sizes = reach.norms(lengths_of(x))
     sizes_train = reach_train.norms(lengths_of(x_train))
-    entry, error = _errors(f, lipschitz is None, sizes_train)
+    largest = max(largest, float(np.abs(x).max()), float(np.abs(x_train).max()))
+    entry, error = _errors(f, lipschitz is None, sizes_train, largest)
     entry = error if f.eigenvalues is None else entry
     norms, weights = _norms(f, sizes_train, entry, batch_size)
     margins, norms, weights = _margins(outputs, norms, weights)
@@ -122,7 +127,11 @@ def certified_accuracy(
 
 
 def _modulus(
-    f: KernelPredictor, x: np.ndarray, lipschitz: float | int | None, bounds: tuple[float, float]
+    f: KernelPredictor,
+    x: np.ndarray,
+    name: str,
+    lipschitz: float | int | None,
+    bounds: tuple[float, float],
 ) -> Modulus:
     if lipschitz is not None:
         constant = number("lipschitz", lipschitz, open_end=True)
@@ -139,10 +148,10 @@ def _modulus(
             "f's kernel must be an Architecture, whose feature map has a known constant, or say yours: "
             "radius(f, x, lipschitz=L) with ‖φ(x) − φ(x′)‖ ≤ L ‖x − x′‖"
         )
-    largest = max(map(abs, bounds))
+    largest = largest_of(bounds)
     if f.kind == "ntk" and f.kernel.activation == "erf" and np.abs(x).max() > largest:
         raise ValueError(
-            f"x must lie in the bounds {bounds}, where erf's NTK has its constant, "
+            f"{name} must lie in the bounds {bounds}, where erf's NTK has its constant, "
             f"got {x.min():.4g} to {x.max():.4g}"
         )
     return modulus_of(f.kernel, x, f.kind, largest)
@@ -155,8 +164,11 @@ def _size_at_zero(f: KernelPredictor) -> float:
     return float(np.sqrt(max(value, 0.0))) * (1 + 1e-3)
 
 
-def _errors(f: KernelPredictor, known: bool, sizes: np.ndarray) -> tuple[float, float]:
-    """What an entry's rounding is, and with it that of the sum over training points; both relative."""
+def _errors(f: KernelPredictor, known: bool, sizes: np.ndarray, largest: float) -> tuple[float, float]:
+    """What an entry's rounding is, and with it that of the sum over training points; both relative.
+
+    With pixels of at most `largest`: where erf saturates, 1 − c² is a difference of numbers near 1.
+    """
     unit = np.finfo(f.x_train.dtype).eps / 2
     blocks, block = f._x_blocks.shape[:2]
     entry = float(np.sqrt(unit))
@@ -164,6 +176,9 @@ def _errors(f: KernelPredictor, known: bool, sizes: np.ndarray) -> tuple[float, 
         entry = float(f.resolution / (sizes**2).max())
     elif known and f.kernel.pixel_power < 2:
         entry = float(unit * (_PRODUCTS * np.sqrt(f.x_train[0].size) + _LAYER * (f.kernel.hidden + 1)))
+        if f.kernel.activation == "erf":
+            variance = f.kernel.w_std**2 * max(largest, 1.0) ** 2 + f.kernel.b_std**2
+            entry *= max(1.0, (1 + 2 * variance) / 5) ** (1.0 if f.kind == "ntk" else 0.5)
     return entry, entry + float(unit * _SUM * np.sqrt(block + blocks))
 
 

@@ -50,11 +50,13 @@ def packed(x: Float32[np.ndarray, "n ..."]) -> dict[str, int | np.ndarray]:
         0: what `embed` takes.
 
     Raises:
-        ValueError: pixels that are no such bytes.
+        ValueError: pixels that are no such bytes; no images.
 
     >>> packed(np.array([[0, 1, 0, 0.2]], np.float32))["values"].tolist()
     [255, 51]
     """
+    if not len(x):
+        raise ValueError(f"x must have one image or more, got shape {x.shape}")
     levels = np.rint(255 * within("x", x, (0.0, 1.0))).astype(np.uint8).reshape(len(x), -1)
     if not np.array_equal(np.divide(levels, 255, dtype=np.float32), x.reshape(len(x), -1)):
         raise ValueError("x must have pixels float32(b / 255) of bytes b, got others")

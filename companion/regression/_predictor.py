@@ -80,11 +80,24 @@ class KernelPredictor:
     batch_size: int | None = None
     given: Float[np.ndarray, "n k"] | None = None
 
+    def __post_init__(self) -> None:
+        """Hand out no array that could be written to: all times and ridges of a fit share them."""
+        for name in ("eigenvalues", "eigenvectors", "projections", "given"):
+            array = getattr(self, name)
+            if isinstance(array, np.ndarray):
+                object.__setattr__(self, name, _fixed(array))
+
+    def __getstate__(self) -> dict[str, PyTree]:
+        """All but what is compiled or lies on a device, which is made again when it is needed."""
+        made = "_evaluate", "_x_blocks", "_arrays"
+        return {name: value for name, value in self.__dict__.items() if name not in made}
+
     def __call__(self, x: Float[Any, "m ..."]) -> Float[jax.Array, "m k"]:
         """f_t(x), (m, k).
 
         Raises:
-            TypeError: inputs of another precision; a fit of a matrix alone, which knows no inputs.
+            TypeError: inputs that are neither float32 nor float64 (float64 ones are rounded to a float32 f's
+                precision); a fit of a matrix alone, which knows no inputs.
             ValueError: inputs of another shape; float64 X where JAX computes in float32.
         """
         return self._evaluate(*self._arrays, x)
@@ -150,7 +163,7 @@ class KernelPredictor:
             return self.given
         gain = finite_gains(decomposed(self))
         warn_if_lost(self, stacklevel=3)
-        return self.eigenvectors @ (gain[:, None] * self.projections)
+        return _fixed(self.eigenvectors @ (gain[:, None] * self.projections))
 
     def from_kernel(self, k_test_train: Float[np.ndarray, "m n"]) -> Float[np.ndarray, "m k"]:
         """f_t(x) = Θ(x, X) α_t in float64, from a cross-kernel that exists already.
@@ -236,6 +249,15 @@ class KernelPredictor:
         x, alpha = self._x_blocks, self.coefficients.astype(self.x_train.dtype)
         with jax.ensure_compile_time_eval():
             return x, jnp.asarray(in_blocks(alpha, x.shape[1], fill=0))
+
+
+def _fixed(array: np.ndarray) -> np.ndarray:
+    """The same numbers, not to be written to."""
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.setflags(write=False)
+    return view
 
 
 def _flatten(f: KernelPredictor) -> tuple[Sequence[PyTree], Evaluate]:

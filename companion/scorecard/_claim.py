@@ -11,10 +11,16 @@ from companion.results import Result
 from companion.scorecard._verdicts import Comparison, Judgment, combined, judge
 from companion.statistics import Estimate
 
-DATASETS = {"mnist5k": "digits", "mnist": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+DATASETS = {
+    "digits": "digits",
+    "mnist5k": "digits",
+    "mnist": "digits",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+}
 """The data sets of `data.load` by the names that pages have for them, in the order of the overview.
 
-Digits are MNIST's: the 5,000 that a package brings along, or all 60,000.
+Digits are MNIST's, the 5,000 that a package brings along or all 60,000, and scikit-learn's of 8 × 8 pixels.
 """
 AUTHORS = {
     "tsilivis2022": "Tsilivis & Kempe (2022)",
@@ -105,6 +111,7 @@ class Gap:
         gap: PGD − AutoAttack, its interval over the images of all seeds.
         by_seed: the same with Student's interval over seeds; None for fewer than two, and for gaps that are
             all equal, whose spread says nothing.
+        attack: "AutoAttack", or "both Auto-PGDs", its first two attacks alone.
     """
 
     experiment: str
@@ -116,6 +123,7 @@ class Gap:
     images: int
     gap: Estimate
     by_seed: Estimate | None
+    attack: str = "AutoAttack"
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,15 @@ def card(claim: Claim, records: Mapping[str, Result], gaps: tuple[Gap, ...] | st
     """Judge a claim by the records of its profiles that there are; gaps to AutoAttack stand beside."""
     found = tuple(one for record in records.values() for one in claim.compare(record))
     origins = {profile: record.provenance for profile, record in records.items()}
-    ours = {profile: claim.scale(origin["config"]) for profile, origin in origins.items()}
+    ours = {profile: claim.scale(_as_planned(origin)) for profile, origin in origins.items()}
     left_out = tuple(one for record in records.values() for one in claim.left_out(record))
     return Card(claim, found, judge(found, condition=claim.condition), ours, origins, gaps, left_out)
+
+
+def _as_planned(origin: Settings) -> Settings:
+    """A record's configuration, with all seeds of its profile: `recorded` has those that there are."""
+    seeds = origin.get("planned_seeds")
+    return origin["config"] if seeds is None else {**origin["config"], "seeds": seeds}
 
 
 Field = str | float | bool | Callable[[float], float] | None  # of a `Comparison`

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from companion._core.words import Settings
+from companion.experiments import clocks
 from companion.experiments.clocks import LEARNED, ROWS
 from companion.results import Result
 from companion.scorecard._claim import Claim, Scale, compare, datasets, each, means, radii
@@ -26,41 +27,39 @@ def settings(record: Result) -> Iterator[tuple[int, Settings, str]]:
     """Place, case, and what sets it apart from others of its data set."""
     for c, case in enumerate(record.provenance["config"]["cases"]):
         classes = "ten classes" if case["classes"] is None else "a pair"
-        yield c, case, f"{case['kernel']}, {classes}, n = {case['n_train']:,}"
+        pixels = ", 8 × 8 pixels" if case["dataset"] == "digits" else ""  # other digits have 28 × 28
+        yield c, case, f"{case['kernel']}, {classes}, n = {case['n_train']:,}{pixels}"
 
 
-def shares(record: Result, c: int, row: str, robust: bool = True) -> np.ndarray:
-    """Accuracy of a row by seed, NaN where there is no run."""
+def right(record: Result, c: int, *rows: str, attacked: bool = True) -> tuple[str, np.ndarray]:
+    """Whether images are right, (rows, splits, images), of the splits that all rows have; and under what."""
+    if attacked:
+        return clocks.robust(record, c, *rows)
     m = int(record.provenance["config"]["cases"][c]["n_test"])
-    return record.arrays["right"][c, :, ROWS.index(row), int(robust), :m].astype(float).mean(axis=-1)
+    found = record.arrays["right"][c, :, [ROWS.index(row) for row in rows], 0, :m]
+    return "no attack", found[:, np.isfinite(found).all(axis=(0, 2))] > 0
 
 
 def difference(
     record: Result, c: int, one: str, other: str, *, robust: bool = True
 ) -> tuple[Estimate | None, str]:
-    """Accuracy of one row minus another's with its unit: over seeds, or over images where there is one."""
-    pair = shares(record, c, one, robust), shares(record, c, other, robust)
-    there = np.flatnonzero(np.isfinite(pair[0] + pair[1]))
-    if len(there) != 1:
-        return paired(*pair), "splits"
-    rows = [record.arrays["right"][c, there[0], ROWS.index(name), int(robust)] > 0 for name in (one, other)]
-    m = int(record.provenance["config"]["cases"][c]["n_test"])
-    more, less = (int((a & ~b)[:m].sum()) for a, b in (rows, rows[::-1]))
-    return paired_shares(more, less, m), "images"
+    """Accuracy of one row minus another's with its unit: over splits, or over images where there is one."""
+    _, (a, b) = right(record, c, one, other, attacked=robust)
+    if len(a) != 1:
+        return paired(a.mean(axis=1), b.mean(axis=1)), "splits"
+    return paired_shares(int((a & ~b).sum()), int((b & ~a).sum()), a.size), "images"
 
 
 def beyond_constant(
     record: Result, c: int, one: str, other: str, constant: float
 ) -> tuple[Estimate | None, str]:
     """Robust accuracy of one row beyond another's, or beyond a constant answer's where this is larger."""
-    pair = shares(record, c, one), shares(record, c, other)
-    there = np.isfinite(pair[0] + pair[1])
-    if not there.any() or pair[1][there].mean() >= constant:
+    _, (a, b) = right(record, c, one, other)
+    if not a.size or b.mean() >= constant:
         return difference(record, c, one, other)
-    if there.sum() > 1:
-        return paired(pair[0], np.where(there, constant, np.nan)), "splits"
-    right = record.arrays["right"][c, np.flatnonzero(there)[0], ROWS.index(one), 1]
-    found = proportion(right[: int(record.provenance["config"]["cases"][c]["n_test"])] > 0)
+    if len(a) > 1:
+        return paired(a.mean(axis=1), constant), "splits"
+    found = proportion(a[0])
     low, value, high = (x - constant for x in (found.low, found.value, found.high))
     return Estimate(value, low, high, found.level, found.n), "images"
 
@@ -78,13 +77,22 @@ def compared(
             share = 1 / (10 if case["classes"] is None else len(case["classes"]))
             effect, unit = beyond_constant(record, c, one, other, share)
         where = f"{setting}{named}"
-        values = {name.replace(" ", "_"): shares(record, c, name) for name in (one, other)}
-        more = {"unit": unit, "note": f"robust: {means(**values)}"}
+        more = {"unit": unit, "note": _note(record, c, one, other)}
         yield from compare(case["dataset"], where, effect, 1, smallest, **more)
         clean, unit = difference(record, c, one, other, robust=False)
-        values = {name.replace(" ", "_"): shares(record, c, name, False) for name in (one, other)}
-        more = {"unit": unit, "note": f"clean: {means(**values)}", "counts": False}
+        more = {
+            "unit": unit,
+            "note": _note(record, c, one, other, attacked=False),
+            "counts": False,
+            "asks": False,
+        }
         yield from compare(case["dataset"], f"{where}: clean", clean, 1, smallest, **more)
+
+
+def _note(record: Result, c: int, one: str, other: str, *, attacked: bool = True) -> str:
+    name, found = right(record, c, one, other, attacked=attacked)
+    values = {row.replace(" ", "_"): bits.mean(axis=1) for row, bits in zip((one, other), found, strict=True)}
+    return f"{f'robust, {name}' if attacked else 'clean'}: {means(**values)}"
 
 
 def overfits(record: Result) -> Iterator[Comparison]:
@@ -111,7 +119,8 @@ def scale(config: Settings) -> Scale:
         f"{datasets(config)}, n = {each(cases, 'n_train')} and {each(cases, 'n_val')} for validation; "
         f"{each(cases, 'n_test')} test images",
         f"{config['steps']} steps on the clocks",
-        f"L∞ {radii(cases)}, PGD-{config['pgd'][0]} to choose, PGD-{config['pgd'][2]} in the test",
+        f"L∞ {radii(cases)}, PGD-{config['pgd'][0]} to choose, AutoAttack in the test where its runs are "
+        f"made (the note says so), else PGD-{config['pgd'][2]}",
         "n beside each effect: splits",
     )
 
@@ -139,8 +148,9 @@ CLAIMS = (
         "measured is the second half: that the kernel at the time that was best on attacked validation "
         "images is more robust than at the end.",
         rule="Effect: robust accuracy at the best time minus that at the end of training, or minus one in k "
-        "for k classes where the end keeps less: naming one class resists every attack. Paired by split "
-        "(by image where there is one split). Against: less than .02 for certain.",
+        "for k classes where the end keeps less: naming one class resists every attack. Under AutoAttack "
+        "on the splits of which it is recorded, else PGD. Paired by split (by image where there is one "
+        "split). Against: less than .02 for certain.",
         compare=overfits,
     ),
     _claim(
@@ -149,11 +159,11 @@ CLAIMS = (
         "Adv-NTK can help infinite-width DNNs enhance comparable robustness to that of their finite-width "
         "counterparts",
         reading="A clock for every image, learned against a right attack, keeps more accuracy under attack "
-        "than plain kernel regression at its end. One wide network stands beside one kernel in the chapter "
-        "and is not counted.",
+        "than plain kernel regression at its end. Networks of one width stand beside plain kernels in the "
+        "chapter, and are not counted.",
         rule="Effect: robust accuracy with the clocks learned from 0 minus that of the plain kernel, or "
-        "minus one in k for k classes where that keeps less. Against: less than .02 for certain. Clean "
-        "accuracy is shown only.",
+        "minus one in k for k classes where that keeps less; attacked as for D1. Against: less than .02 for "
+        "certain. Clean accuracy is shown only.",
         compare=adversarial,
         condition="measured without the networks that the quotation compares it to",
     ),
@@ -164,8 +174,9 @@ CLAIMS = (
         reading="No claim of theirs, but the control that the paper lacks, and the reason to have clocks: "
         "one stopping time, chosen on the same attacked validation images.",
         rule="Effect: robust accuracy with learned clocks, begun at 0 and at the best time, minus that at "
-        "the best time. Against: less than .02 for certain. Clean accuracy is shown only. Clocks "
-        "descend on the validation images' labels, the time is only chosen by them: a lead may be of labels.",
+        "the best time, attacked as for D1. Against: less than .02 for certain. Clean accuracy is shown "
+        "only. Clocks descend on the validation images' labels, the time is only chosen by them: a lead may "
+        "be of labels.",
         compare=beyond_one_time,
     ),
 )

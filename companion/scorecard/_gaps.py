@@ -15,8 +15,7 @@ from companion.scorecard._verdicts import newcombe, paired
 from companion.statistics import Estimate, paired_shares, proportion
 
 CLOCKS = ("plain", "best time", "from 0", "from the best time")
-PARTLY = ("clocks", "neighbours")
-"""Experiments that know of AutoAttack both Auto-PGDs alone."""
+TWO = "both Auto-PGDs"
 Folder = str | Path | None
 
 
@@ -43,13 +42,19 @@ def gaps(record: Result) -> list[Gap]:
 
 
 def _gap(
-    experiment: str, data: str, label: str, pgd: np.ndarray, auto: np.ndarray, over_images: Estimate
+    experiment: str,
+    data: str,
+    label: str,
+    pgd: np.ndarray,
+    auto: np.ndarray,
+    over_images: Estimate,
+    attack: str = "AutoAttack",
 ) -> Gap:
     by_seed = paired(pgd, auto)
     if by_seed is not None and by_seed.low == by_seed.high:
         by_seed = None
     means = float(pgd.mean()), float(auto.mean())
-    return Gap(experiment, data, label, len(pgd), *means, over_images.n, over_images, by_seed)
+    return Gap(experiment, data, label, len(pgd), *means, over_images.n, over_images, by_seed, attack)
 
 
 def _data(case: Settings) -> str:
@@ -77,18 +82,21 @@ def _of_kernels(record: Result) -> Iterator[Gap]:
 
 
 def _of_clocks(record: Result) -> Iterator[Gap]:
-    """Kernels of chapter 9: both Auto-PGDs on the images that PGD leaves, of the first ones."""
+    """Kernels of chapter 9: AutoAttack on what PGD leaves; both Auto-PGDs where it is not run."""
     for c, case in enumerate(record.provenance["config"]["cases"]):
         for row in CLOCKS:
             k = clocks.ROWS.index(row)
             auto, pgd = record.arrays["auto"][c, :, k], record.arrays["right"][c, :, k, 1]
+            attack = TWO
+            if clocks.robust(record, c, row)[0] != "PGD":
+                auto, attack = record.arrays["autoattack"][c, :, k, -1], "AutoAttack"
             there = np.isfinite(auto[:, 0]) & np.isfinite(pgd[:, 0])
             if there.any():
                 auto = auto[there][:, np.isfinite(auto[there][0])] > 0
                 pgd = pgd[there][:, : auto.shape[1]] > 0
                 over = paired_shares(int((pgd & ~auto).sum()), int((auto & ~pgd).sum()), auto.size)
                 label = f"{case['kernel']}, n = {case['n_train']:,}, {row}"
-                yield _gap("clocks", _data(case), label, pgd.mean(axis=1), auto.mean(axis=1), over)
+                yield _gap("clocks", _data(case), label, pgd.mean(axis=1), auto.mean(axis=1), over, attack)
 
 
 def _of_neighbours(record: Result) -> Iterator[Gap]:
@@ -104,7 +112,9 @@ def _of_neighbours(record: Result) -> Iterator[Gap]:
                 n = case["n_conv_attacked" if name.startswith("Conv") else "n_attacked"]
                 if there.any():
                     over = _apart(pgd[there], auto[there], n)
-                    yield _gap("neighbours", _data(case), f"{name}, {kind}", pgd[there], auto[there], over)
+                    yield _gap(
+                        "neighbours", _data(case), f"{name}, {kind}", pgd[there], auto[there], over, TWO
+                    )
 
 
 def _apart(pgd: np.ndarray, auto: np.ndarray, n: int) -> Estimate:
@@ -129,7 +139,8 @@ def recorded_gaps(*experiments: str, folder: Folder = None) -> list[Gap]:
 
     Args:
         experiments: "warm_start", "normalization", "catastrophic", which `evaluation` trains again;
-            "attacks", "clocks", "neighbours", the last two with AutoAttack's two Auto-PGDs alone. None: all.
+            "attacks", "clocks", "neighbours", the last two with both Auto-PGDs alone where not all of
+            AutoAttack is run. None: all.
         folder: of the records, as for `results.record`.
 
     Returns:

@@ -131,10 +131,10 @@ def by_index(record: Result) -> Iterator[Comparison]:
         near = found["modes"][row] < 200  # False for NaN
         if near.sum() < 10:
             continue
-        robust = found["fgsm"][row, near, 0]
+        robust, constant = found["fgsm"][row, near, 0], float(found["majority"][row])
         note = (
             f"{near.sum()} features; robustness of feature 1 {robust[0]:.3f}, of the last below 200 "
-            f"{robust[-1]:.3f}"
+            f"{robust[-1]:.3f}; {(robust > constant).sum()} of them above the largest class's {constant:.3f}"
         )
         effect = rank_trend(robust)
         yield from compare(case["dataset"], named(case, name), effect, -1, 0.2, unit="blocks", note=note)
@@ -243,5 +243,12 @@ def traded(record: Result) -> Iterator[Comparison]:
             setting = f"{where}, {kind}: robust beyond both"
             yield from compare(case["dataset"], setting, gained, 1, 0.05, **unit)
             yield from compare(
-                case["dataset"], f"{where}, {kind}: clean lost", lost, 1, 0.0, counts=False, **unit
+                case["dataset"],
+                f"{where}, {kind}: clean lost",
+                lost,
+                1,
+                0.0,
+                counts=False,
+                asks=False,
+                **unit,
             )

@@ -85,7 +85,12 @@ def biased(record: Result) -> Iterator[Comparison]:
         if bias > 0:
             for part, name in ((1, ""), (0, ": clean")):
                 one, other = values[:, part], found[dataset, 0.0][:, part]
-                options = {"counts": part == 1, "unit": "splits", "note": means(dense=other, sparse=one)}
+                options = {
+                    "counts": part == 1,
+                    "asks": part == 1,
+                    "unit": "splits",
+                    "note": means(dense=other, sparse=one),
+                }
                 yield from compare(dataset, f"B = {bias:g}{name}", paired(one, other), 1, WORSE, **options)
 
 
@@ -193,6 +198,7 @@ CLAIMS = (
         rule="Effect: geometric mean of steps over those at B = 0, less 1, paired by split. For: certainly "
         "below .25. Against: certainly above.",
         effect="steps more than at B = 0, as a share",
+        percent=True,
         compare=steps,
     ),
     _large(

@@ -70,12 +70,11 @@ def changed(
                     rows = [names.index(which) for which in (name, control)]
                     one, two = robust[c, rows]
                     more = {"counts": (name, control) in pairs, "family": (name, control) in beside}
-                    words = [means(**{name: one, control: two})]
+                    named = [which.replace("centred", "centered") for which in (name, control)]
+                    words = [means(**dict(zip(named, (one, two), strict=True)))]
                     words += [_stuck(names[row], clean[c, row]) for row in rows]
                     more["note"] = "; ".join(filter(None, words))
-                    yield from compare(
-                        case["dataset"], f"{name} − {control}", paired(one, two), 0, 0.02, **more
-                    )
+                    yield from compare(case["dataset"], " − ".join(named), paired(one, two), 0, 0.02, **more)
 
     return found
 

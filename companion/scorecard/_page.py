@@ -220,7 +220,7 @@ def _numbers(one: Card) -> str:
                 where,
                 _effect(item.effect, form),
                 f"{item.effect.n:,} {item.unit.removesuffix('s') if item.effect.n == 1 else item.unit}",
-                outcome,
+                outcome if item.asks else "–",
                 _excluded(item, form.removeprefix("+")),
                 item.note,
             ]
@@ -245,7 +245,7 @@ def _effect(effect: Estimate, form: str) -> str:
 
 
 def _excluded(item: Comparison, form: str) -> str:
-    if math.isinf(item.excluded):
+    if math.isinf(item.excluded) or item.effect.low == item.effect.high:
         return "none"
     if item.sign == 0:
         return f"beyond ±{item.excluded:{form}}"

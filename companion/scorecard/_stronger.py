@@ -6,7 +6,7 @@ from types import MappingProxyType
 from companion.experiments import evaluation
 from companion.results import caption
 from companion.scorecard._claim import Gap
-from companion.scorecard._gaps import PARTLY, Folder, recorded_gaps
+from companion.scorecard._gaps import TWO, Folder, recorded_gaps
 from companion.scorecard._html import Shown, html_table
 from companion.statistics import Estimate
 
@@ -26,7 +26,7 @@ _PATCHES = "none is recorded: inputs are patches, attacked by PGD and along the 
 CHECKED: Mapping[str, Wanted | str] = MappingProxyType(
     {
         "A1": _named("attacks", ""),
-        "A1b": "recorded of the pair (Status of this copy), not of ten classes, where PGD leaves little",
+        "A1b": "recorded of the pair (Status of this copy); of kernels of ten classes it is what PGD leaves",
         "A2b": "none is recorded of these networks: white-box success is PGD's",
         "A3a": "none is recorded of single features, which are attacked by FGSM",
         "A3b": _SUMS,
@@ -38,7 +38,7 @@ CHECKED: Mapping[str, Wanted | str] = MappingProxyType(
         "B1c": "none is recorded of these estimators",
         "B1d": "none is recorded of these statistics",
         "B1e": _named("normalization", "raw", "batch norm"),
-        "B2a": _named("warm_start", "clean for", "pgd", "standard"),
+        "B2a": "none is recorded of the rule's runs; of a switch at a set epoch it is (Attacks, below)",
         "B2b": _named("warm_start", "growing steps", "fgsm", "free", "pgd", "standard"),
         "B3a": _FGSM,
         "B3b": _FGSM,
@@ -46,7 +46,7 @@ CHECKED: Mapping[str, Wanted | str] = MappingProxyType(
         "D1": _named("clocks", "plain", ", best time"),
         "D2a": _named("clocks", "plain", "from 0"),
         "D2b": _named("clocks", ", best time", "from 0", "from the best time"),
-        "E1b": _named("neighbours", ""),
+        "E1b": "none is recorded at a kernel's own ridge; at one ridge it is (chapter 10)",
         "E2c": _KERNELS,
         "E3b": _KERNELS,
         "E5a": _PATCHES,
@@ -92,8 +92,10 @@ def span_of(found: Sequence[Gap]) -> str:
 
 
 def attack_of(found: Sequence[Gap]) -> str:
-    """What stands beside PGD: AutoAttack, or of it the two Auto-PGDs."""
-    return "Both Auto-PGDs" if {one.experiment for one in found} <= set(PARTLY) else "AutoAttack"
+    """What stands beside PGD: AutoAttack, or of it the two Auto-PGDs; AutoAttack where some have the one."""
+    kinds = {one.attack for one in found}
+    name = kinds.pop() if len(kinds) == 1 else "AutoAttack"
+    return name[0].upper() + name[1:]
 
 
 def apart(found: Sequence[Gap]) -> float:
@@ -121,12 +123,13 @@ def gap_rows(found: Sequence[Gap]) -> tuple[list[str], list[list[str]]]:
         Heads, and of each network or kernel its name, seeds, both accuracies, the gap with its intervals over
         the images of all seeds and over seeds, and images.
     """
-    chapters = len({one.experiment for one in found}) > 1
+    chapters, mixed = len({one.experiment for one in found}) > 1, len({one.attack for one in found}) > 1
     attack = attack_of(found)
     heads = ["network or kernel", "seeds", "PGD", attack, "gap, over images", "over seeds", "images"]
     rows = [
         [
-            f"{one.experiment}: {one.data}, {one.label}" if chapters else f"{one.data}, {one.label}",
+            f"{f'{one.experiment}: ' if chapters else ''}{one.data}, {one.label}"
+            + (f" ({one.attack} alone)" if mixed and one.attack == TWO else ""),
             str(one.seeds),
             f"{one.pgd:.3f}",
             f"{one.autoattack:.3f}",
@@ -155,7 +158,7 @@ def stronger(*experiments: str) -> Shown:
 
 
 def _caption(found: Sequence[Gap]) -> str:
-    again = {one.experiment for one in found} - {"attacks", *PARTLY}
+    again = {one.experiment for one in found} - {"attacks", "clocks", "neighbours"}
     trained = again == {one.experiment for one in found}
     words = (
         f"Robust accuracy under the PGD of the record and under {attack_of(found)}, on the same test images"

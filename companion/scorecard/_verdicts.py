@@ -43,6 +43,7 @@ class Comparison:
             question asks of other variants in one experiment.
         lower_bound: whether what is asked for may be larger than the effect says: then it speaks for a claim
             or leaves it open.
+        asks: whether it asks the claim's question; of a price that stands beside it no outcome is shown.
         note: numbers behind it.
         p_value: two-sided, of a value of the effect, where it is not that of Student's interval.
     """
@@ -58,6 +59,7 @@ class Comparison:
     counts: bool = True
     family: bool = False
     lower_bound: bool = False
+    asks: bool = True
     note: str = ""
     p_value: Callable[[float], float] | None = None
 
@@ -186,6 +188,18 @@ def paired(one: Numbers, other: Numbers | float, *, level: float = 0.95) -> Esti
     gaps = np.asarray(one, float) - np.asarray(other, float)
     gaps = gaps[np.isfinite(gaps)]
     return statistics.mean(gaps, level=level) if len(gaps) > 1 else None
+
+
+def beyond_constant(one: Numbers, other: Numbers, constant: float, *, level: float = 0.95) -> Estimate | None:
+    """`paired`, where the other keeps less than a constant answer does on average minus that answer's share.
+
+    Naming one class for every input resists every attack: what is won below it is no robustness.
+    """
+    one, other = np.asarray(one, float), np.asarray(other, float)
+    both = np.isfinite(one + other)
+    if both.any() and other[both].mean() < constant:
+        other = np.where(both, constant, np.nan)
+    return paired(one, other, level=level)
 
 
 def relative(

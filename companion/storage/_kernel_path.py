@@ -64,12 +64,14 @@ class KernelPath:
         kernel = matrix("kernel", kernel)
         if len(self) and self[0].shape != kernel.shape:
             raise ValueError(f"kernel must have the shape of the others, {self[0].shape}, got {kernel.shape}")
-        write_atomically(self._file(number("time", time)), kernel)
+        write_atomically(self._file(number("time", time) + 0.0), kernel)  # −0 is 0
 
     def __len__(self) -> int:
         return len(self.times)
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [read_array(self._file(time)) for time in self.times[index]]
         return read_array(self._file(self.times[index]))
 
     def _file(self, time: float) -> Path:

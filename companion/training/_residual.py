@@ -14,7 +14,7 @@ from jaxtyping import Float, PyTree
 from tqdm.auto import tqdm
 
 from companion._core.checks import batch as examples
-from companion._core.checks import count, number
+from companion._core.checks import count, number, random_key
 from companion._core.compile import double, made_once, network
 from companion._core.interrupt import deferred, in_short_loops
 from companion._core.types import Apply, Array, Key, Scalar
@@ -104,9 +104,9 @@ def train_to_residual(
     if not levels or levels[0] >= 1 or any(b >= a for a, b in itertools.pairwise(levels)):
         raise ValueError(f"residuals must decrease within (0, 1), got {levels}")
     if batch_size is not None and (count("batch_size", batch_size) > len(x) or key is None):
-        raise ValueError(
-            f"batch_size must be at most {len(x)} and come with a key, got {batch_size} and key {key!r}"
-        )
+        found = f"{batch_size} and key {key!r}"
+        raise ValueError(f"batch_size must be at most {len(x)} and come with a key, got {found}")
+    key = key if key is None else random_key("key", key)
     with double(params):
         if (shape := network("apply_fn", apply_fn, params, x)) != targets.shape:
             raise ValueError(f"targets must have the network's output shape {shape}, got {targets.shape}")
