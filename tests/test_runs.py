@@ -190,6 +190,19 @@ def test_only_seeds_recorded_whole_count(tmp_path):
     assert (found.provenance["runs"], found.provenance["config"]["seeds"]) == ((12, 18), 2)
 
 
+def test_fewer_seeds_say_what_their_runs_alone_would(whole, tmp_path):
+    make(tmp_path, [job for job in jobs(Config()) if job.seed < 2])
+    alone = EXPERIMENT.recorded("full", complete=False, folder=tmp_path)
+    for complete in (True, False):
+        few = EXPERIMENT.recorded("full", complete=complete, seeds=2, folder=whole)
+        np.testing.assert_array_equal(few.arrays["draw"], alone.arrays["draw"])
+        assert few.provenance["seeds"] == [0, 1]
+        assert few.provenance["runs"] == alone.provenance["runs"] == (12, 18)
+    for wrong, error in ((0, ValueError), (1.5, TypeError), ("2", TypeError)):
+        with pytest.raises(error, match="seeds"):
+            EXPERIMENT.recorded("full", seeds=wrong, folder=whole)
+
+
 def test_the_first_seed_comes_first_and_needs_before_what_needs_them(tmp_path):
     order = []
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from companion import scorecard
+from companion import results, scorecard
 from companion.experiments import clocks, evaluation, features, warm_start
 from companion.results import Result
 from companion.scorecard import Comparison, _gaps, _page, judge
@@ -750,6 +750,27 @@ def test_every_claim_is_there_in_parts_or_whole():
     wanted |= {"E1", "E2", "E3", "E4", "E5"}
     assert {name[:2] for name in CLAIMS} == wanted
     assert len(CLAIMS) == len(scorecard.CLAIMS)
+
+
+def test_fewer_seeds_judge_as_records_without_the_other_lines(tmp_path):
+    # Of a run's line the name ends in ", seed 12, 0123456789ab".
+    for path in results.place_of("attacks").parent.glob("*/*"):
+        target = tmp_path / path.parent.name / path.name
+        target.parent.mkdir(exist_ok=True)
+        if path.name == "runs.jsonl" and path.parent.name != "evaluation":  # whose gaps are not judged
+            lines = path.read_text().splitlines(keepends=True)
+            seeds = [re.search(r', seed (\d+), [0-9a-f]{12}"', line) for line in lines]
+            lines = [line for line, seed in zip(lines, seeds, strict=True) if not seed or int(seed[1]) < 3]
+            target.write_text("".join(lines))
+        elif path.suffix in (".json", ".jsonl", ".npz"):
+            target.symlink_to(path)
+    few, alone = scorecard.scorecard(seeds=3), scorecard.scorecard(folder=tmp_path)
+    assert scorecard.decided(few) == scorecard.decided(alone)
+    for name, card in few.items():
+        effects = [[one.effect for one in some.comparisons] for some in (card, alone[name])]
+        assert effects[0] == effects[1], name
+    trained = [one for name, card in few.items() if name[0] in "BE" for one in card.comparisons]
+    assert max(one.effect.n for one in trained) == 3
 
 
 @pytest.mark.parametrize("claim", scorecard.CLAIMS, ids=lambda claim: claim.name)

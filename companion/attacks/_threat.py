@@ -40,7 +40,7 @@ class Threat:
             raise ValueError(f"norm must be 'linf', 'l2' or 'l1', got {self.norm!r}")
         object.__setattr__(self, "eps", number("eps", self.eps))
         try:
-            low, high = (float(bound) for bound in self.bounds)
+            low, high = (float(0 + bound) for bound in self.bounds)  # a text is none, though float reads it
         except (TypeError, ValueError):
             raise ValueError(f"bounds must be two numbers, got {self.bounds!r}") from None
         if not -np.inf < low < high < np.inf:

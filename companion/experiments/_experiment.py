@@ -14,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from companion import data, results
+from companion._core.checks import count
 from companion._core.words import Setting
 from companion.results import Result
 from companion.storage import fingerprint
@@ -122,13 +123,21 @@ class Experiment:
             made[job] = computed(self.compute, job.config, [made[need] for need in job.needs], options)
         return self.gather(config, made)
 
-    def recorded(self, profile: str, *, complete: bool = True, folder: str | Path | None = None) -> Result:
+    def recorded(
+        self,
+        profile: str,
+        *,
+        complete: bool = True,
+        seeds: int | None = None,
+        folder: str | Path | None = None,
+    ) -> Result:
         """What is recorded of a profile so far.
 
         Args:
             profile: its name.
             complete: of a profile that has `seeds`, whether those alone count, from 0 on, of which the runs
                 of every label that was begun are recorded; else every run that is recorded counts.
+            seeds: only runs of the first so many seeds, or splits, count; None for all.
             folder: as for `results.record`.
 
         Returns:
@@ -139,8 +148,10 @@ class Experiment:
 
         Raises:
             FileNotFoundError: no seed is complete; the message gives the command that makes the rest.
-            ValueError: a profile that there is not.
+            TypeError, ValueError: a profile that there is not; a number of seeds that is none.
         """
+        if seeds is not None:
+            count("seeds", seeds)
         if profile not in self.profiles:
             raise ValueError(f"{self.name} has no profile {profile!r}; it has {', '.join(self.profiles)}")
         config = planned = self.profiles[profile]
@@ -153,14 +164,14 @@ class Experiment:
             raise nothing
         keys = self.keys(self.jobs(config))
         if hasattr(config, "seeds"):
-            there = {job: key in records for job, key in keys.items()}
+            there = {job: key in records and _among(job, seeds) for job, key in keys.items()}
             begun = {job.label for job, done in there.items() if done}
             missing = [job.seed for job, done in there.items() if not done and job.label in begun]
             last = max((job.seed + 1 for job, done in there.items() if done), default=0)
             config = replace(config, seeds=min(missing, default=last) if complete else last)
         jobs = list(in_order(self.jobs(config)))
         named = keys | self.keys([job for job in jobs if job not in keys])
-        found = {job: records[named[job]] for job in jobs if named[job] in records}
+        found = {job: records[named[job]] for job in jobs if named[job] in records and _among(job, seeds)}
         if not found:
             raise nothing
         origins = [one.origin for one in found.values()]
@@ -181,6 +192,10 @@ class Experiment:
         }
         arrays = self.gather(config, {job: one.arrays for job, one in found.items()})
         return Result(MappingProxyType({}), MappingProxyType(arrays), MappingProxyType(provenance))
+
+
+def _among(job: Job, seeds: int | None) -> bool:
+    return seeds is None or job.seed < seeds
 
 
 def computed(

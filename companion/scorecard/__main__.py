@@ -36,7 +36,16 @@ def table(cards: Mapping[str, Card]) -> str:
     runs = sum(origin["runs"][0] for origin in origins.values())
     hours, cores = (sum(one[name] for one in origins.values()) / 3600 for name in ("seconds", "core_seconds"))
     lines += ["", f"decided: {share(decided(cards))}; n and the median half width are of those that count"]
+    lines += [f"  in {paper}: {share(decided(some))}" for paper, some in by_paper(cards).items()]
     return "\n".join([*lines, f"runs: {runs:,}, in {hours:.1f} hours, {cores:.1f} core-hours"])
+
+
+def by_paper(cards: Mapping[str, Card]) -> dict[str, dict[str, Card]]:
+    """The cards of each paper, by its letter."""
+    return {
+        paper: {name: card for name, card in cards.items() if name[0] == paper}
+        for paper in dict.fromkeys(name[0] for name in cards)
+    }
 
 
 def share(found: Decided) -> str:
@@ -55,16 +64,20 @@ def at(commit: str, target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table, and with --since what the records of a commit decided by the rules of today."""
+    """Print the table; with --since what the records of a commit decided by the rules of today."""
     parser = argparse.ArgumentParser(prog="python -m companion.scorecard", description=__doc__)
     parser.add_argument("--folder", type=place, help="of the records (default: book/results)")
     parser.add_argument("--since", metavar="COMMIT", help="whose records are judged by the same rules too")
+    parser.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds, or splits")
     options = parser.parse_args(arguments)
-    print(table(scorecard.scorecard(folder=options.folder)))
+    if options.seeds is not None and options.seeds < 1:
+        parser.error("--seeds must be at least 1")
+    print(table(scorecard.scorecard(seeds=options.seeds, folder=options.folder)))
     if options.since:
         with tempfile.TemporaryDirectory() as folder:
             at(options.since, Path(folder))
-            print(f"at {options.since}: {share(decided(scorecard.scorecard(folder=folder)))}")
+            before = scorecard.scorecard(seeds=options.seeds, folder=folder)
+            print(f"at {options.since}: {share(decided(before))}")
     return 0
 
 

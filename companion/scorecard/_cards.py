@@ -36,19 +36,20 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-def scorecard(*, folder: str | Path | None = None) -> Mapping[str, Card]:
+def scorecard(*, seeds: int | None = None, folder: str | Path | None = None) -> Mapping[str, Card]:
     """Judge every claim by the runs that are recorded.
 
     Of every comparison the seeds count that both of its sides have: a record that grows speaks at once.
 
     Args:
+        seeds: what the first so many seeds, or splits, alone would say, by the same rules; None for all.
         folder: of the records, as for `results.record`.
 
     Returns:
         A card for each claim by its name, in the order of `CLAIMS`; without a record it is *not tested*.
     """
     wanted = dict.fromkeys((one.experiment, profile) for one in CLAIMS for profile in one.profiles)
-    known = {pair: record for pair in wanted if (record := _record(*pair, folder))}
+    known = {pair: record for pair in wanted if (record := _record(*pair, seeds, folder))}
     gaps = checked(folder)
     return MappingProxyType({one.name: card(one, _of(one, known), gaps.get(one.name, ())) for one in CLAIMS})
 
@@ -58,11 +59,11 @@ def _of(claim: Claim, known: Mapping[tuple[str, str], Result]) -> dict[str, Resu
     return {profile: record for profile, record in pairs if record is not None}
 
 
-def _record(name: str, profile: str, folder: str | Path | None) -> Result | None:
+def _record(name: str, profile: str, seeds: int | None, folder: str | Path | None) -> Result | None:
     experiment = importlib.import_module(f"companion.experiments.{name}").EXPERIMENT
     if profile not in experiment.profiles:
         return None
     try:
-        return experiment.recorded(profile, complete=False, folder=folder)
+        return experiment.recorded(profile, complete=False, seeds=seeds, folder=folder)
     except FileNotFoundError:
         return None
