@@ -159,6 +159,19 @@ def test_kernel_regression_on_a_frozen_kernel(found, one):
     assert still.clean == pytest.approx([clean], abs=1e-6)
 
 
+def test_a_kernel_of_training_on_noise_is_frozen_beside_the_others():
+    case = replace(TOY, paths=("standard", "pgd", "noise"), adversarial=(), curve=(0.0, 1.0), n_solve=0)
+    found = experiment.run(experiment.Config((case,), ("standard", "pgd", "noise"), 1))
+    assert found["linear"].shape == (1, 1, 3, 2, 2, 2)
+    assert found["curve"].shape == (1, 1, 3, 2, 2, 2)
+    noise = experiment.trained(case, "noise", 0).snapshots[2.0]
+    phase = experiment.second_phase(case, noise, False, 0, [0, 1])
+    np.testing.assert_allclose(found["linear"][0, 0, 2, 1, 0], [phase.clean[1], phase.robust[1]], rtol=1e-6)
+    np.testing.assert_allclose(found["curve"][0, 0, 2, 0, :, 1], phase.robust, rtol=1e-6)
+    # All begin with one kernel.
+    np.testing.assert_array_equal(found["linear"][0, 0, 0, 0], found["linear"][0, 0, 2, 0])
+
+
 def test_a_network_that_is_not_watched_is_the_same_network(one):
     alone = experiment.trained(TOY, "pgd", 1, watch=False)
     assert np.isnan(alone.clean).all()
@@ -166,11 +179,11 @@ def test_a_network_that_is_not_watched_is_the_same_network(one):
     np.testing.assert_array_equal(alone.kernels[-1], one.kernels[-1])
 
 
-@pytest.mark.parametrize("profile", ["digits", "full", "paper"])
+@pytest.mark.parametrize("profile", ["digits", "full", "noise", "paper"])
 def test_profiles_ask_for_what_their_data_and_records_have(profile):
     config = experiment.PROFILES[profile]
     assert config.seeds >= 3
-    assert len({case.dataset for case in config.cases}) == (2 if profile == "full" else 1)
+    assert len({case.dataset for case in config.cases}) == {"full": 2, "noise": 3}.get(profile, 1)
     for case in config.cases:
         assert set(case.linear) <= set(case.record)
         assert set(case.adversarial) <= set(case.linear)

@@ -37,6 +37,7 @@ class Case:
         kernels: whether the run of seed 0 keeps the kernels themselves.
         curve: epochs of the second phase, at the last of `linear`, at which it is recorded; () for none.
         attacked: whether the kernel is followed on attacked images of the probe too, as paper A did.
+        paths: regimes along which kernels are frozen and trained on.
     """
 
     dataset: str = "mnist5k"
@@ -62,6 +63,7 @@ class Case:
     kernels: bool = True
     curve: tuple[float, ...] = field(default=(), metadata={"absent": ()})
     attacked: bool = field(default=False, metadata={"absent": False})
+    paths: tuple[str, ...] = field(default=PATHS, metadata={"absent": PATHS})
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ _FASHION_LONG = replace(
     _FASHION, n_train=2500, batch_size=50, epochs=200, record=_LONG, linear=(0.0, 200.0),
     adversarial=(200.0,), curve=_CURVE, attacked=True,
 )  # fmt: skip
+# Whether a kernel of training on noise is robust too, which no attack has formed.
+_ON_NOISE = {"paths": (*PATHS, "noise"), "adversarial": (), "curve": _CURVE, "kernels": False}
+_NOISE = tuple(
+    replace(case, linear=(0.0, case.record[-1]), **_ON_NOISE) for case in (Case(), _FASHION, _CIFAR)
+)
 _CIFAR_TWICE = replace(_CIFAR, linear=(0.0, 15.0), adversarial=(15.0,), curve=_CURVE, attacked=True)
 PROFILES = {
     # One seed, while the reader waits; the same networks with all controls and more seeds are recorded.
@@ -109,5 +116,6 @@ PROFILES = {
     "full": Config((_CIFAR, _FASHION), REGIMES[:6], seeds=10),
     # The length of paper A in steps and what it lacked: noise as a control, the second phase step by step.
     "long": Config((_CIFAR_TWICE, _FASHION_LONG), ("standard", "again", "pgd", "noise"), seeds=5),
+    "noise": Config(_NOISE, (*PATHS, "noise"), seeds=10),
     "paper": Config((_PAPER, _RESNET), REGIMES[:6]),
 }

@@ -98,11 +98,11 @@ def run(config: Config, *, progress: bool = False, folder: Path | None = None) -
         `across` (c, s, g, g, r), of the last kernel of one regime to another's at every record;
         `final` (c, s, g, 2, 3): clean and PGD with restarts at the end, with the ends of 95 % intervals;
         `spectrum` (c, s, g, r, 40), the largest eigenvalues. Of l moments at which the kernels along
-        `PATHS` are frozen: `linear` (c, s, 2, l, 2, 2), over paths, moments, `PHASES`, and clean and robust
-        accuracy; `solved` (c, s, 2, l, 2) for kernel regression; `curve` (c, s, 2, 2, q, 2) of the second
-        phase at the end, over paths, `PHASES` and its records. `attacked_concentration`, `attacked_rank`
-        (c, s, g, r) and `attacked_distances` (c, s, g, r, r) on attacked images of the probe. `seconds` (c,
-        s, g) of training steps; `kernels` (c, g, r, m, m) of seed 0, averaged over outputs.
+        a case's p `paths` are frozen: `linear` (c, s, p, l, 2, 2), over paths, moments, `PHASES`, and clean
+        and robust accuracy; `solved` (c, s, p, l, 2) for kernel regression; `curve` (c, s, p, 2, q, 2) of the
+        second phase at the end, over paths, `PHASES` and its records. `attacked_concentration`,
+        `attacked_rank` (c, s, g, r) and `attacked_distances` (c, s, g, r, r) on attacked images of the probe.
+        `seconds` (c, s, g) of training steps; `kernels` (c, g, r, m, m) of seed 0, averaged over outputs.
     """
     return EXPERIMENT.run(config, progress=progress, folder=folder)
 
@@ -190,11 +190,11 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
         moved = [on_attacked(model_of(case, k), case, one) for one in runs.values()]
         arrays |= {f"attacked_{name}": np.stack([row[name] for row in moved]) for name in moved[0]}
     if case.curve:
-        arrays["curve"] = np.stack([_curves(case, runs[path], seed) for path in PATHS])
-    frozen = [_frozen(case, images, runs[path], seed, skip=path != PATHS[0]) for path in PATHS]
+        arrays["curve"] = np.stack([_curves(case, runs[path], seed) for path in case.paths])
+    frozen = [_frozen(case, images, runs[path], seed, skip=i > 0) for i, path in enumerate(case.paths)]
     arrays["linear"], arrays["solved"] = (np.stack(part) for part in zip(*frozen, strict=True))
     for name in ("linear", "solved"):
-        arrays[name][1, case.linear.index(0)] = arrays[name][0, case.linear.index(0)]
+        arrays[name][1:, case.linear.index(0)] = arrays[name][0, case.linear.index(0)]
     return arrays
 
 

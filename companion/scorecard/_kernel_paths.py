@@ -179,6 +179,9 @@ def inherited(record: Result) -> Iterator[Comparison]:
     """
     for dataset, case in _each(record):
         last, after = len(case.plan["linear"]) - 1, f"after {case.steps:,} steps"
+        if "noise" in case.plan.get("paths", ()):  # its other kernels are those of the profiles above
+            yield from beyond_noise(dataset, case)
+            continue
         settings = {
             f"{case.plan['linear_epochs']} epochs": case.arrays["linear"][:, :, :, 0, 1],
             "closed form": case.arrays["solved"][..., 1],
@@ -200,6 +203,16 @@ def inherited(record: Result) -> Iterator[Comparison]:
             where = f"{case.plan['curve'][-1]:g} epochs, − standard training's, {after}"
             effect = beyond_constant(other, standard, case.constant)
             yield from compare(dataset, where, effect, 1, 0.02, note=note)
+
+
+def beyond_noise(dataset: str, case: Case) -> Iterator[Comparison]:
+    """C2a's control: minus on the kernel of training on random signs ±ε. The abstract does not ask it."""
+    last, at = len(case.plan["linear"]) - 1, [case.plan["paths"].index(name) for name in ("pgd", "noise")]
+    other, noise = case.arrays["linear"][:, at, last, 0, 1].T
+    note = means(PGD_kernel=other, noise_kernel=noise)
+    where = f"{case.plan['linear_epochs']} epochs, − noise's, after {case.steps:,} steps"
+    effect = beyond_constant(other, noise, case.constant)
+    yield from compare(dataset, where, effect, 1, 0.02, counts=False, note=note)
 
 
 def robust_at(clean: np.ndarray, robust: np.ndarray, level: float) -> float:
