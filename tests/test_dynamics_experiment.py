@@ -168,6 +168,7 @@ def test_a_kernel_of_training_on_noise_is_frozen_beside_the_others():
     phase = experiment.second_phase(case, noise, False, 0, [0, 1])
     np.testing.assert_allclose(found["linear"][0, 0, 2, 1, 0], [phase.clean[1], phase.robust[1]], rtol=1e-6)
     np.testing.assert_allclose(found["curve"][0, 0, 2, 0, :, 1], phase.robust, rtol=1e-6)
+    assert np.isnan(found["curve"][0, 0, :, 1]).all()  # attacked inputs were not asked for
     # All begin with one kernel.
     np.testing.assert_array_equal(found["linear"][0, 0, 0, 0], found["linear"][0, 0, 2, 0])
 

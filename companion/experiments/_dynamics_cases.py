@@ -30,7 +30,7 @@ class Case:
         record: epochs at which the kernel is recorded.
         n_probe: images of the kernel.
         linear: epochs at which the kernel is frozen.
-        adversarial: at which of these the second phase is run on attacked inputs too.
+        adversarial: at which of these the second phase is run on attacked inputs too; its curve, at the last.
         linear_epochs: of the second phase.
         n_solve: images of the kernel regression; 0 for none.
         final: steps and restarts of PGD on the networks at the end.

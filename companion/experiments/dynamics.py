@@ -201,8 +201,12 @@ def compute(case: Case, regimes: tuple[str, ...], seed: int, folder: Path | None
 def _curves(case: Case, one: Run, seed: int) -> np.ndarray:
     """Clean and robust accuracy along the second phase at the end, (phases, records, 2)."""
     variables = one.snapshots[max(one.snapshots)]
-    phases = [second_phase(case, variables, attacked, seed, case.curve) for attacked in (False, True)]
-    return np.array([np.stack([phase.clean, phase.robust], axis=-1) for phase in phases])
+    found = np.full((len(PHASES), len(case.curve), 2), np.nan)
+    for i, attacked in enumerate((False, True)):
+        if not attacked or case.linear[-1] in case.adversarial:
+            phase = second_phase(case, variables, attacked, seed, case.curve)
+            found[i] = np.stack([phase.clean, phase.robust], axis=-1)
+    return found
 
 
 def second_phase(
