@@ -1,5 +1,6 @@
 """What tells values apart across processes: equal ones have one fingerprint, others another."""
 
+import dataclasses
 import functools
 import itertools
 import threading
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from beartype import beartype
+from flax import linen
 from jax.tree_util import Partial
 from jaxtyping import jaxtyped
 
@@ -44,6 +46,51 @@ class Moved:
 
     def __call__(self, x):
         return x + self.shift
+
+
+@dataclasses.dataclass
+class Made:
+    """Its state is made of its field, and can be changed beside it."""
+
+    width: int = 2
+    scale: np.ndarray = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self):
+        self.w = np.ones(self.width)
+
+    @functools.cached_property
+    def total(self):
+        return self.w.sum()
+
+
+class Module(linen.Module):
+    """Flax's modules are dataclasses that keep books of their own."""
+
+    width: int = 2
+
+    def __call__(self, x):
+        return self.width * x
+
+
+class Wrapper:
+    """A callable that calls itself by the name of what it wraps."""
+
+    def __init__(self, function, scale):
+        functools.update_wrapper(self, function)
+        self.scale = scale
+
+    def __call__(self, x):
+        return self.scale * self.__wrapped__(x)
+
+
+class Named(dict):
+    """A container with an attribute."""
+
+
+def changed(value, **attributes):
+    for name, attribute in attributes.items():
+        setattr(value, name, attribute)
+    return value
 
 
 def custom(decay):
@@ -89,6 +136,13 @@ PAIRS = {
     ),
     "injected": (lambda: optax.inject_hyperparams(optax.adam)(1e-3), lambda: optax.adam(1e-3)),
     "own optimizer": (lambda: custom(0.1), lambda: custom(0.2)),
+    "state beside the fields": (Made, lambda: changed(Made(), w=-np.ones(2))),
+    "field that is not compared": (lambda: Made(scale=np.ones(1)), lambda: Made(scale=np.zeros(1))),
+    "own module": (Module, lambda: Module(width=3)),
+    "wrapper's state": (lambda: Wrapper(added(1), 1), lambda: Wrapper(added(1), -1)),
+    "wrapped function": (lambda: Wrapper(added(1), 1), lambda: Wrapper(added(2), 1)),
+    "function's attribute": (lambda: changed(added(1), w=1), lambda: changed(added(1), w=2)),
+    "container's attribute": (lambda: changed(Named(a=1), w=1), lambda: changed(Named(a=1), w=2)),
     "width": (lambda: networks.mlp(2, width=4), lambda: networks.mlp(2, width=8)),
 }  # fmt: skip
 
@@ -99,6 +153,12 @@ def test_equal_values_have_one_fingerprint_and_others_another(name):
     unseen = []
     assert fingerprint(one(), unseen) == fingerprint(one(), unseen) != fingerprint(other(), unseen)
     assert unseen == []
+
+
+def test_what_is_derived_from_an_object_is_not_part_of_it():
+    one, other = Made(), Made()
+    assert one.total == 2
+    assert fingerprint(one) == fingerprint(other)
 
 
 def test_order_counts_where_there_is_one():

@@ -54,9 +54,15 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def reach(bounds: tuple[float, float], dtype: np.dtype) -> tuple[float, float]:
+    """Bounds as `np.clip` has them in this precision: float32 has no 0.1, and its nearest lies beyond."""
+    low, high = bounds
+    return min(low, float(dtype.type(low))), max(high, float(dtype.type(high)))
+
+
 def within(name: str, array: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     """The array itself, or a ValueError that says what is outside the bounds, by how much, and what helps."""
-    low, high = bounds
+    low, high = reach(bounds, array.dtype)
     least, largest = float(array.min()), float(array.max())
     if least >= low and largest <= high:
         return array

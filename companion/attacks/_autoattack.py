@@ -23,7 +23,7 @@ from companion.attacks._predict import as_partial, checked_inputs, outputs_of, s
 from companion.attacks._square import square
 from companion.attacks._threat import Threat, checked_threat
 from companion.statistics import Estimate, proportion
-from companion.storage import fingerprint, held, place, read_arrays, write_atomically
+from companion.storage import compared, held, place, read_arrays, write_atomically
 
 _PART = 1024  # inputs whose results are kept together
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -153,7 +153,7 @@ class _Keeper:
 
     def __init__(self, folder: str | Path | None, known: PyTree) -> None:
         self.folder = None if folder is None else place(folder)
-        self.known = None if known is None else fingerprint(known)[:16]
+        self.known = None if known is None else compared("predict", known, stacklevel=4)[:16]
         self.hold = None if self.folder is None else held(self.folder)
 
     def kept(self, number: int, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -92,11 +92,12 @@ def transfer(
         same_inputs("x", x, f"attacks[{name!r}]", value)
         if len(value) != len(x):
             raise ValueError(f"attacks[{name!r}] must hold {len(x)} inputs as x does, got {len(value)}")
-    pairs = list(itertools.product(networks.items(), ({None: x} | attacked).items()))
-    outputs = {
-        (a, b): outputs_of(predict, value, batch_size)
-        for (b, predict), (a, value) in tqdm(pairs, "transfer", unit="pair", disable=not progress)
-    }
+    pairs = list(itertools.product(({None: x} | attacked).items(), networks.items()))
+    outputs = {}
+    for (a, value), (b, predict) in tqdm(pairs, "transfer", unit="pair", disable=not progress):
+        outputs[a, b] = outputs_of(predict, value, batch_size)
+        if a is None:  # labels that one of the networks has no outputs for, before all attacks
+            class_labels("labels", labels, len(x), outputs[a, b].shape[1])
     accuracies = {key: accuracy(value, labels) for key, value in outputs.items()}
     right = {key: np.asarray(predicted(value)) == labels for key, value in outputs.items()}
     flipped = np.array([[right[None, b] & ~right[a, b] for b in networks] for a in attacked])

@@ -16,7 +16,7 @@ from companion._core.compile import double
 from companion._core.eigenpairs import eigenpairs
 from companion._core.types import Array, Scalar
 from companion._core.words import Unchecked
-from companion.regression import KernelPredictor, whole
+from companion.regression import KernelPredictor, shifted, warn_if_lost, whole
 
 Solver = Literal["eigh", "chebyshev"]
 Pull = Callable[[np.ndarray], np.ndarray]  # ∂L/∂α (n, k) to ∂L/∂ϖ (n,)
@@ -52,6 +52,9 @@ def clocked(
         TypeError: a predictor without a spectrum, or with a part of it.
         ValueError: clocks of another shape, negative, NaN or infinite.
 
+    Warns:
+        PrecisionWarning: where f at the mean clock would.
+
     Cost: "eigh" about 12 n³ operations; "chebyshev" 2 n² k for each of about 5 λ^½ + 10 terms, λ the largest
     eigenvalue of √ϖ Θ √ϖ. Θ is put together from the spectrum of f: 2 n³. Three n² float64 of memory,
     "chebyshev" two.
@@ -63,14 +66,16 @@ def clocked(
     [0.5, 0.0]
     """
     matrix, targets = problem(f)
-    alpha, _ = flow(matrix, targets, checked_clocks(clocks, len(matrix)), solver)
+    clocks = checked_clocks(clocks, len(matrix))
+    warn_if_lost(f.at(float(clocks.mean())), stacklevel=2)
+    alpha, _ = flow(matrix, targets, clocks, solver)
     return with_coefficients(f, alpha)
 
 
 def problem(f: Unchecked) -> tuple[np.ndarray, np.ndarray]:
-    """Θ + ρI (n, n) and Y (n, k) of a predictor, from its spectrum."""
+    """Θ + ρI (n, n) and Y (n, k) of a predictor, from its spectrum, without what is rounding of it."""
     vectors = whole(f).eigenvectors
-    matrix = (vectors * (f.eigenvalues + f.ridge)) @ vectors.T
+    matrix = (vectors * shifted(f)) @ vectors.T
     return (matrix + matrix.T) / 2, vectors @ f.projections
 
 
@@ -117,6 +122,7 @@ def _decomposed(matrix: np.ndarray, targets: np.ndarray, clocks: np.ndarray) -> 
     """
     root = np.sqrt(clocks)[:, None]
     s, v = eigenpairs(root * matrix * root.T)
+    s = np.maximum(s, 0.0)  # what is below is rounding, and would grow like e^|s|
     at_targets, once = v.T @ (root * targets), _phi(s)[:, None]
     alpha = root * (v @ (once * at_targets))
     slow = clocks <= _SLOWEST * clocks.mean()

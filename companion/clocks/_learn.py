@@ -33,7 +33,7 @@ from companion.attacks import Threat, checked_threat, squared, training_attack
 from companion.clocks._flow import Pull, Solver, checked_clocks, flow, problem, with_coefficients
 from companion.kernels import gram
 from companion.regression import KernelPredictor
-from companion.storage import Checkpoints, fingerprint, locked, place
+from companion.storage import Checkpoints, compared, locked, place
 
 _DECAY = 1e-4  # of the authors' code
 
@@ -148,7 +148,9 @@ def learn(
     if folder is not None:
         given = [np.asarray(f.x_train), matrix, targets, x, labels, clocks, attack, _raw(key)]
         options = repr([rate, solver, batch_size, f.kind, released])
-        kept = Checkpoints(place(folder), {"arguments": fingerprint(given), "options": options})
+        kept = Checkpoints(
+            place(folder), {"arguments": compared("the attack", given, stacklevel=4), "options": options}
+        )
         if (found := kept.load({"clocks": free})) is not None:
             first, free = found[0], np.asarray(found[1]["clocks"])
             _refuse_more(first, steps)

@@ -12,7 +12,7 @@ from companion.figures._layout import Axes, Figure, Places, blank, sheet
 from companion.figures._seed_bands import over_seeds
 from companion.plots import images, signed_image
 
-PATHS = {"start": "chance", "standard": "clean", "pgd": "robust"}
+PATHS = {"start": "chance", "standard": "clean", "noise": "nonrobust", "pgd": "robust"}
 PHASES = ("-", "--")
 
 

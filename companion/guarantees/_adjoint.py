@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from companion.regression import finite_gains, fit
+from companion.regression import finite_gains, fit, shifted
 
 Rows = Callable[[np.ndarray], np.ndarray]  # rows i of M + Mᵀ, (b, n)
 
@@ -30,7 +30,7 @@ def fitted(
     vectors = f.eigenvectors
 
     def at_time_t(b: np.ndarray) -> Rows:
-        inner = _divided_gains(f.eigenvalues + ridge, finite_gains(f), t)
+        inner = _divided_gains(shifted(f), finite_gains(f), t)
         inner *= (vectors.T @ b) @ f.projections.T
         whole = vectors @ (inner + inner.T) @ vectors.T
         return lambda some: whole[some]

@@ -1,5 +1,6 @@
 """`fit_adversarial`: kernel regression whose training images are attacked while it is fitted."""
 
+import contextlib
 import functools
 import warnings
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm.auto import tqdm
 from companion._core.checks import batch as examples
 from companion._core.checks import class_labels, count, number, within
 from companion._core.compile import Kind, double
+from companion._core.eigenpairs import eigenpairs
 from companion._core.interrupt import deferred, safe_point
 from companion._core.types import Kernel
 from companion.attacks import Threat, checked_threat, outputs_of, pgd
@@ -72,7 +74,7 @@ def fit_adversarial(
     Raises:
         TypeError, ValueError: arguments that do not fit; float64 where JAX computes in float32, as for the
             predictor itself; pixels outside the bounds; a ridge of 0;
-            a kernel that is not positive definite in float64.
+            a kernel that is not positive semi-definite in float64.
 
     Cost of a round: 2 · steps gradients of f at n images, n² kernel entries, and 4/3 n³ for the solution, in
     two n² float64: for n to some thousands. The average over rounds closes the gap as log t / t, faster for
@@ -135,13 +137,19 @@ def fit_adversarial(
 
 
 def _solved(matrix: np.ndarray, product: np.ndarray) -> np.ndarray:
-    try:
+    """α of least length where several solve it: a kernel of low rank has many, and one f."""
+    with contextlib.suppress(np.linalg.LinAlgError, scipy.linalg.LinAlgWarning), warnings.catch_warnings():
+        warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
         return scipy.linalg.solve(matrix, product, assume_a="pos")
-    except np.linalg.LinAlgError:
+    values, vectors = eigenpairs(matrix)
+    rounding = len(values) * np.finfo(np.float64).eps * np.abs(values).max()
+    if values.min() < -rounding:
         raise ValueError(
-            "kernel must be positive definite on x in float64: leave out images that occur twice, or give x "
-            "in float64"
-        ) from None
+            "kernel must be positive semi-definite on x in float64: give x in float64, or leave out images "
+            "that occur twice"
+        )
+    seen = values > rounding
+    return vectors[:, seen] @ ((vectors[:, seen].T @ product) / values[seen, None])
 
 
 def _worst(

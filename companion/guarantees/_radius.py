@@ -53,8 +53,8 @@ def radius(
         batch_size: inputs at once.
 
     Returns:
-        (m,), in pixel units, ≥ 0, ∞ where f is constant: x′ has x's class if ‖x′ − x‖₂ < radius. Whether
-        the class is the right one is another question, for `certified_accuracy`.
+        (m,), in pixel units, ≥ 0: x′ has x's class if ‖x′ − x‖₂ < radius; ∞ where f is 0 everywhere, as at
+        t = 0. Whether the class is the right one is another question, for `certified_accuracy`.
 
     Raises:
         TypeError: a function of your own as the kernel, without its L; inputs of another precision; a fit of
@@ -76,6 +76,8 @@ def radius(
     if x.dtype != x_train.dtype:
         raise TypeError(f"x must be in f's precision, {x_train.dtype}, got {x.dtype}")
     count("batch_size", batch_size)
+    if not f.coefficients.any():
+        return np.full(len(x), np.inf)
     largest = largest_of(bounds)
     reach = _modulus(f, x, "x", lipschitz, bounds)
     reach_train = _modulus(f, x_train, "f's x_train", lipschitz, bounds)
@@ -91,7 +93,7 @@ def radius(
     left = np.maximum(margins - 2 * error * weights * sizes[:, None], 0)
     slope = norms + error * weights
     with np.errstate(divide="ignore", invalid="ignore"):
-        allowed = np.where(slope > 0, left / slope, np.where(left > 0, np.inf, 0)).min(axis=1)
+        allowed = np.where(slope > 0, left / slope, 0).min(axis=1)
     return _inverse(reach, allowed)
 
 

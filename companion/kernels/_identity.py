@@ -6,7 +6,7 @@ import numpy as np
 from companion._core.compile import Kind, is_ours, local_devices
 from companion._core.types import Kernel
 from companion.kernels._plan import compiled
-from companion.storage import fingerprint
+from companion.storage import compared, fingerprint
 
 # To be raised when the same call would give another matrix, or the files another form.
 FORMAT = 2
@@ -24,7 +24,7 @@ def identity_of(
     block = compiled(function, kind, *specs, devices[:1])
     values = np.asarray(block(*(jax.device_put(x, devices[0]) for x in few)))
     # A function of the user's may differ from another where these few inputs are not.
-    code = {} if is_ours(function) else {"kernel's code": fingerprint(function)}
+    code = {} if is_ours(function) else {"kernel's code": compared("the kernel", function, stacklevel=5)}
     return {
         "format": FORMAT,
         "kind": kind,

@@ -25,6 +25,8 @@ from companion.regression._predictor import decomposed as decomposed
 from companion.regression._predictor import whole as whole
 from companion.regression._robust import fit_robust
 from companion.regression._spectrum import finite_gains as finite_gains
+from companion.regression._spectrum import shifted as shifted
+from companion.regression._spectrum import warn_if_lost as warn_if_lost
 from companion.regression._top import Top
 
 # What is imported and not listed here is for other packages of companion.

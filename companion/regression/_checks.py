@@ -35,16 +35,22 @@ def kernel_and_targets(
     Reads the kernel in blocks: no temporary array of n² entries. One that is known to be finite and
     `symmetric`, as `gram` makes it, is not read.
     """
-    kernel, targets = real("k_train_train", k_train_train), real("targets", targets)
+    kernel = real("k_train_train", k_train_train)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
         raise ValueError(f"k_train_train must be square (n, n), got shape {kernel.shape}")
-    if targets.ndim != 2 or len(targets) != len(kernel):
-        labels = ": of labels, data.targets(labels)" if targets.shape == (len(kernel),) else ""
-        raise ValueError(f"targets must have shape ({len(kernel)}, k), got {targets.shape}{labels}")
-    finite("targets", targets)
+    targets = targets_of(targets, len(kernel))
     if not symmetric:
         _symmetric(kernel)
-    return kernel, targets.astype(np.float64)
+    return kernel, targets
+
+
+def targets_of(targets: Unchecked, n: int) -> np.ndarray:
+    """Targets (n, k) in float64; or an error."""
+    targets = real("targets", targets)
+    if targets.ndim != 2 or len(targets) != n:
+        labels = ": of labels, data.targets(labels)" if targets.shape == (n,) else ""
+        raise ValueError(f"targets must have shape ({n}, k), got {targets.shape}{labels}")
+    return finite("targets", targets).astype(np.float64)
 
 
 def _symmetric(kernel: np.ndarray) -> None:

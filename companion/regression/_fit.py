@@ -1,5 +1,6 @@
 """`fit`: from a kernel and data, or from a Gram matrix, to the predictor."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +13,11 @@ from companion._core.eigenpairs import eigenpairs
 from companion._core.types import Array, Kernel
 from companion._core.words import Unchecked
 from companion.kernels import gram
-from companion.regression._checks import kernel_and_targets, rounding
+from companion.regression._checks import kernel_and_targets, rounding, targets_of
 from companion.regression._cholesky import Cholesky, solve
 from companion.regression._predictor import KernelPredictor
 from companion.regression._spectrum import refuse_negative
-from companion.regression._top import Top, leading
+from companion.regression._top import Top, at_most, leading
 
 Solver = Literal["eigh", "cholesky"] | Cholesky | Top
 
@@ -90,10 +91,15 @@ def fit(
     >>> fit(np.diag([4.0, 1.0]), targets=np.ones((2, 1)), solver="cholesky").coefficients.ravel()
     array([0.25, 1.  ])
     """
-    solver = checked_solver(solver)
+    # All that can be known before Θ(X, X), which may take hours.
+    solver, ridge = checked_solver(solver), number("ridge", ridge)
+    if resolution is not None:
+        resolution = number("resolution", resolution)
+    if isinstance(solver, Top) and np.ndim(x):
+        at_most(solver, len(x))
     options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
     matrix, targets, inputs, ours = training_problem(kernel, x, targets, k_train_train, **options)
-    ridge, resolution = number("ridge", ridge), rounding(matrix, resolution)
+    resolution = rounding(matrix, resolution)
     inputs |= {"ridge": ridge, "resolution": resolution}
     if isinstance(solver, Cholesky):
         options = {"ridge": ridge, "resolution": resolution, "ours": ours, "progress": progress}
@@ -178,8 +184,12 @@ def training_problem(
     batch_size: int | None,
     memory: int | None,
     progress: bool,
+    check: Callable[[np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Kernel | np.ndarray | Kind | int | None], bool]:
-    """Θ(X, X), Y in float64, fields of the predictor, and whether Θ(X, X) was computed here; or an error."""
+    """Θ(X, X), Y in float64, fields of the predictor, and whether Θ(X, X) was computed here; or an error.
+
+    Targets are looked at, by `check` too, before Θ(X, X) is computed.
+    """
     if targets is None:
         raise TypeError("targets must be given: fit(kernel, x, targets), or fit(matrix, targets=targets)")
     if batch_size is not None:
@@ -190,6 +200,7 @@ def training_problem(
         if x is None:
             raise TypeError("x must be given beside a kernel: fit(kernel, x, targets)")
         x = _own(examples("x", x))
+        _looked_at(targets_of(targets, len(x)), check)
         inputs |= {"kernel": kernel, "x_train": x}
         if k_train_train is None:
             matrix = gram(kernel, x, kind=kind, memory=memory, progress=progress)
@@ -205,7 +216,13 @@ def training_problem(
         matrix = kernel
     ours = matrix is not kernel and matrix is not k_train_train
     matrix, targets = kernel_and_targets(matrix, targets, symmetric=ours)
+    _looked_at(targets, check)
     return matrix, targets, inputs, ours
+
+
+def _looked_at(targets: np.ndarray, check: Callable[[np.ndarray], None] | None) -> None:
+    if check is not None:
+        check(targets)
 
 
 def _decomposed(kernel: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:

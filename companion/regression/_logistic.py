@@ -89,11 +89,7 @@ def fit_logistic(
     decay, decoupling = number("decay", decay), number("decoupling", decoupling)
     moments = _checked(times, decay + decoupling > 0)
     options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
-    matrix, targets, inputs, _ = training_problem(kernel, x, targets, k_train_train, **options)
-    if not (np.abs(targets) == 1).all():
-        raise ValueError(
-            "targets must be 1 or -1 for the logistic loss, as data.targets gives, and some are not"
-        )
+    matrix, targets, inputs, _ = training_problem(kernel, x, targets, k_train_train, check=_signs, **options)
     resolution = rounding(matrix, None)
     unit = float(np.trace(matrix, dtype=np.float64)) / len(matrix) or 1.0
     scaled = matrix.astype(np.float64) / unit
@@ -106,6 +102,13 @@ def fit_logistic(
         KernelPredictor(**inputs, resolution=resolution, t=t, given=alpha)
         for t, alpha in zip(moments, alphas, strict=True)
     ]
+
+
+def _signs(targets: np.ndarray) -> None:
+    if not (np.abs(targets) == 1).all():
+        raise ValueError(
+            "targets must be 1 or -1 for the logistic loss, as data.targets gives, and some are not"
+        )
 
 
 def _checked(times: Unchecked, bounded: bool) -> list[float]:

@@ -83,14 +83,15 @@ def fit_robust(
     >>> [fit_robust(matrix, targets=y, delta=d).coefficients.ravel().round(3).tolist() for d in (0.1, 0.8)]
     [[0.25, -1.0], [0.25, -0.607]]
     """
+    tolerance = number("tolerance", tolerance, open_end=True)
+    max_steps = count("max_steps", max_steps)
+    given = {"delta": delta, "resolution": resolution}
+    delta, resolution = (one if one is None else number(name, one) for name, one in given.items())
     options = {"kind": kind, "batch_size": batch_size, "memory": memory, "progress": progress}
     matrix, targets, inputs, _ = training_problem(kernel, x, targets, k_train_train, **options)
     resolution = rounding(matrix, resolution)
-    tolerance = number("tolerance", tolerance, open_end=True)
-    max_steps = count("max_steps", max_steps)
     if delta is None:
         delta = 0.4 * float(np.sqrt(np.trace(matrix, dtype=np.float64))) / len(matrix)
-    delta = number("delta", delta)
     if delta == 0:
         alpha = solve(matrix, targets, ridge=0.0, resolution=resolution)
         return KernelPredictor(**inputs, resolution=resolution, given=alpha)

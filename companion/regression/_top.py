@@ -55,12 +55,17 @@ class Top:
             raise ValueError(f"tolerance must lie between 0 and 1, got {self.tolerance}")
 
 
+def at_most(how: Top, n: int) -> None:
+    """Refuse more eigenpairs than there are."""
+    if how.k > n:
+        raise ValueError(f"k must be at most {n}, the number of training inputs, got {how.k}")
+
+
 def leading(
     kernel: np.ndarray, how: Top, *, resolution: float, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k leading eigenvalues, descending, (k,), and their eigenvectors, (n, k)."""
-    if how.k > len(kernel):
-        raise ValueError(f"k must be at most {len(kernel)}, the number of training inputs, got {how.k}")
+    at_most(how, len(kernel))
     diagonal = kernel.diagonal().astype(np.float64)
     chance = np.random.default_rng(np.asarray(jax.random.key_data(how.key)).ravel())  # compiles nothing
     found = krylov(

@@ -65,7 +65,10 @@ def read_runs(folder: str | Path) -> dict[str, RecordedRun]:
     for name in sorted(values.keys() & origins.keys()):
         origin = dict(origins[name])
         measured = origin.pop("measured", {})
-        arrays = {key: _decoded(array) for key, array in (values[name] | measured).items()}
+        try:
+            arrays = {key: _decoded(array) for key, array in (values[name] | measured).items()}
+        except (ValueError, TypeError) as error:
+            raise damaged(place(folder) / VALUES, f"run {name!r}: {error}") from error
         found[name] = RecordedRun(arrays, origin)
     return found
 
@@ -90,10 +93,15 @@ def add_run(
         measured: which of `arrays` are measured times, and so differ every time.
 
     Raises:
-        ValueError: another process is writing to the folder, a file is damaged, or `origin` holds a path.
+        TypeError, ValueError: a name that is no text, arrays that are no numbers of float32, `measured` that
+            are none of them, a damaged file, `origin` with a path, another process that writes there.
         OSError: the folder cannot be written; what it holds is untouched.
     """
     folder, measured = place(folder), set(measured)
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text, got {name!r}")
+    if lacking := measured - arrays.keys():
+        raise ValueError(f"measured must name some of the arrays {sorted(arrays)}, got {sorted(lacking)}")
     encoded = {key: _encoded(value) for key, value in arrays.items()}
     kept = {key: value for key, value in encoded.items() if key not in measured}
     times = {key: value for key, value in encoded.items() if key in measured}
@@ -172,7 +180,11 @@ def _encoded(value: Unchecked) -> Encoded:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a run's arrays must hold booleans or real numbers, got {array.dtype}")
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if (np.isinf(single) & np.isfinite(array)).any():
+        raise ValueError("a run's arrays must hold numbers of float32, and one is larger")
+    array = single
     numbers = [float(str(x)) if np.isfinite(x) else str(x) for x in array.ravel()]
     return [list(array.shape), [int(x) if isinstance(x, float) and x.is_integer() else x for x in numbers]]
 

@@ -10,7 +10,7 @@ from companion.storage._files import (
     write_atomically,
     writing,
 )
-from companion.storage._fingerprint import fingerprint
+from companion.storage._fingerprint import compared, fingerprint
 from companion.storage._kernel_path import (
     KernelPath,
     KernelSequence,
@@ -29,6 +29,7 @@ __all__ = [
     "KernelPath",
     "KernelSequence",
     "ZarrStore",
+    "compared",
     "damaged",
     "fingerprint",
     "finished",

@@ -12,6 +12,7 @@ import hashlib
 import sys
 import sysconfig
 import types
+import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -41,6 +42,19 @@ def fingerprint(value: Unchecked, unseen: list[str] | None = None) -> str:
     (True, False)
     """
     return _digest(value, [], {}, [] if unseen is None else unseen).hex()[:32]
+
+
+def compared(what: str, value: Unchecked, *, stacklevel: int) -> str:
+    """A fingerprint by which work in a folder goes on; a warning where something of it cannot be told."""
+    unseen: list[str] = []
+    found = fingerprint(value, unseen)
+    if unseen:
+        kinds = ", ".join(sorted(set(unseen)))
+        warnings.warn(
+            f"folder: {kinds} of {what} cannot be compared when the work goes on: see to it yourself",
+            stacklevel=stacklevel + 1,
+        )
+    return found
 
 
 def _digest(value: Unchecked, above: list[int], known: dict[int, bytes], unseen: list[str]) -> bytes:
@@ -87,6 +101,10 @@ def _parts(value: Unchecked) -> tuple[Unchecked, ...]:
     if _is_jax(value):
         jax = sys.modules["jax"]
         return f"key {jax.random.key_impl(value)}", jax.random.key_data(value)
+    if not _foreign(type(value)) and getattr(value, "__dict__", None):
+        for base in (tuple, list, dict, set, frozenset):
+            if isinstance(value, base):
+                return "container", type(value), base(value), vars(value)
     if isinstance(value, tuple | list):
         return f"{type(value).__qualname__} {len(value)}", *value
     if isinstance(value, set | frozenset):
@@ -108,14 +126,32 @@ def _parts(value: Unchecked) -> tuple[Unchecked, ...]:
     if isinstance(value, type):
         return f"class {value.__module__} {value.__qualname__}", *_methods(value)
     if is_dataclass(value):
-        return "data", type(value), *(getattr(value, field.name) for field in fields(value) if field.compare)
-    if hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache and the like
+        return "data", type(value), *_held(value)
+    if hasattr(value, "__wrapped__") and _foreign(
+        type(value)
+    ):  # of jax.jit, functools.lru_cache and the like
         return f"wrapped {type(value).__qualname__}", value.__wrapped__
     registered = copyreg.dispatch_table.get(type(value))  # as pickle asks; of unions of types, for one
     parts = registered(value) if registered else value.__reduce_ex__(4)
     if isinstance(parts, str):
         return f"global {getattr(value, '__module__', None)} {parts}", type(value)
     return "object", *(list(p) if i > 2 and p is not None else p for i, p in enumerate(parts))
+
+
+def _held(value: Unchecked) -> list[Unchecked]:
+    """A dataclass's fields; of one that is the user's all, and what else the object holds."""
+    kind = type(value)
+    compared = [getattr(value, field.name) for field in fields(value) if field.compare]
+    if _foreign(kind):
+        return compared
+    above = [one for one in kind.__mro__[1:-1] if _foreign(one)]  # Flax's modules keep books of their own
+    theirs = {name for one in above for name in vars(one).get("__annotations__", {})}
+    more = {field.name for field in fields(value) if not field.compare and field.name not in theirs}
+    for name in getattr(value, "__dict__", {}).keys() - {field.name for field in fields(value)}:
+        derived = isinstance(getattr(kind, name, None), functools.cached_property)
+        if not derived and not (above and name.startswith("_")):
+            more.add(name)
+    return [*compared, *((name, getattr(value, name)) for name in sorted(more))]
 
 
 def _array(array: np.ndarray) -> bytes:
@@ -145,7 +181,8 @@ def _function(function: types.FunctionType) -> list[Unchecked]:
     if _installed(function.__module__) or code.co_filename.startswith(_INSTALLED):
         return [function.__module__, function.__qualname__, *given]
     names = [name for name in _globals(code) if name in function.__globals__]
-    return [code, *given, names, [function.__globals__[name] for name in names]]
+    own = [item for item in sorted(vars(function).items()) if not item[0].startswith("__")]
+    return [code, *given, names, [function.__globals__[name] for name in names], *([own] if own else [])]
 
 
 def _globals(code: types.CodeType) -> list[str]:
@@ -163,7 +200,7 @@ def _methods(kind: type) -> list[Unchecked]:
         return []
     if _from_library(kind):
         return [item for item in sorted(vars(kind).items()) if isinstance(item[1], types.FunctionType)]
-    above = [one for one in kind.__mro__[1:] if not (_installed(one.__module__) or _from_library(one))]
+    above = [one for one in kind.__mro__[1:] if not _foreign(one)]
     return [*_members(kind), *((f"base {one.__qualname__}", _members(one)) for one in above)]
 
 
@@ -173,6 +210,8 @@ def _members(kind: type) -> list[tuple[str, Unchecked]]:
     for name, item in sorted(vars(kind).items()):
         if isinstance(item, property):
             found.append((name, [item.fget, item.fset, item.fdel]))
+        elif isinstance(item, functools.cached_property):  # with a lock, in Python 3.11
+            found.append((name, item.func))
         elif isinstance(item, staticmethod | classmethod):
             found.append((name, [type(item).__name__, item.__func__]))
         elif isinstance(item, types.FunctionType) or not _written_for_itself(name, item):
@@ -189,6 +228,11 @@ def _written_for_itself(name: str, item: Unchecked) -> bool:
 def _from_library(kind: type) -> bool:
     module = sys.modules.get(kind.__module__.split(".")[0])  # parts of compiled modules have no file
     return (getattr(module, "__file__", None) or "").startswith(_INSTALLED)
+
+
+def _foreign(kind: type) -> bool:
+    """Whether a class is companion's, Python's or a library's, and not the user's."""
+    return _installed(kind.__module__) or _from_library(kind)
 
 
 def _installed(module: str | None) -> bool:

@@ -1,7 +1,6 @@
 """Arguments of training, checked, and what tells one from another in a checkpoint."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -16,7 +15,8 @@ from companion._core.types import Array, Key, Variables
 from companion._core.words import Shape, Unchecked
 from companion.attacks import bounds_of
 from companion.networks import Model, evaluation
-from companion.storage import fingerprint
+from companion.storage import compared
+from companion.training._records import traceable
 from companion.training._step import Recipe
 
 
@@ -53,7 +53,27 @@ def test_data(x: Unchecked, labels: Unchecked, attack: Unchecked) -> tuple[np.nd
         return labeled("x_test", x, "labels_test", labels)
     if attack is not None:
         raise ValueError("test_attack needs x_test and labels_test")
+    if labels is not None:
+        raise ValueError("labels_test needs x_test")
     return None
+
+
+def taken(model: Model, variables: Variables, x: np.ndarray, others: Mapping[str, Unchecked]) -> None:
+    """Refuse inputs of records that the network does not take, before anything is trained; each by its name.
+
+    Those of another shape than x may be right, for a network that averages over its pixels.
+    """
+    for name, given in others.items():
+        if given is None:
+            continue
+        given = examples(name, given)
+        try:
+            jax.eval_shape(evaluation(model), variables, given[:1])
+        except Exception as error:
+            raise ValueError(
+                f"{name} must hold inputs that the model takes, such as {x.shape[1:]} of x, got "
+                f"{given.shape[1:]}"
+            ) from error
 
 
 def within_bounds(
@@ -90,6 +110,9 @@ def functions(
     *,
     attacks: Sequence[Partial | None],
     penalty: Partial | None,
+    test: tuple[np.ndarray, np.ndarray] | None,
+    test_attack: Unchecked,
+    probe: Unchecked,
 ) -> None:
     """Shapes of what functions of the user's return, without running them; or an error that names one."""
 
@@ -103,13 +126,19 @@ def functions(
     losses = shape(lambda x, labels: recipe.loss(predict(x), labels), x, labels)
     if losses != labels.shape:
         raise ValueError(f"loss must return one value for each example, {labels.shape}, got shape {losses}")
-    for name, function, wanted in (*(("attack", one, x.shape) for one in attacks), ("penalty", penalty, ())):
+    given = [("attack", one, x, labels) for one in attacks] + [("penalty", penalty, x, labels)]
+    if test is not None:
+        given.append(("test_attack", traceable(test_attack), *(part[: recipe.batch_size] for part in test)))
+    if getattr(probe, "attack", None) is not None:
+        given.append(("probe.attack", traceable(probe.attack), probe.x, probe.labels))
+    for name, function, z, y in given:
         if function is None:
             continue
+        wanted = () if name == "penalty" else z.shape
         try:
-            got = shape(lambda x, y, f=function: f(predict, x, y, key, 0.0), x, labels)
+            got = shape(lambda z, y, f=function: f(predict, z, y, key, 0.0), z, y)
         except TypeError as error:
-            if name == "attack" and "argument" in str(error):
+            if name != "penalty" and "argument" in str(error):
                 raise TypeError(
                     "an attack must be a function attack(predict, x, labels, key, epoch), such as "
                     f"attacks.training_attack(threat) makes: {error}"
@@ -130,12 +159,6 @@ def identity(recipe: Recipe, params: PyTree, **given: PyTree) -> dict[str, str]:
     parts = {name: getattr(recipe, name) for name in names} | {"optimizer": (recipe.optimizer, leaves)}
     found = {}
     for name, part in (given | parts).items():
-        name, unseen = name.replace("_", " "), []
-        found[name] = fingerprint(part, unseen)
-        if unseen:
-            what = ", ".join(sorted(set(unseen)))
-            warnings.warn(
-                f"folder: {what} of the {name} cannot be compared when the run goes on: see to it yourself",
-                stacklevel=5,  # past `train` and its two decorators
-            )
+        name = name.replace("_", " ")
+        found[name] = compared(f"the {name}", part, stacklevel=5)  # past `train` and its two decorators
     return found

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from companion._core.checks import random_key
+from companion._core.checks import Numbers, random_key
 from companion._core.compile import double_where
 from companion._core.interrupt import deferred, in_short_loops, safe_point
 from companion._core.types import InLoop, Key, Variables
@@ -44,12 +44,12 @@ def train(
     penalty: InLoop | None = None,
     loss: Loss = "cross_entropy",
     start: Variables | None = None,
-    record: Sequence[float | int] | None = None,
+    record: Numbers | None = None,
     x_test: Float[Any, "m ..."] | None = None,
     labels_test: Int[Any, " m"] | None = None,
     test_attack: InLoop | None = None,
     probe: Probe | None = None,
-    keep: bool | Sequence[float | int] = False,
+    keep: bool | Numbers = False,
     folder: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> Run:
@@ -124,18 +124,22 @@ def train(
     safe_point()
     of_probe = getattr(probe, "labels", None)
     checks.fits(model, variables, x, labels=labels, labels_test=test and test[1], labels_of_probe=of_probe)
+    inputs = {"x_test": test and test[0], "probe.x": getattr(probe, "x", None)}
+    checks.taken(model, variables, x, inputs)
     schedule = scheduled(record, keep, epochs, len(x) // batch_size)
     attacks, rule, times = _attacks(attack, alone=not clean_too and penalty is None)
     checks.within_bounds(attacks, x, test and test[0], test_attack, probe)
     loss, term = loss_named(loss), traceable(penalty)
     recipe = Recipe(model, optimizer, loss, batch_size, times, attack_training_mode, clean_too)
-    checks.functions(recipe, variables, x, labels, key, attacks=() if times else attacks, penalty=term)
+    measured = {"test": test, "test_attack": test_attack, "probe": probe}
+    attacks_seen = () if times else attacks
+    checks.functions(recipe, variables, x, labels, key, attacks=attacks_seen, penalty=term, **measured)
     recorder = Recorder(model, test, test_attack, probe, jax.random.fold_in(key, 1))
     store = None
     if folder is not None:
         given = {"data": (x, labels), "start": variables, "key": key, "attack": attack, "penalty": penalty}
-        measured = {"test_data": test, "test_attack": test_attack, "probe": probe}
-        store = Checkpoints(place(folder), checks.identity(recipe, variables[0], **given, **measured))
+        given |= {"test_data": test, "test_attack": test_attack, "probe": probe}
+        store = Checkpoints(place(folder), checks.identity(recipe, variables[0], **given))
     history = History(schedule, recorder, rule, store)
     drawn = Examples(jnp.asarray(x), jnp.asarray(labels), jax.random.fold_in(key, 2))
     loops = [functools.partial(advance, recipe, examples=drawn, attack=one, penalty=term) for one in attacks]

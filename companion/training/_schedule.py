@@ -1,10 +1,10 @@
 """When a training run records, keeps the network, and comes back from its compiled loop."""
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from companion._core.checks import number
+from companion._core.checks import Numbers, number
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class Schedule:
 
 
 def scheduled(
-    record: Iterable[float | int] | None, keep: bool | Sequence[float | int], epochs: int, n_steps: int
+    record: Numbers | Iterable[float | int] | None, keep: bool | Numbers, epochs: int, n_steps: int
 ) -> Schedule:
     """The schedule that arguments of `train` ask for; or an error that names one of them."""
     recorded = _marks("record", range(epochs + 1) if record is None else record, epochs, n_steps)
-    kept = set(recorded if keep is True else _marks("keep", keep or (), epochs, n_steps))
+    named = () if isinstance(keep, bool) else keep
+    kept = set(recorded if keep is True else _marks("keep", named, epochs, n_steps))
     if not kept <= set(recorded):
         missing = sorted(mark / n_steps for mark in kept.difference(recorded))
         raise ValueError(f"keep must name epochs of record, got {missing}")
