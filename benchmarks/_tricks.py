@@ -14,18 +14,18 @@ from jax.tree_util import Partial
 from companion import networks
 from companion._core import geometry
 from companion.architectures import _arccosine, _conv, _dense, fc
-from companion.attacks import _ascent, _losses, targeted_dlr
+from companion.attacks import Threat, _apgd, _ascent, _losses, apgd, targeted_dlr
 from companion.attacks._losses import cross_entropy, margin
 from companion.empirical import _methods, empirical_ntk_fn
 from companion.features import _attack
 from companion.kernels import _plan, _tiles, gram
-from companion.networks import _layers, _models, _modules
+from companion.networks import _layers, _models, _modules, mlp, predict_fn
 from companion.regression import from_coefficients
 
 MODULES = {
     "conv": _conv, "dense": _dense, "features": _attack, "geometry": geometry, "jax": jax, "layers": _layers,
     "losses": _losses, "methods": _methods, "modules": _modules, "plan": _plan,
-    "policies": jax.checkpoint_policies,
+    "policies": jax.checkpoint_policies, "search": _apgd,
 }  # fmt: skip
 
 
@@ -252,6 +252,22 @@ def logits(instead):
         return both(function, outputs, labels, instead=instead)
 
     return build
+
+
+def rare_looks(toy):
+    """Auto-PGD on a small network that it does not fool, looking at who is fooled at every fifth step."""
+    x, model = inputs(4, 5, 5, 1) if toy else inputs(256, 28, 28, 1), mlp(10, width=8 if toy else 128)
+    f = predict_fn(model, model.init(jax.random.key(0), x[:1]))
+    labels, threat = np.asarray(f(x).argmax(axis=1)), Threat("linf", 1e-6)
+
+    def ours():
+        return apgd(f, x, labels, threat, key=jax.random.key(0))
+
+    def without():
+        with swapped({"search._FEW": 2.0}):
+            return ours()
+
+    return ours, without
 
 
 # --- the straightforward code

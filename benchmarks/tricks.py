@@ -37,6 +37,7 @@ from _tricks import (  # beside this file
     one_tile,
     outside_loops,
     padded,
+    rare_looks,
     shared_root,
     single_step,
     slope,
@@ -152,6 +153,7 @@ TRICKS = {
         "_core.geometry.rows",
         ball_step("l2", instead={"geometry.rows": images, "geometry._length": image_length}),
     ),
+    "rare looks at who is fooled": Trick("attacks._apgd._FEW", rare_looks),
     "the largest logits without a sort": Trick(
         "attacks._losses._largest", logits(instead={"losses._largest": by_a_sort})
     ),

@@ -4,6 +4,7 @@ import threading
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -182,3 +183,22 @@ def test_labels_without_an_output_are_told_before_all_attacks():
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\)"):
         attacks.transfer({"a": x, "b": x}, {"net": one_output}, x, np.array([0, 1, 2, 0]))
     assert seen == [4]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_how_often_auto_pgd_looks_who_is_fooled_changes_nothing(norm, monkeypatch):
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(9, 3)), rng.uniform(size=(12, 3, 3, 1)).astype(np.float32)
+
+    def f(x):
+        return jnp.sin(x.reshape(len(x), -1) @ w)
+
+    labels, found = np.asarray(f(x)).argmax(axis=1), []
+    threat = Threat(norm, 0.05 if norm == "linf" else 0.3)
+    for few in (2.0, 0.95, 0.0):  # always after five steps, where few are fooled, ever more rarely
+        monkeypatch.setattr(attacks._apgd, "_FEW", few)
+        found.append(attacks.apgd(f, x, labels, threat, key=KEY, steps=40, batch_size=5))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    fooled = np.asarray(f(found[0])).argmax(axis=1) != labels
+    assert 0 < fooled.sum() < len(x)

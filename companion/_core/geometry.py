@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from companion._core import l1
-from companion._core.checks import reach
 from companion._core.types import Array, Key, Scalar
 
 # The chance of a random sign: of one precision, so that the same signs are drawn whatever JAX is set to.
@@ -26,15 +25,16 @@ class Ball(Protocol):
 
 def box(ball: Ball, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest value of every pixel, rounded inwards: both lie in the ball exactly."""
-    (low, high), eps = reach(ball.bounds, x.dtype), ball.eps if ball.norm == "linf" else np.inf
+    (low, high), eps = ball.bounds, ball.eps if ball.norm == "linf" else np.inf
     least, largest = np.empty_like(x), np.empty_like(x)
     # Some inputs at a time, so that all that is computed in double precision stays in a cache.
     size = max(1, 2**15 // x[0].size)
     for first in range(0, len(x), size):
         some = slice(first, first + size)
         wide = _wide(x[some])
-        least[some] = _rounded_toward(x[some], np.maximum(wide - eps, low), eps)
-        largest[some] = _rounded_toward(x[some], np.minimum(wide + eps, high), eps)
+        # A clean pixel at a bound that its precision rounds outwards may stay there.
+        least[some] = _rounded_toward(x[some], np.maximum(wide - eps, np.minimum(low, wide)), eps)
+        largest[some] = _rounded_toward(x[some], np.minimum(wide + eps, np.maximum(high, wide)), eps)
     return least, largest
 
 

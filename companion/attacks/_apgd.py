@@ -22,7 +22,8 @@ from companion.attacks._targets import likely_targets
 from companion.attacks._threat import Threat, checked_threat
 
 _State = _apgd_steps.State | _apgd_l1.State
-_LOOK = 5  # steps between two looks at who is fooled
+_LOOK = 5  # steps between two looks at who is fooled, while there are some
+_FEW = 0.95  # left at a look: few were fooled since the last
 
 
 @deferred()
@@ -140,7 +141,8 @@ class _Search(Search):
         rule = _apgd_l1 if self.threat.norm == "l1" else _apgd_steps
         state, decisions, counts = None, rule.checkpoints(steps), eps <= self.threat.eps
         options = {"eps": eps, "loss": self.loss, "norm": self.threat.norm}
-        for first in range(0, steps, _LOOK):
+        first, last = 0, min(_LOOK, steps)
+        while first < steps:
             parts = []
             for some in in_batches(np.arange(len(todo)), self.batch_size):
                 rows = todo[some]
@@ -155,7 +157,7 @@ class _Search(Search):
                     one = take(one, *fixed, first=True)  # nowhere, and looks
                 else:
                     one = jax.tree.map(lambda leaf, some=some: leaf[some], state)
-                for step in range(first, min(first + _LOOK, steps)):
+                for step in range(first, last):
                     one = take(one, *fixed, first=step == 0)
                     if step + 1 in decisions:
                         since = step + 1 - max([0, *(at for at in decisions if at <= step)])
@@ -169,6 +171,9 @@ class _Search(Search):
             todo, state = todo[left], jax.tree.map(lambda leaf, left=left: leaf[left], state)
             if not len(todo):
                 break
+            # Looking costs copies of the state, not looking steps of what is fooled: rarely where few are.
+            look = 2 * (last - first) if left.mean() > _FEW else _LOOK
+            first, last = last, min(last + look, steps)
         return todo, state.best
 
 

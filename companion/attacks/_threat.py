@@ -20,8 +20,8 @@ class Threat:
             the sum of all changes: few pixels may change much.
         eps: ε ≥ 0 in pixel units, such as 8/255 of pixels in [0, 1], whatever a model does to its inputs. At
             most high − low for "linf", where every input may become any other; the others have no limit.
-        bounds: the least and the largest value of a pixel, to the rounding of x's precision, as `np.clip` has
-            them.
+        bounds: the least and the largest value of a pixel. A clean one may lie at a bound as `np.clip` rounds
+            it: float32 has no 0.1.
 
     Raises:
         ValueError: an unknown norm, ε < 0 or not finite, bounds that are not two increasing numbers; an L∞ ε
