@@ -39,8 +39,10 @@ LEFT_OUT = {
 # And what no version of JAX changes, though it needs nothing more: --brief leaves it to the lock's row.
 BRIEFLY_LEFT_OUT = {
     "test_compat.py": "this file's tests, which start interpreters of their own",
+    "test_plots.py": "drawing, by Matplotlib",
     "test_scorecard.py": "verdicts of records, by NumPy and SciPy",
     "test_scorecard_controls.py": "the same",
+    "test_statistics.py": "intervals, by NumPy and SciPy",
 }
 QUICK = ("tests/test_neural_tangents.py",)
 # Most of a cold run is compilation, and most of that is optimization, which shows nothing about an API. The
