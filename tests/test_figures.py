@@ -136,7 +136,7 @@ def test_fooled_digits_have_clean_perturbation_attacked_and_control_rows():
     outputs = {name: np.arange(4.0) - i for i, name in enumerate(versions)}
     figure = figures.attacks.fooled_digits(versions, outputs, eps=0.5)
     assert titles(figure)[:4] == ["clean: +0.0", "clean: +1.0", "clean: +2.0", "clean: +3.0"]
-    assert titles(figure)[8] == "attacked: -1.0"
+    assert titles(figure)[8] == "attacked: −1.0"
     np.testing.assert_allclose(figure.axes[4].images[0].get_array(), (IMAGES[3] - IMAGES[0])[..., 0])
     assert figure.axes[4].images[0].get_clim() == (-0.5, 0.5)
 
@@ -177,7 +177,9 @@ def test_players_of_attacks_show_the_moment_of_the_slider(made):
     ax, before, change, after = made["draw"](t=10.0).axes
     np.testing.assert_allclose(named(ax)["PGD"], (TIMES, accuracy["PGD"][:, 0]))
     np.testing.assert_allclose(change.images[0].get_array(), (attacked[2] - IMAGES[0])[..., 0])
-    assert (before.get_title(), after.get_title()) == tuple(f"f = {score:+.2f}" for score in scores[2])
+    assert (before.get_title(), after.get_title()) == tuple(
+        f"f = {score:+.2f}".replace("-", "−") for score in scores[2]
+    )
     outputs = {"kernel": [0.5, -1.0], "network": [0.25, 2.0]}
     figures.attacks.one_perturbation([0.0, 0.1], outputs, IMAGES[0], attacked[:2], start=0.0)
     assert named(made["draw"](size=0.1).axes[0])["network"][1].tolist() == [0.25, 2.0]
@@ -224,7 +226,10 @@ def test_a_linear_split_has_a_dot_a_direction_and_lines_where_it_is_used_up():
     np.testing.assert_allclose(named(ax)["usefulness"], ([1, 2, 3], [0.5, np.nan, 0.2]))
     np.testing.assert_allclose(below.collections[0].get_offsets(), np.stack([np.abs(useful), price], axis=1))
     assert named(below)["sum of b"] == (0.3, 9.0)
-    np.testing.assert_allclose(named(below)["used up at ε = 0.01"][1], np.array([1e-3, 1]) * 10)
+    # A ray of equal price per usefulness: bent on these axes, so drawn by many points.
+    x, y = named(below)["used up at ε = 0.01"]
+    np.testing.assert_allclose(y, 10 * np.asarray(x))
+    assert len(x) == 20
 
 
 def test_profiles_and_dots_are_those_given(made):

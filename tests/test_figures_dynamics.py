@@ -109,8 +109,10 @@ def test_second_phases_have_clean_and_robust_panels_for_each_set():
     np.testing.assert_allclose(named(below)["start kernel"][1], rows[:, :, 1].mean(axis=0))
     curves = {("pgd", "benign"): rows, ("pgd", "adversarial"): 1 - rows}
     axes = figures.frozen_kernels.second_phases({"a": (steps, curves), "b": (steps, curves)}).axes
-    assert [ax.get_title() for ax in axes] == ["a: clean", "robust", "b: clean", "robust"]
-    np.testing.assert_allclose(named(axes[3])["pgd kernel, adversarial"][1], 1 - rows[:, :, 1].mean(axis=0))
+    assert [ax.get_title() for ax in axes] == ["a: clean", "a: robust", "b: clean", "b: robust"]
+    np.testing.assert_allclose(
+        named(axes[3])["PGD kernel, attacked images"][1], 1 - rows[:, :, 1].mean(axis=0)
+    )
     assert [line.get_linestyle() for line in axes[1].lines] == ["-", "--"]
 
 

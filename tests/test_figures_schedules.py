@@ -34,7 +34,7 @@ def test_the_toy_of_schedules_draws_cosines_and_costs():
 def test_cosines_have_a_line_a_seed_and_one_name_a_kind():
     along = {"standard": RNG.uniform(size=(2, 4, 2)), "pgd": RNG.uniform(size=(2, 4, 2))}
     figure = figures.schedules.cosines(EPOCHS, along)
-    assert titles(figure) == ["along standard training", "along pgd training"]
+    assert titles(figure) == ["along standard training", "along PGD training"]
     lines = drawn(figure.axes[1])
     assert [name for name, _, _ in lines] == ["clean, attacked", None, "control", None, None]
     np.testing.assert_allclose(lines[3][1:], (EPOCHS, along["pgd"][1, :, 1]))

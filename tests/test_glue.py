@@ -50,6 +50,13 @@ def test_a_table_has_a_caption_heads_and_escaped_typeset_entries(monkeypatch):
     assert '<th scope="col">a &lt; b</th>' in page
     assert '<tr><th scope="row">one</th><td>−0.5</td></tr>' in page
     assert "<td>1×10⁻³</td>" in page
+    table(
+        ["FC-1", ""], [["CIFAR-10", "0.5 [−0, 12%]"], ["", "a long cell of words and 1 number"]], caption=""
+    )
+    page = shown[1].data
+    assert '<th scope="col"><span class="w">FC-1</span></th>' in page
+    assert '<span class="w">CIFAR-10</span></th><td>0.5\u00a0[0,\u00a012\u00a0%]</td>' in page
+    assert '<td class="l">a long cell of words and 1 number</td>' in page
 
 
 def test_a_row_that_does_not_fit_is_refused():

@@ -404,7 +404,10 @@ def test_a_short_run_cannot_test_an_earlier_rest():
     assert (short.judgment.verdict, long.judgment.verdict) == ("not tested", "reproduced")
     # Nor how rapidly it came to it.
     short, long = judged("C1b", dynamics_record()), judged("C1b", dynamics_record(epochs=1000))
-    assert (short.judgment.verdict, long.judgment.verdict) == ("not tested", "reproduced")
+    assert (short.judgment.verdict, long.judgment.verdict) == ("not tested", "qualified")
+    # Standard training's steady rotation stands beside it, and does not count.
+    beside = next(one for one in long.comparisons if one.setting.startswith("standard training's"))
+    assert (beside.counts, beside.effect.value) == (False, pytest.approx(0, abs=1e-6))
 
 
 def test_runs_that_ended_near_a_constant_answer_are_named():

@@ -25,6 +25,8 @@ def over_eps(ax: Axes, eps: Places, curves: Mapping[str, Real[Any, "e 3"]], *, p
         if name == "pgd_long" and pgd == "none":
             style, marker = "none", "o"
         kind = {"label": label, "color": color, "linestyle": style, "marker": marker, "markersize": 4}
+        if name == "fgsm":  # often where PGD is, which stays to be seen
+            kind |= {"markersize": 8, "markerfacecolor": "none"}
         interval(ax, np.asarray(eps), *np.asarray(curves[name]).T, **kind)
     ax.set(ylim=(-0.03, 1.03))
 

@@ -32,7 +32,7 @@ def fooled_digits(
     figure = blank(6.6)
     axes = figure.subplots(4, len(clean))
     for row, name in zip((0, 2, 3), versions, strict=True):
-        titles = [f"{name}: {output:+.1f}" for output in outputs[name]]
+        titles = [f"{name}: {output:+.1f}".replace("-", "−") for output in outputs[name]]
         images(axes[row], versions[name], titles=titles)
     for ax, delta in zip(axes[1], attacked - clean, strict=True):
         signed_image(ax, delta, limit=eps)
@@ -156,9 +156,9 @@ def along_time(
         ax.set(xlabel="time t", ylabel="accuracy", ylim=(0, 1.03))
         ax.legend(loc="lower left")
         before, change, after = (figure.add_subplot(parts[1, k]) for k in range(3))
-        images([before], image[None], titles=[f"f = {scores[i, 0]:+.2f}"])
+        images([before], image[None], titles=[f"f = {scores[i, 0]:+.2f}".replace("-", "−")])
         signed_image(change, attacked[i] - image, limit=eps)
-        images([after], attacked[[i]], titles=[f"f = {scores[i, 1]:+.2f}"])
+        images([after], attacked[[i]], titles=[f"f = {scores[i, 1]:+.2f}".replace("-", "−")])
         return figure
 
     def says(t: float) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Real
+from matplotlib.ticker import MaxNLocator
 
 from companion.figures._layout import Axes, Figure, Places, grid, sheet
 from companion.interactive import Player, explore
@@ -99,6 +100,7 @@ def one_epoch(
         for r, hue in ((0, "chance"), (i, "network")):
             spectrum.semilogy(shares[r], color=COLORS[hue])
         spectrum.set(ylim=(1e-4, 1), xlabel="index", title="spectrum, as shares")
+        spectrum.xaxis.set_major_locator(MaxNLocator(integer=True))
         place = {"extent": (0, 1, -1, 1), "aspect": "auto", "origin": "lower"}
         picture = surface.imshow(surfaces[i].T, **place, cmap="viridis", vmin=0, vmax=3)
         surface.grid(visible=False)
@@ -215,3 +217,4 @@ def _accuracies(ax: Axes, epochs: Places, rows: Real[Any, "r 3"]) -> None:
     for k, (name, hue) in enumerate(WATCHED.items()):
         ax.plot(epochs, rows[:, k], color=COLORS[hue], label=name)
     ax.set(xlabel="epoch", ylabel="accuracy", ylim=(-0.03, 1.03))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

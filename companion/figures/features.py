@@ -43,7 +43,7 @@ def linear_split(
     dots = below.scatter(np.abs(useful), price, c=np.log10(place), cmap="viridis", s=14, rasterized=True)
     for (name, point), marker in zip(sums.items(), "*D", strict=True):
         below.plot(*point, "k" + marker, markersize=8, label=f"sum of {name}")
-    ends = np.array([1e-3, 1.0])
+    ends = np.geomspace(1e-3, 1, 20)  # straight where both axes are linear, and one is not
     for size in used_up:
         line = {"linestyle": "-" if size == eps else ":", "label": f"used up at ε = {size:g}"}
         below.plot(ends, ends * eps / size, color=COLORS["chance"], linewidth=0.8, **line)
@@ -223,7 +223,7 @@ def one_feature(
         )
 
     return explore(
-        draw, {"i": shown}, labels={"i": "Feature"}, start={"i": shown[0]}, alt=says, dpi=80, colors=24
+        draw, {"i": shown}, labels={"i": "Feature"}, start={"i": shown[0]}, alt=says, dpi=80, colors=18
     )
 
 

@@ -8,12 +8,13 @@ from jaxtyping import Float, Real
 
 from companion._core.words import Unchecked
 from companion.figures._attack_curves import ticks
-from companion.figures._layout import Axes, Figure, Places, blank, sheet
+from companion.figures._layout import Axes, Figure, Places, blank, grid, sheet
 from companion.figures._seed_bands import over_seeds
 from companion.plots import images, signed_image
 
 PATHS = {"start": "chance", "standard": "clean", "noise": "nonrobust", "pgd": "robust"}
 PHASES = ("-", "--")
+IMAGES = {"benign": "clean images", "adversarial": "attacked images"}
 
 
 def first_features(image: Real[Any, "h w c"], slopes: Mapping[str, Real[Any, "f h w c"]]) -> Figure:
@@ -87,17 +88,22 @@ def second_phases(
             The first phase is drawn solid, the second dashed.
 
     Returns:
-        The figure, two panels for each data set.
+        The figure, a row for each data set, clean and robust.
     """
-    figure, axes = sheet(*[2.4] * (2 * len(cases)))
+    figure, axes = grid(2 * len(cases), 2, 2.2, sharey=True)
     for i, (title, (steps, curves)) in enumerate(cases.items()):
         pair = axes[2 * i : 2 * i + 2]
         phases = list(dict.fromkeys(phase for _, phase in curves))
         for (path, phase), rows in curves.items():
             style = PHASES[phases.index(phase)]
-            _phase(pair, steps, rows, label=f"{path} kernel, {phase}", color=PATHS[path], linestyle=style)
-        pair[0].set_title(f"{title}: clean")
-    axes[1].legend()
+            name = {"pgd": "PGD"}.get(path, path)
+            label = f"{name} kernel, {IMAGES.get(phase, phase)}"
+            _phase(pair, steps, rows, label=label, color=PATHS[path], linestyle=style)
+        for ax, kind in zip(pair, ("clean", "robust"), strict=True):
+            ax.set_title(f"{title}: {kind}")
+            ticks(ax, steps[:: 3 if len(steps) > 4 else 1])
+        pair[1].set_ylabel("")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure
 
 

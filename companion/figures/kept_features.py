@@ -56,11 +56,11 @@ def lessons(names: Sequence[str], taught: Mapping[str, Real[Any, "r 3"]]) -> Fig
     """
     figure, (ax,) = sheet(0.3 * len(names) + 1.3)
     looks = (("adversarial", "o"), ("nonrobust", "s"), ("chance", "|"))
-    for (label, values), (color, marker) in zip(taught.items(), looks, strict=True):
+    for i, ((label, values), (color, marker)) in enumerate(zip(taught.items(), looks, strict=True)):
         value, low, high = np.asarray(values).T
         ends = (value - low, high - value)
         dots = {"fmt": marker, "color": COLORS[color], "label": label, "markersize": 4}
-        ax.errorbar(value, np.arange(len(names)), xerr=ends, **dots)
+        ax.errorbar(value, np.arange(len(names)) + 0.2 * (i - 1), xerr=ends, **dots)
     ax.axvline(0.5, color=COLORS["chance"], linestyle=":")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
@@ -133,7 +133,7 @@ def one_k(
         return f"{first}: one nine under PGD, from {before:+.2f} to {after:+.2f}."
 
     labels = {"k": "Features kept"}
-    return explore(draw, {"k": kept}, labels=labels, start={"k": start}, alt=says, dpi=80, colors=20)
+    return explore(draw, {"k": kept}, labels=labels, start={"k": start}, alt=says, dpi=80, colors=17)
 
 
 def agreement(tops: Places, panels: Mapping[str, Mapping[str, Real[Any, "seeds k"]]]) -> Figure:
@@ -227,5 +227,5 @@ def each_kernel(
 
     rows = {"row": list(range(len(names)))}
     return explore(
-        draw, rows, labels={"row": "Kernel"}, fmt=lambda row: names[row], alt=says, dpi=80, colors=20
+        draw, rows, labels={"row": "Kernel"}, fmt=lambda row: names[row], alt=says, dpi=80, colors=17
     )

@@ -64,7 +64,7 @@ def rounding(times: Places, errors: Mapping[str, Real[Any, " m"]]) -> Figure:
     figure, (ax,) = sheet(3.3)
     for (label, values), (color, style) in zip(errors.items(), ROUNDED, strict=True):
         ax.loglog(times, values, style, color=COLORS[color], label=label)
-    ax.set(xlabel="time t", ylabel="relative error of f_t")
+    ax.set(xlabel="time t", ylabel="relative error of $f_t$")
     ax.set_ylim(top=50 * max(map(np.max, errors.values())))  # room for the legend
     ax.legend(title="float32 kernel of", loc="upper left")
     return figure

@@ -144,7 +144,7 @@ def differences(panels: Mapping[str, Mapping[str, Real[Any, "2 3"]]], *, what: s
         _mark(ax, [-0.5, -0.1, -0.03, 0, 0.03, 0.1, 0.5], ["−.5", "−.1", "−.03", "0", ".03", ".1", ".5"])
         ax.set_title(title)
         ax.set_yticks(places, list(rows))
-    axes[0].legend(ncols=2, loc="lower right", bbox_to_anchor=(1.02, 1.05))
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside upper right")
     figure.supxlabel(what, fontsize=9)
     return figure
 

@@ -205,7 +205,7 @@ def network_road(
         ):
             ax.semilogx(moments, networks[way, :, part], mark, color=COLORS[hue], markersize=4, label=how)
         ax.set(ylabel=f"accuracy, {name}", ylim=(0, 1))
-    axes[0].legend(loc="lower left")
+    axes[1].legend(loc="lower right")
     axes[1].set(xlabel=TIME, xlim=(times[0], times[-1]))
     return figure
 

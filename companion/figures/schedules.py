@@ -21,13 +21,14 @@ LOOK = {
     "growing steps": ("kernel", "v"),
     "clean for": ("clean", "o"),
     "rule": ("robust", "*"),
-    "pgd, 2 steps": ("adversarial", "2"),
-    "pgd, 3 steps": ("adversarial", "3"),
+    "pgd, 2 steps": ("#e58a7d", "2"),
+    "pgd, 3 steps": ("#6e160c", "3"),
     "pgd for": ("adversarial", "x"),
     "rate anew": ("clean", "P"),
 }
 OUTCOMES = {"passes": "robust", "open": "chance", "fails": "adversarial"}
 BELOW = "outside lower center"
+PROPER = {"pgd": "PGD"}
 
 
 def toy(cosines: Real[Any, " s"], first: Places, passes: Real[Any, " c"], *, fgsm: float | int) -> Figure:
@@ -70,7 +71,12 @@ def cosines(epochs: Places, along: Mapping[str, Real[Any, "seeds r 2"]]) -> Figu
             lines = ax.plot(epochs, rows[..., k].T, "o-", markersize=3, linewidth=1.2, color=COLORS[hue])
             lines[0].set_label(label)
         ax.axhline(0, color="black", linestyle="--", linewidth=1)
-        ax.set(xlabel="epoch", ylabel="cosine of gradients", title=f"along {name} training", ylim=(-1, 1.05))
+        ax.set(
+            xlabel="epoch",
+            ylabel="cosine of gradients",
+            title=f"along {PROPER.get(name, name)} training",
+            ylim=(-1, 1.05),
+        )
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc=BELOW)
     return figure
 
@@ -222,7 +228,9 @@ def _front(ax: Axes, found: Schedules, best: Sequence[str], marked: str | None =
         x, y = means[name] = np.mean(one["passes"][np.isfinite(one["robust"])]), robust.mean()
         ends = ([value] for value in (y, robust.min(), robust.max()))
         size = 9 if name in ("rule", marked) else 6
-        look = {"color": color, "marker": marker, "markersize": size, "capsize": 0}
+        look = {"color": color, "marker": marker, "markersize": size, "capsize": 0, "elinewidth": 0.8}
+        if marker in ("2", "3", "x"):  # strokes, which a bar of their color would hide
+            look |= {"markersize": 9, "markeredgewidth": 1.8}
         interval(
             ax,
             np.array([x]),

@@ -122,7 +122,8 @@ def one_label_after_another(
         )
 
     names = {"r": "Labels changed, q"}
-    return explore(draw, {"r": list(range(len(outputs)))}, labels=names, alt=tells)
+    some = {"r": min(3, len(outputs) - 1)}
+    return explore(draw, {"r": list(range(len(outputs)))}, labels=names, alt=tells, start=some)
 
 
 def poison(

@@ -31,7 +31,9 @@ def glue(**values: Unchecked) -> None:
 
 
 def typeset(text: str) -> str:
-    """Write minus signs and powers of ten as a book does: −0.49, 3.4×10⁻⁴."""
+    """Write minus signs, shares and powers of ten as a book does: −0.49, 12 %, 3.4×10⁻⁴."""
     text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    text = re.sub(r"−(?=0(?![\d.]))", "", text)  # what rounds to 0 has no sign
+    text = re.sub(r"(?<=\d) ?%", "\u00a0%", text)
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda match: "×10" + str(int(match[1])).translate(raised), text)

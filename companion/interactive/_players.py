@@ -154,7 +154,9 @@ def _assemble(
         play = widgets.Play(min=0, max=shape[0] - 1, value=first[0], interval=interval, show_repeat=False)
         widgets.jslink((play, "value"), (sliders[0], "index"))
         controls.insert(0, play)
-    row = widgets.HBox(controls, layout={"flex_flow": "row wrap", "overflow": "visible"})
+    row = widgets.HBox(
+        controls, layout={"flex_flow": "row wrap", "overflow": "visible", "grid_gap": "0.5rem"}
+    )
     picture = _live_picture if _needs_python() else _stacked_picture
     strides = (shape[1], 1) if len(shape) == 2 else (1,)
     poster = frames[sum(i * stride for i, stride in zip(first, strides, strict=True))]
@@ -189,7 +191,8 @@ def _stacked_picture(
     stack[0].layout = cell
     return widgets.GridBox(
         [widgets.HTML(blank, layout=cell), stack[0]],
-        layout=layout | {"max_width": f"{poster.width}px", "grid_template_columns": "minmax(0, 1fr)"},
+        layout=layout
+        | {"max_width": f"{poster.width}px", "margin": "0 auto", "grid_template_columns": "minmax(0, 1fr)"},
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from companion._core.words import Unchecked
 from companion.interactive._glue import typeset
 
+_SHORT = 21  # signs, such as 0.968 [0.962, 0.973] has
+
 
 def table(header: Sequence[Unchecked], rows: Sequence[Sequence[Unchecked]], *, caption: str) -> None:
     """Show rows as an HTML table, which scrolls sideways where it is too wide.
@@ -27,8 +29,7 @@ def table(header: Sequence[Unchecked], rows: Sequence[Sequence[Unchecked]], *, c
             raise ValueError(f"rows must have {len(header)} entries as the header, got {len(row)}: {row}")
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
     lines = [
-        f'<th scope="row">{_text(first)}</th>' + "".join(f"<td>{_whole(one)}</td>" for one in rest)
-        for first, *rest in rows
+        f'<th scope="row">{_text(first)}</th>' + "".join(_cell(one) for one in rest) for first, *rest in rows
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     display(
@@ -41,7 +42,15 @@ def table(header: Sequence[Unchecked], rows: Sequence[Sequence[Unchecked]], *, c
 
 
 def _text(value: Unchecked) -> str:
-    return html.escape(typeset(str(value)))
+    """FC-1 and CIFAR-10 do not break."""
+    return re.sub(r"\b[A-Z]\w*-\d+\b", r'<span class="w">\g<0></span>', html.escape(typeset(str(value))))
+
+
+def _cell(value: Unchecked) -> str:
+    """Short numbers stay on one line, with an interval too; what is long or has none may break (class l)."""
+    text = str(value)
+    may_break = " " in text and (len(text) > _SHORT or not any(sign.isdigit() for sign in text))
+    return f'<td class="l">{_whole(value)}</td>' if may_break else f"<td>{_whole(value)}</td>"
 
 
 def _whole(value: Unchecked) -> str:

@@ -42,6 +42,7 @@ def use_style() -> None:
     colors = [COLORS[name] for name in ("clean", "adversarial", "robust", "nonrobust", "network", "kernel")]
     mpl.rcParams.update(
         {
+            "axes.axisbelow": True,
             "axes.grid": True,
             "axes.labelsize": 10,
             "axes.prop_cycle": mpl.cycler(color=colors),

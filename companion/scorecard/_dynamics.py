@@ -129,8 +129,11 @@ CLAIMS = (
         "that turns steadily, within our length of training.",
         rule="Effect: share of the way left, averaged over PGD training, minus the ½ of a steady rotation. "
         "Against: less than .1 sooner for certain. With a decayed rate every kernel comes to rest, that of "
-        f"standard training too: shown only. So are runs of less than {LONG:,} steps, as for A5.",
+        f"standard training too: shown only. So are runs of less than {LONG:,} steps, as for A5. Standard "
+        "training's own share stands beside it, shown: what it passes too is no finding on PGD.",
         effect="share of the way left − ½ (left of 0: rapid)",
+        condition="against a steady rotation alone: standard training's kernel, shown beside it, may be as "
+        "soon near its end, and PGD's may still turn there (chapter 4)",
         compare=rapid,
     ),
     _of_c(

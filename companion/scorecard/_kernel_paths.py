@@ -170,6 +170,8 @@ def rapid(record: Result) -> Iterator[Comparison]:
                 where = f"{rate}, {case.steps:,} steps"
                 counts = rate == "constant" and case.steps >= LONG
                 yield from compare(dataset, where, paired(left, 0.5), -1, 0.1, counts=counts, note=note)
+                alike = paired(case.remaining(standard), 0.5)
+                yield from compare(dataset, f"standard training's, {where}", alike, -1, 0.1, counts=False)
 
 
 def inherited(record: Result) -> Iterator[Comparison]:
