@@ -76,11 +76,11 @@ def radius(
     if x.dtype != x_train.dtype:
         raise TypeError(f"x must be in f's precision, {x_train.dtype}, got {x.dtype}")
     count("batch_size", batch_size)
-    if not f.coefficients.any():
-        return np.full(len(x), np.inf)
     largest = largest_of(bounds)
     reach = _modulus(f, x, "x", lipschitz, bounds)
     reach_train = _modulus(f, x_train, "f's x_train", lipschitz, bounds)
+    if not f.coefficients.any():
+        return np.full(len(x), np.inf)
     outputs = outputs_of(f, x, batch_size).astype(np.float64)
     sizes = reach.norms(lengths_of(x))
     sizes_train = reach_train.norms(lengths_of(x_train))

@@ -127,9 +127,8 @@ def _parts(value: Unchecked) -> tuple[Unchecked, ...]:
         return f"class {value.__module__} {value.__qualname__}", *_methods(value)
     if is_dataclass(value):
         return "data", type(value), *_held(value)
-    if hasattr(value, "__wrapped__") and _foreign(
-        type(value)
-    ):  # of jax.jit, functools.lru_cache and the like
+    # Of jax.jit, functools.lru_cache and the like; an object of the user's has a state of its own.
+    if hasattr(value, "__wrapped__") and _foreign(type(value)):
         return f"wrapped {type(value).__qualname__}", value.__wrapped__
     registered = copyreg.dispatch_table.get(type(value))  # as pickle asks; of unions of types, for one
     parts = registered(value) if registered else value.__reduce_ex__(4)
@@ -141,9 +140,9 @@ def _parts(value: Unchecked) -> tuple[Unchecked, ...]:
 def _held(value: Unchecked) -> list[Unchecked]:
     """A dataclass's fields; of one that is the user's all, and what else the object holds."""
     kind = type(value)
-    compared = [getattr(value, field.name) for field in fields(value) if field.compare]
+    held = [getattr(value, field.name) for field in fields(value) if field.compare]
     if _foreign(kind):
-        return compared
+        return held
     above = [one for one in kind.__mro__[1:-1] if _foreign(one)]  # Flax's modules keep books of their own
     theirs = {name for one in above for name in vars(one).get("__annotations__", {})}
     more = {field.name for field in fields(value) if not field.compare and field.name not in theirs}
@@ -151,7 +150,7 @@ def _held(value: Unchecked) -> list[Unchecked]:
         derived = isinstance(getattr(kind, name, None), functools.cached_property)
         if not derived and not (above and name.startswith("_")):
             more.add(name)
-    return [*compared, *((name, getattr(value, name)) for name in sorted(more))]
+    return [*held, *((name, getattr(value, name)) for name in sorted(more))]
 
 
 def _array(array: np.ndarray) -> bytes:
