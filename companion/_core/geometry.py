@@ -32,9 +32,8 @@ def box(ball: Ball, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for first in range(0, len(x), size):
         some = slice(first, first + size)
         wide = _wide(x[some])
-        # A clean pixel at a bound that its precision rounds outwards may stay there.
-        least[some] = _rounded_toward(x[some], np.maximum(wide - eps, np.minimum(low, wide)), eps)
-        largest[some] = _rounded_toward(x[some], np.minimum(wide + eps, np.maximum(high, wide)), eps)
+        least[some] = _rounded_toward(x[some], np.maximum(wide - eps, low), eps)
+        largest[some] = _rounded_toward(x[some], np.minimum(wide + eps, high), eps)
     return least, largest
 
 
